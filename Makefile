@@ -1,0 +1,56 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --constraint constraints.txt
+NEEDS  := settings.ini setup.py pyproject.toml constraints.txt
+NB     ?=
+
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help run test prepare execute constraints lab clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1~\2/p' Makefile | awk -F'~' '{ printf "  %-18s %s\n", $$1, $$2 }'
+
+run: $(VENV)/run ## install, then run the demo: tasks, tuning and a learned instruction in minutes
+	$(BIN)/instop demo
+
+test: $(VENV)/dev ## install with the development tools, then run every check
+	@$(BIN)/python tools/check.py
+
+prepare: $(VENV)/dev ## bring badges, README, notebooks and exported code into one state, then check it
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/readme.py
+	@$(BIN)/python tools/check.py export clean readme
+
+execute: $(VENV)/dev ## run the notebooks again and keep their new outputs; NB=nbs/01_tasks.ipynb for one
+	$(BIN)/python tools/execute.py $(NB)
+	$(BIN)/nbdev_clean
+
+constraints: $(VENV)/dev ## write the versions that are installed now into constraints.txt
+	$(BIN)/python tools/constraints.py
+
+lab: $(VENV)/run ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+clean: ## remove the environment, caches and build products; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+# The environment is made anew when one of the files that describe it changes.
+$(VENV)/made: $(NEEDS)
+	@$(PYTHON) -c 'import sys; sys.exit("This needs Python 3.10 or newer, for example: make run PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+$(VENV)/run: $(VENV)/made
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/made
+	$(PIP) --editable '.[dev]'
+	touch $(VENV)/run $@

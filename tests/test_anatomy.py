@@ -1,0 +1,244 @@
+"""Every chapter has the same anatomy: header, small cells, figures, exercises, recap, and code that explains itself."""
+import ast
+import json
+import re
+import statistics
+from math import ceil
+from pathlib import Path
+
+import pytest
+import readme
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = readme.chapters(ROOT)
+# The last two notebooks hold no lesson: one strings the chapters together into `instop demo`, the other gives the
+# same functions to the shell. They have nothing of their own to plot or to practise, and no chapter follows them.
+WITHOUT_LESSON = ("98_", "99_")
+LESSONS = [path for path in CHAPTERS if not path.name.startswith(WITHOUT_LESSON)]
+EXPORT = re.compile(r"^#\|\s*exports?\s*$", re.MULTILINE)
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users|private|var/folders)\b(?:/[\w.-]+)?")
+HALF_PRECISION = re.compile(r"fp16\s*=\s*True|\.half\(\)|(?<!b)float16")
+EXPECTS_ERROR = re.compile(r"ExceptionExpected|test_fail|pytest\.raises|raise \w+Error")
+DEVELOPMENT_ONLY = {"fastcore", "nbdev", "execnb", "pytest", "hypothesis", "nbclient"}
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+# What a notebook is made of
+
+def cells_of(path, kind="code"):
+    "Return the cells of one kind, in order."
+    return [cell for cell in readme.read_notebook(path)["cells"] if cell["cell_type"] == kind]
+
+
+def code_lines(cell):
+    "Return a cell's lines of code: no directives, no empty lines."
+    return [line for line in readme.source(cell).splitlines() if line.strip() and not line.startswith("#|")]
+
+
+def is_exported(cell):
+    "Say whether a cell goes into the package."
+    return bool(EXPORT.search(readme.source(cell)))
+
+
+def python_of(cell):
+    "Return a cell's code as Python alone, without the lines that only IPython understands."
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in readme.source(cell).splitlines())
+
+
+def exported_nodes(path):
+    "Yield (index of the cell, its text, node) for each statement at the top of an exported cell."
+    for index, cell in enumerate(cells_of(path)):
+        if not is_exported(cell): continue
+        text = python_of(cell)
+        for node in ast.parse(text).body: yield index, text, node
+
+
+def names_of(node):
+    "Return the public functions, classes and constants that a statement defines."
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names = [node.name]
+    elif isinstance(node, ast.Assign): names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+    else: names = []
+    return [name for name in names if not name.startswith("_")]
+
+
+def public_definitions(path):
+    "Yield (text of the cell, node) for each public function and class that the chapter exports."
+    for _, text, node in exported_nodes(path):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"): yield text, node
+
+
+def public_methods(node):
+    "Return the public methods of a class that are longer than one line (a shorter one explains itself); of a function, none."
+    return [item for item in getattr(node, "body", []) if isinstance(node, ast.ClassDef) and isinstance(item, ast.FunctionDef)
+            and not item.name.startswith("_") and item.end_lineno > item.lineno]
+
+
+def output_texts(cell):
+    "Yield all texts that a cell has printed or shown; pictures are left out."
+    for output in cell.get("outputs", []):
+        yield "".join(output.get("text", ""))
+        yield "\n".join(output.get("traceback", []))
+        for kind, data in output.get("data", {}).items():
+            if not kind.startswith("image/"): yield data if isinstance(data, str) else "".join(map(str, data))
+
+
+def imported_modules(cell):
+    "Return the full names of all modules that a cell imports."
+    names = []
+    for node in ast.walk(ast.parse(python_of(cell))):
+        if isinstance(node, ast.Import): names += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module == "instop_nb":
+            names += [f"instop_nb.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom): names.append("." * node.level + (node.module or ""))
+    return names
+
+
+# The page
+
+@each_chapter
+def test_header(path):
+    first = cells_of(path)[0]
+    name = path.stem.split("_", 1)[1]
+    assert readme.read_notebook(path)["cells"][0]["cell_type"] == "code", "the first cell must be code"
+    assert readme.source(first).strip() == f"#| default_exp {name}", f"the first cell must be: #| default_exp {name}"
+    readme.header_of(readme.read_notebook(path), path.name)
+
+
+@each_chapter
+def test_cells_are_small(path):
+    sizes = sorted(size for size in (len(code_lines(cell)) for cell in cells_of(path)) if size)
+    ninetieth = sizes[ceil(0.9 * len(sizes)) - 1]
+    assert statistics.median(sizes) <= 4, f"the median cell has {statistics.median(sizes)} lines"
+    assert ninetieth <= 15, f"one cell in ten has {ninetieth} lines or more: {sizes}"
+
+
+@each_lesson
+def test_two_figures_with_a_text_for_those_who_cannot_see_them(path):
+    figures = [cell for cell in cells_of(path) if re.search(r"^#\|\s*fig-alt:\s*\S", readme.source(cell), re.MULTILINE)]
+    assert len(figures) >= 2, "two cells with `#| fig-alt: ...` are needed"
+    for cell in figures:
+        shown = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        assert any(kind.startswith("image/") for kind in shown), f"no saved picture: {readme.source(cell)[:80]}"
+
+
+@each_lesson
+def test_exercises_have_folded_solutions(path):
+    folded = [cell for cell in cells_of(path) if re.search(r"^#\|\s*code-fold:\s*true", readme.source(cell), re.MULTILINE)]
+    assert len(folded) >= 2, "two exercises are needed, each with a solution marked `#| code-fold: true`"
+
+
+@each_lesson
+def test_ends_with_recap_questions_and_next(path):
+    text = "\n\n".join(readme.source(cell) for cell in cells_of(path, "markdown"))
+    endings = [re.search(pattern, text, re.MULTILINE) for pattern in (r"^## Recap", r"^## Questions", r"^Next: \[.+\]\((.+)\)")]
+    assert all(endings), "a chapter ends with '## Recap', '## Questions' and 'Next: [title](file.ipynb)'"
+    assert [match.start() for match in endings] == sorted(match.start() for match in endings), "in this order"
+    assert (path.parent / endings[2][1]).exists(), f"Next: {endings[2][1]} does not exist"
+
+
+@each_chapter
+def test_notebook_is_small_and_has_no_widgets(path):
+    assert path.stat().st_size < 2**20
+    text = path.read_text(encoding="utf-8")
+    assert "widgets" not in json.loads(text)["metadata"], "widget state is saved in the metadata"
+    assert "application/vnd.jupyter.widget" not in text, "a widget is saved as an output: use a text progress bar"
+
+
+@each_chapter
+def test_no_saved_errors(path):
+    failed = [readme.source(cell)[:80] for cell in cells_of(path)
+              if any(output["output_type"] == "error" for output in cell["outputs"])]
+    assert not failed
+
+
+@each_chapter
+def test_no_paths_of_a_machine(path):
+    found = []
+    for cell in readme.read_notebook(path)["cells"]:
+        for text in [readme.source(cell), *output_texts(cell)]: found += MACHINE_PATH.findall(text)
+    assert not found
+
+
+# The code
+
+@each_chapter
+def test_exported_names_are_used_later(path):
+    texts = [readme.source(cell) for cell in cells_of(path)]
+    shown = ["" if is_exported(cell) else text for cell, text in zip(cells_of(path), texts)]
+    unused = []
+    for index, _, node in exported_nodes(path):
+        for name in names_of(node):
+            if isinstance(node, ast.Assign): used = len(re.findall(rf"\b{name}\b", "\n".join(texts[index:]))) > 1
+            else: used = re.search(rf"\b{name}\b", "\n".join(shown[index + 1:]))
+            if not used: unused.append(name)
+    assert not unused, f"shown in no later cell that is not exported: {unused}"
+
+
+@each_chapter
+def test_imports_come_from_lower_floors(path):
+    floor = {f"instop_nb.{chapter.stem.split('_', 1)[1]}": int(chapter.name[:2]) for chapter in CHAPTERS}
+    for cell in cells_of(path):
+        for name in imported_modules(cell):
+            assert not name.startswith("."), f"write 'from instop_nb...' for {name}"
+            if name.startswith("instop_nb."):
+                module = ".".join(name.split(".")[:2])
+                assert floor.get(module, 100) < int(path.name[:2]), f"{name} is not from a lower floor"
+
+
+@each_chapter
+def test_exported_code_needs_no_development_tools(path):
+    names = {name.split(".")[0] for cell in cells_of(path) if is_exported(cell) for name in imported_modules(cell)}
+    assert not names & DEVELOPMENT_ONLY
+
+
+@each_chapter
+def test_no_half_precision(path):
+    found = [line for cell in cells_of(path) if not EXPECTS_ERROR.search(readme.source(cell))
+             for line in code_lines(cell) if HALF_PRECISION.search(line)]
+    assert not found, "T5 overflows in fp16; use bf16 or fp32"
+
+
+@each_chapter
+def test_docstrings_are_one_line(path):
+    wrong = [node.name for _, definition in public_definitions(path) for node in [definition, *public_methods(definition)]
+             if len((ast.get_docstring(node) or "").splitlines()) != 1]
+    assert not wrong, f"give each a docstring of one line: {wrong}"
+
+
+@each_chapter
+def test_parameters_are_explained(path):
+    wrong = [problem for text, node in public_definitions(path) if isinstance(node, ast.FunctionDef)
+             and not is_command(node) for problem in unexplained(node, text.splitlines())]
+    assert not wrong, f"write a comment behind each parameter, and behind the end of the signature for what is returned: {wrong}"
+
+
+def is_command(node):
+    "Say whether a function is a command of the shell, whose options carry their help with them."
+    return any("command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def unexplained(node, lines):
+    "Return the parameters of a function, and its result, that no comment on a line of their own explains."
+    arguments = [*node.args.posonlyargs, *node.args.args, node.args.vararg, *node.args.kwonlyargs, node.args.kwarg]
+    arguments = [argument for argument in arguments if argument]
+    ends = [argument.end_lineno for argument in arguments]
+    shared = {line for line in ends if ends.count(line) > 1}
+    wrong = [f"{node.name}({argument.arg})" for argument in arguments
+             if argument.end_lineno in shared or not has_comment(lines[argument.end_lineno - 1])]
+    end_of_signature = max(node.lineno, node.body[0].lineno - 1)
+    if gives_result(node) and not has_comment(lines[end_of_signature - 1]): wrong.append(f"{node.name} ->")
+    return wrong
+
+
+def has_comment(line):
+    "Say whether a line ends with a comment that says something."
+    return bool(re.search(r"#\s*(->)?\s*[^\s>-]", line))
+
+
+def gives_result(node):
+    "Say whether a function returns or yields something, and does not say that it returns None."
+    if isinstance(node.returns, ast.Constant) and node.returns.value is None: return False
+    return any(isinstance(item, (ast.Yield, ast.YieldFrom)) or isinstance(item, ast.Return) and item.value is not None
+               for item in ast.walk(node))

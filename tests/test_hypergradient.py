@@ -1,0 +1,265 @@
+"What chapter 14 promises, on problems whose answer is known; and that these tests can fail: each mutant must be caught."
+import inspect
+import types
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.autograd import grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from instop_nb import hypergradient as module
+from instop_nb.hypergradient import hypergradient
+
+torch.set_num_threads(1)
+double = torch.float64
+
+
+class Quadratic:
+    "L_in = th'A th / 2 - th'B ph and L_out = |th - t|^2 / 2 + c |ph|^2 / 2, with th and ph each in two parts."
+    def __init__(self, n=5, k=5, spread=1., seed=0, c=0., at_minimum=True):
+        g = torch.Generator().manual_seed(seed)
+        def draw(*shape): return torch.randn(*shape, generator=g, dtype=double)
+        Q = torch.linalg.qr(draw(n, n))[0]
+        self.A, self.B, self.t, self.c = Q @ torch.logspace(0, -spread, n, dtype=double).diag() @ Q.T, draw(n, k), draw(n), c
+        self.A = (self.A + self.A.T) / 2
+        phi = draw(k)
+        theta = torch.linalg.solve(self.A, self.B @ phi) if at_minimum else draw(n)
+        self.theta, self.phi = ([p.clone().requires_grad_() for p in (x[:1], x[1:])] for x in (theta, phi))
+
+    def inner(self):
+        th, ph = torch.cat(self.theta), torch.cat(self.phi)
+        return th @ self.A @ th / 2 - th @ self.B @ ph
+    def outer(self): return (torch.cat(self.theta) - self.t).square().sum() / 2 + self.c * torch.cat(self.phi).square().sum() / 2
+
+    def answer(self, inverse):
+        v1 = torch.cat(self.theta).detach() - self.t
+        return self.B.T @ (inverse @ v1) + self.c * torch.cat(self.phi).detach()
+    def series(self, M, gamma):
+        q = torch.eye(len(self.A), dtype=double) - gamma * self.A
+        return gamma * sum(torch.linalg.matrix_power(q, m) for m in range(M + 1))
+
+
+def close(found, expected, tolerance=1e-10):
+    found = torch.cat([f.reshape(-1) for f in found])
+    assert (found - expected).norm() <= tolerance * expected.norm(), (found, expected)
+
+
+def check_all(hypergradient):
+    "Everything that a right implementation gets right on quadratics."
+    for seed, c, at_minimum in (0, 0., True), (1, .5, False):
+        p = Quadratic(seed=seed, c=c, at_minimum=at_minimum)
+        call = lambda **kwargs: hypergradient(p.inner, p.outer, p.theta, p.phi, **kwargs)
+        for M, gamma in (0, .3), (1, .3), (4, .3), (1, 1e-5): close(call(n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)))
+        close(call(method="exact"), p.answer(torch.linalg.inv(p.A)))
+        close(call(n_terms=2000, gamma=1.), p.answer(torch.linalg.inv(p.A)))
+        close(hypergradient(p.inner, p.outer, [*p.theta, p.theta[1]], p.phi, n_terms=2, gamma=.3), p.answer(p.series(2, .3)))
+
+
+def test_right(): check_all(hypergradient)
+
+
+def transposed(grads, phi, v):
+    "The mixed product with the wrong side of the matrix (theta and phi are of one size here)."
+    J = [torch.cat(grad(g_i, phi, retain_graph=True)) for g in grads for g_i in g]
+    flat = torch.stack(J) @ torch.cat(v)
+    return list(flat.split([p.numel() for p in phi]))
+
+MUTANTS = {
+    "wrong sign, series": ("s.mul_(-gamma)", "s.mul_(gamma)"),
+    "wrong sign, exact": ("split(-torch", "split(torch"),
+    "missing gamma": ("s.mul_(-gamma)", "s.neg_()"),
+    "wrong sign in the series": ("alpha=gamma", "alpha=-gamma"),
+    "missing gamma in the series": (", alpha=gamma", ""),
+    "one term too many": ("range(n_terms)", "range(n_terms + 1)"),
+    "only the last term": ("s.add_(t)", "s.copy_(t)"),
+    "transposed product": ("return _grad(self.grads, phi, v)", "return transposed(self.grads, phi, v)"),
+    "direct term left out": ("[i + d for", "[i for"),
+    "direct term subtracted": ("[i + d for", "[i - d for"),
+    "shared tensors counted twice": ("list({id(t): t for t in theta}.values())", "theta"),
+}
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name):
+    old, new = MUTANTS[name]
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"the mutation {old!r} no longer fits the source; adapt it"
+    mutant = types.ModuleType("mutant")
+    mutant.transposed = transposed
+    exec(source.replace(old, new), mutant.__dict__)
+    with pytest.raises(AssertionError): check_all(mutant.hypergradient)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 8), k=st.integers(2, 8), spread=st.floats(0, 3), seed=st.integers(0, 10**6), c=st.floats(0, 1),
+       M=st.integers(0, 12), gamma=st.floats(1e-3, 1.9))
+def test_random_quadratics(n, k, spread, seed, c, M, gamma):
+    p = Quadratic(n, k, spread, seed, c)
+    close(hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)), 1e-9)
+    close(hypergradient(p.inner, p.outer, p.theta, p.phi, method="exact"), p.answer(torch.linalg.inv(p.A)), 1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), method=st.sampled_from(["neumann", "exact"]))
+def test_parts_that_take_no_part(seed, method):
+    p, (a, b, d) = Quadratic(seed=seed), [torch.ones(2, 3, dtype=double, requires_grad=True) for _ in range(3)]
+    expected = hypergradient(p.inner, p.outer, p.theta, p.phi, method, 3, .5)
+    inner = lambda: p.inner() + a.sum()           # a: in the inner loss, but with a constant gradient
+    outer = lambda: p.outer() + b.square().sum()  # b: in the outer loss only
+    found = hypergradient(inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, .5)
+    close([found[0], found[2]], torch.cat(expected), 1e-12)
+    assert found[1].shape == d.shape and not found[1].any()
+
+
+@pytest.mark.parametrize("method", ["neumann", "exact"])
+def test_strange_layouts(method):
+    "Transposed, expanded from a slice, a scalar: the same answer as with plain vectors."
+    p = Quadratic(n=6, k=6, seed=3)
+    expected = torch.cat(hypergradient(p.inner, p.outer, p.theta, p.phi, method, 4, .5))
+    th, ph = torch.cat(p.theta).detach(), torch.cat(p.phi).detach()
+    theta = th.reshape(2, 3).t().requires_grad_()               # not contiguous
+    phi = torch.stack([ph, ph], 1)[:, 0].requires_grad_()        # stride 2
+    assert not theta.is_contiguous() and not phi.is_contiguous()
+    flat = lambda: theta.t().reshape(-1)
+    inner = lambda: flat() @ p.A @ flat() / 2 - flat() @ p.B @ phi
+    outer = lambda: (flat() - p.t).square().sum() / 2
+    close(hypergradient(inner, outer, [theta], [phi], method, 4, .5), expected)
+
+
+def test_linear_inner_loss_gives_the_direct_term():
+    a, f = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    found, = hypergradient(lambda: a.sum(), lambda: a.sum() + 2 * f.sum(), [a], [f])
+    assert found.tolist() == [2, 2, 2]
+
+
+def test_against_training_again():
+    "A nonlinear inner problem, solved to the last digit for shifted phi."
+    g = torch.Generator().manual_seed(0)
+    x, y, x2, y2 = (torch.randn(*s, generator=g, dtype=double) for s in ((20, 3), (20,), (20, 3), (20,)))
+    theta, phi = torch.zeros(3, dtype=double, requires_grad=True), torch.zeros(20, dtype=double, requires_grad=True)
+    inner = lambda: (phi.exp() * torch.log(torch.cosh(x @ theta - y))).mean() + .1 * theta.square().sum() + .1 * (theta**4).sum()
+    outer = lambda: torch.log(torch.cosh(x2 @ theta - y2)).mean()
+    def train():
+        for _ in range(30):
+            d, = grad(inner(), theta, create_graph=True)
+            H = torch.stack([grad(di, theta, retain_graph=True)[0] for di in d])
+            with torch.no_grad(): theta.sub_(torch.linalg.solve(H, d))
+        return outer().item()
+    def shifted(i, by):
+        with torch.no_grad(): phi[i] += by
+        loss = train()
+        with torch.no_grad(): phi[i] -= by
+        return loss
+    again = torch.tensor([(shifted(i, 1e-4) - shifted(i, -1e-4)) / 2e-4 for i in range(20)], dtype=double)
+    train()
+    close(hypergradient(inner, outer, [theta], [phi], "exact"), again, 1e-6)
+    close(hypergradient(inner, outer, [theta], [phi], n_terms=300, gamma=.5), again, 1e-6)
+
+
+def test_nothing_is_left_behind():
+    p = Quadratic()
+    p.theta[0].grad = torch.ones(1, dtype=double)
+    before = [t.detach().clone() for t in p.theta + p.phi]
+    with torch.no_grad(): found = hypergradient(p.inner, p.outer, p.theta, p.phi)  # works inside no_grad too
+    assert p.theta[0].grad.item() == 1 and all(t.grad is None for t in [p.theta[1], *p.phi])
+    assert all(torch.equal(a, b) for a, b in zip(before, p.theta + p.phi))
+    assert not any(f.requires_grad for f in found)
+    grad(p.inner(), p.theta)  # the caller's own backward still works
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(inner_loss=lambda p: p.theta[1]), "inner_loss: returned shape (4,)"),
+    (dict(inner_loss=lambda p: 3.), "inner_loss: returned float"),
+    (dict(inner_loss=lambda p: p.phi[0].sum()), "inner_loss: it does not depend on theta"),
+    (dict(outer_loss=lambda p: p.outer().detach()), "outer_loss: its value depends on no parameter"),
+    (dict(outer_loss=lambda p: p.outer() * float("nan")), "outer_loss: its value is nan"),
+    (dict(outer_loss=lambda p: torch.ones(1, requires_grad=True).sum()), "outer_loss: it depends neither"),
+    (dict(theta=[]), "theta: empty"), (dict(phi=[]), "phi: empty"),
+    (dict(theta=torch.ones(2, requires_grad=True)), "theta: a single tensor"),
+    (dict(theta=[torch.ones(2)]), "theta[0]: shape (2,) does not require gradients"),
+    (dict(phi=[1.]), "phi[0]: float"),
+    (dict(method="magic"), "method: 'magic'; choose one of 'neumann', 'exact'"),
+    (dict(gamma=0), "gamma: 0"), (dict(gamma=float("nan")), "gamma: nan"), (dict(n_terms=-1), "n_terms: -1"),
+    (dict(n_terms=1.5), "n_terms: 1.5"), (dict(gamma=1e4, n_terms=300), "the series diverges")])
+def test_errors(change, words):
+    p = Quadratic()
+    args = dict(inner_loss=p.inner, outer_loss=p.outer, theta=p.theta, phi=p.phi) | change
+    for name in ("inner_loss", "outer_loss"):
+        if name in change: args[name] = lambda f=change[name]: f(p)
+    with pytest.raises(ValueError) as e: hypergradient(**args)
+    assert words in str(e.value)
+
+
+def test_more_errors():
+    p = Quadratic()
+    with pytest.raises(ValueError, match="give a function"): hypergradient(p.inner(), p.outer, p.theta, p.phi)
+    with pytest.raises(ValueError, match="a tensor is in both"): hypergradient(p.inner, p.outer, p.theta, p.theta)
+    flat = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="singular"): hypergradient(lambda: flat[0]**2 * p.phi[0].sum(), lambda: flat.sum(), [flat], p.phi, "exact")
+    big = torch.ones(6000, requires_grad=True)
+    with pytest.raises(ValueError, match="6,000"): hypergradient(lambda: big.square().sum() * p.phi[0].sum(), lambda: big.sum(), [big], p.phi, "exact")
+
+
+# A T5, whose attention has no second derivative unless the engine takes care
+
+@pytest.fixture(scope="module")
+def t5():
+    from transformers import T5Config, T5ForConditionalGeneration
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=.1,
+        decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False)).eval()
+    prefix = torch.randn(3, 8, requires_grad=True)
+    ids, labels, ids2, labels2 = (torch.randint(2, 32, (2, n)) for n in (5, 3, 5, 3))
+    def embedded(prefix): return torch.cat([prefix.expand(2, -1, -1), model.get_input_embeddings()(ids)], 1)
+    inner = lambda: model(inputs_embeds=embedded(prefix), labels=labels).loss
+    outer = lambda: model(input_ids=ids2, labels=labels2).loss
+    return types.SimpleNamespace(model=model, prefix=prefix, embedded=embedded, labels=labels, inner=inner, outer=outer)
+
+
+def test_t5_runs_with_its_default_attention(t5):
+    assert t5.model.config._attn_implementation == "sdpa"
+    flash = torch.backends.cuda.flash_sdp_enabled()
+    found, = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], n_terms=2, gamma=1e-3)
+    assert found.shape == t5.prefix.shape and found.isfinite().all() and found.any()
+    assert all(p.grad is None for p in [*t5.model.parameters(), t5.prefix]) and torch.backends.cuda.flash_sdp_enabled() == flash
+
+
+def test_dropout_is_the_callers(t5):
+    call = lambda: hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix])[0]
+    assert torch.equal(call(), call())  # eval mode
+    t5.model.train()
+    try:
+        torch.manual_seed(1); one = call()
+        torch.manual_seed(1); same = call()
+        torch.manual_seed(2); other = call()
+        assert t5.model.training and torch.equal(one, same) and not torch.allclose(one, other)
+    finally: t5.model.eval()
+
+
+def test_t5_against_dense_matrices(t5, monkeypatch):
+    "Neumann and exact on some parameters of the T5, in double precision, against matrices from torch.autograd.functional."
+    from torch.autograd.functional import hessian, jacobian
+    from torch.func import functional_call
+    from transformers.models.t5.modeling_t5 import T5LayerNorm
+    def norm(self, x): return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+    monkeypatch.setattr(T5LayerNorm, "forward", norm)  # the original falls back to single precision
+    model = t5.model.double()
+    try:
+        prefix = t5.prefix.detach().double().requires_grad_()
+        inner = lambda: model(inputs_embeds=t5.embedded(prefix), labels=t5.labels).loss
+        named = {n: p for n, p in model.named_parameters() if "SelfAttention.q" in n or "final_layer_norm" in n}
+        sizes = [p.numel() for p in named.values()]
+        def loss(flat, pre):
+            parts = {n: x.reshape(p.shape) for (n, p), x in zip(named.items(), flat.split(sizes))}
+            return functional_call(model, parts, kwargs=dict(inputs_embeds=t5.embedded(pre), labels=t5.labels)).loss
+        flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
+        with sdpa_kernel(SDPBackend.MATH):
+            H = hessian(lambda f: loss(f, prefix.detach()), flat)
+            mixed = jacobian(lambda pre: jacobian(lambda f: loss(f, pre), flat, create_graph=True), prefix.detach())
+        v1 = torch.cat([v.reshape(-1) for v in grad(t5.outer(), list(named.values()))])
+        E, gamma = torch.eye(len(flat), dtype=double), 1 / torch.linalg.eigvalsh(H).abs().max()
+        for M in 0, 1, 5:
+            v2 = -gamma * sum(torch.linalg.matrix_power(E - gamma * H, m) for m in range(M + 1)) @ v1
+            expected = torch.einsum("i,ijk->jk", v2, mixed).reshape(-1)
+            close(hypergradient(inner, t5.outer, named.values(), [prefix], n_terms=M, gamma=float(gamma)), expected)
+    finally: model.float()

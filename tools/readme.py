@@ -1,0 +1,186 @@
+"""Writes README.md and all that is generated in the notebooks; `--check` only tells what is out of date.
+
+Sources: settings.ini (the repository's address), the header cell of each chapter, and the demo's saved record.
+Written: the Colab line of each chapter's header cell, the parts of nbs/index.ipynb between `<!-- name -->` and
+`<!-- /name -->`, and README.md, which is the text of nbs/index.ipynb with its links made to fit.
+"""
+import json
+import re
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORD = "results/demo/summary.json"
+COLUMNS = ["combinations_em", "combinations_rouge_l", "categories_em", "categories_rouge_l"]
+HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
+                        \n?>\ (?P<says>[^\n]+)\n\n
+                        \*You\ will\ build\*:\ (?P<builds>[^\n]+?)\ ·\ \*You\ need\*:\ (?P<needs>[^\n]+?)\ ·\ 
+                        \*Paper\*:\ (?P<paper>[^\n]+?)\ ·\ \*Minutes\*:\ (?P<minutes>\d+)\ ·\ \*Device\*:\ (?P<device>[^\n]+?)
+                        (?:\n\n(?P<colab>\[!\[Open\ in\ Colab\][^\n]*))?\s*""", re.VERBOSE)
+
+
+def read_settings(root=ROOT):
+    "Return the values of settings.ini."
+    config = ConfigParser(delimiters=["="])
+    config.read(root / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"]
+
+
+def read_notebook(path):
+    "Return the notebook as a dict."
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def notebook_text(notebook):
+    "Return the notebook as nbdev_clean writes it."
+    return json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def source(cell):
+    "Return a cell's text, which files keep as one text or as a list of lines."
+    return "".join(cell["source"])
+
+
+def set_source(cell, text):
+    "Give a cell a new text."
+    cell["source"] = text.splitlines(keepends=True)
+
+
+def chapters(root=ROOT):
+    "Return the paths of the numbered notebooks, in order."
+    return sorted((root / "nbs").glob("[0-9][0-9]_*.ipynb"))
+
+
+def header_of(notebook, name):
+    "Return the match of the chapter's header, which is its second cell."
+    match = HEADER.fullmatch(source(notebook["cells"][1]))
+    if not match:
+        raise SystemExit(f"nbs/{name}: the second cell must be the header: '# Title', '> One sentence.', an empty line, and\n"
+                         "*You will build*: ... · *You need*: ... · *Paper*: ... · *Minutes*: 6 · *Device*: CPU")
+    return match
+
+
+def colab_badge(settings, name):
+    "Return the badge that opens a notebook in Colab."
+    address = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{name}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+
+
+def colab_line(settings, name):
+    "Return the line below a chapter's header: the badge, and what to run there first."
+    return f"{colab_badge(settings, name)} (there, run `%pip install git+{settings['git_url']}` first)"
+
+
+def badges(settings):
+    "Return the badges at the head of the README."
+    tests = f"{settings['git_url']}/actions/workflows/test.yml"
+    return (f"[![Tests]({tests}/badge.svg)]({tests}) "
+            f"![Python {settings['min_python']} or newer](https://img.shields.io/badge/python-{settings['min_python']}%2B-blue) "
+            f"{colab_badge(settings, 'index.ipynb')}")
+
+
+def table_row(*values):
+    "Return one row of a markdown table."
+    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
+
+
+def chapter_table(settings, root=ROOT):
+    "Return the table of chapters, made from their headers."
+    rows = [table_row("", "chapter", "you will build", "paper", "minutes", "device", ""),
+            table_row("--:", "---", "---", "---", "--:", "---", "---")]
+    for path in chapters(root):
+        header = header_of(read_notebook(path), path.name)
+        rows.append(table_row(path.name[:2], f"[{header['title']}]({path.name})", header["builds"], header["paper"],
+                              header["minutes"], header["device"], colab_badge(settings, path.name)))
+    return "\n".join(rows)
+
+
+def demo_record(root=ROOT):
+    "Return the saved record of the demo, or say how to make it."
+    path = root / RECORD
+    if not path.exists():
+        raise SystemExit(f"{RECORD} is missing: run `instop demo`, then save runs/demo/summary.json there")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def score(pair):
+    "Return a mean with half the width of its interval; without an interval (one run, or a rule), the mean alone."
+    mean, half = pair
+    return f"{mean:.1f} ± {half:.1f}" if half else f"{mean:.1f}"
+
+
+def demo_table(root=ROOT):
+    "Return the demo's results, all in percent, and how they were made."
+    record = demo_record(root)
+    rows = [table_row("instruction", "combinations: exact match", "combinations: ROUGE-L",
+                      "categories: exact match", "categories: ROUGE-L"), table_row("---", *["--:"] * 4)]
+    for row in record["table"]: rows.append(table_row(row["instruction"], *[score(row[name]) for name in COLUMNS]))
+    seeds = ", ".join(str(seed) for seed in record["seeds"])
+    return "\n".join([*rows, "", f"In percent, mean and 95 % interval over seeds {seeds}; made by `{record['command']}`."])
+
+
+def fill(text, name, content):
+    "Replace what stands between `<!-- name -->` and `<!-- /name -->`."
+    block = re.compile(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", re.DOTALL)
+    if not block.search(text): raise SystemExit(f"nbs/index.ipynb: <!-- {name} --> without <!-- /{name} --> in the same cell")
+    return block.sub(lambda marks: f"{marks[1]}\n\n{content}\n\n{marks[2]}", text)
+
+
+def new_chapter(path, settings):
+    "Return the chapter's text with the right Colab line in its header."
+    notebook = read_notebook(path)
+    header = header_of(notebook, path.name)
+    written = header.string[:header.end("device")]
+    set_source(notebook["cells"][1], f"{written}\n\n{colab_line(settings, path.name)}")
+    return notebook_text(notebook)
+
+
+def new_index(settings, root=ROOT):
+    "Return index.ipynb, as a dict, with its generated parts filled in."
+    notebook = read_notebook(root / "nbs" / "index.ipynb")
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "markdown": continue
+        text = source(cell)
+        if "<!-- badges -->" in text: text = fill(text, "badges", badges(settings))
+        if "<!-- chapters -->" in text: text = fill(text, "chapters", chapter_table(settings, root))
+        if "<!-- demo -->" in text: text = fill(text, "demo", demo_table(root))
+        set_source(cell, text)
+    return notebook
+
+
+def rewrite_links(text):
+    "Make the links of a notebook in nbs/ fit a file at the repository's root."
+    def from_root(match):
+        target = match[1]
+        if re.match(r"[a-z]+:|#|/", target): return match[0]
+        return f"]({target[3:]})" if target.startswith("../") else f"](nbs/{target})"
+    return re.sub(r"\]\(([^)\s]+)\)", from_root, text)
+
+
+def new_readme(index):
+    "Return README.md: the text of the index, without the marks around its generated parts."
+    texts = [source(cell).strip() for cell in index["cells"] if cell["cell_type"] == "markdown"]
+    text = re.sub(r"<!-- /?\w+ -->\n*", "", "\n\n".join(texts)).strip()
+    return f"<!-- Made from nbs/index.ipynb by tools/readme.py; edit the notebook. -->\n{rewrite_links(text)}\n"
+
+
+def generated(root=ROOT):
+    "Return {path: text} of every file that is written here, as it should be."
+    settings = read_settings(root)
+    files = {path: new_chapter(path, settings) for path in chapters(root)}
+    index = new_index(settings, root)
+    return {**files, root / "nbs" / "index.ipynb": notebook_text(index), root / "README.md": new_readme(index)}
+
+
+def main(check):
+    "Write what is out of date, or with `check` only name it; return the exit status."
+    stale = {path: text for path, text in generated().items()
+             if not path.exists() or path.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        print(f"{path.relative_to(ROOT)}: {'out of date; run `make prepare`' if check else 'written'}")
+        if not check: path.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__": sys.exit(main("--check" in sys.argv[1:]))
