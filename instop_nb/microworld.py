@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'KIND', 'WORDS', 'FORMS', 'PHRASES', 'POSITIONS', 'MARKS', 'NUMBERS', 'STEPS', 'STEP', 'LOOK', 'CHECK',
            'SWAP', 'CHANGE', 'TWO_STEPS', 'CATEGORIES', 'PROBES', 'ARGUMENTS', 'WORLD', 'SPLITS', 'NOTES',
-           'invent_names', 'draw_words', 'is_held_out', 'at', 'first', 'without', 'ends', 'to_form', 'swap', 'move',
-           'mark', 'beside', 'yes', 'Category', 'definitions', 'distinct_arguments', 'balanced_choice',
-           'make_instances', 'make_examples', 'micro_tasks', 'solve', 'novelty', 'chance', 'one_shot_ceiling', 'facts',
-           'describe', 'world_text', 'write_world']
+           'invent_names', 'draw_words', 'is_held_out', 'Category', 'definitions', 'distinct_arguments',
+           'balanced_choice', 'make_instances', 'make_examples', 'micro_tasks', 'solve', 'novelty', 'chance',
+           'one_shot_ceiling', 'facts', 'describe', 'world_text', 'write_world']
 
 # %% ../nbs/02_microworld.ipynb #290d760c
 import itertools, random, zlib
@@ -64,36 +63,36 @@ def is_held_out(
     "Whether an input belongs to evaluation: a fixed eighth of all inputs."
     return zlib.crc32(text.encode()) % 8 == 0
 
-# %% ../nbs/02_microworld.ipynb #44db3d8a
+# %% ../nbs/02_microworld.ipynb #e0314f46
 POSITIONS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1}
 MARKS = ["star", "moon", "dot", "ring"]
 NUMBERS = {"two": 2, "three": 3}
 
-def at(words, position): return words[POSITIONS[position]]
-def first(words, kind): return next(w for w in words if KIND[w] == kind)
-def without(words, position): return [w for i, w in enumerate(words) if i != POSITIONS[position] % len(words)]
-def ends(words, end, number): return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
-def to_form(words, form): return [FORMS[form][w] for w in words]
+def _at(words, position): return words[POSITIONS[position]]
+def _first(words, kind): return next(w for w in words if KIND[w] == kind)
+def _without(words, position): return [w for i, w in enumerate(words) if i != POSITIONS[position] % len(words)]
+def _ends(words, end, number): return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
+def _to_form(words, form): return [FORMS[form][w] for w in words]
 
-# %% ../nbs/02_microworld.ipynb #aea98289
-def swap(words, i, j):
+# %% ../nbs/02_microworld.ipynb #66577433
+def _swap(words, i, j):
     return [words[j] if n == i % len(words) else words[i] if n == j % len(words) else w for n, w in enumerate(words)]
-def move(words, position, end): return [at(words, position)] * (end == "front") + without(words, position) + [at(words, position)] * (end == "end")
-def mark(words, sign, place): return [sign] * ("start" in place) + words + [sign] * ("end" in place)
-def beside(words, side, kind):
-    i = words.index(first(words, kind)) + (1 if side == "after" else -1)
+def _move(words, position, end): return [_at(words, position)] * (end == "front") + _without(words, position) + [_at(words, position)] * (end == "end")
+def _mark(words, sign, place): return [sign] * ("start" in place) + words + [sign] * ("end" in place)
+def _beside(words, side, kind):
+    i = words.index(_first(words, kind)) + (1 if side == "after" else -1)
     return words[i] if 0 <= i < len(words) else "none"
-def yes(truth): return ["yes" if truth else "no"]
+def _yes(truth): return ["yes" if truth else "no"]
 
-# %% ../nbs/02_microworld.ipynb #8c9e9b9d
+# %% ../nbs/02_microworld.ipynb #ce3fd19d
 STEPS = {"drop": {f"drop every {k}": lambda ws, k=k: [w for w in ws if KIND[w] != k] for k in KINDS},
-         "reorder": {"turn the list around": lambda ws: ws[::-1], "swap the first and the last word": lambda ws: swap(ws, 0, -1),
-                     "move the first word to the end": lambda ws: move(ws, "first", "end"),
-                     "move the last word to the front": lambda ws: move(ws, "last", "front")},
-         "cut": {f"leave out the {p} word": lambda ws, p=p: without(ws, p) for p in POSITIONS},
-         "mark": {f"add {m} at the {e}": lambda ws, m=m, e=e: mark(ws, m, e) for m in MARKS for e in ("start", "end")},
-         "form": {f"for each word write {PHRASES[f]}": lambda ws, f=f: to_form(ws, f) for f in ("zor", "mib", "friend")},
-         "pick": {f"write only the {e} {n} words": lambda ws, e=e, n=n: ends(ws, e, n) for e in ("first", "last") for n in NUMBERS}}
+         "reorder": {"turn the list around": lambda ws: ws[::-1], "swap the first and the last word": lambda ws: _swap(ws, 0, -1),
+                     "move the first word to the end": lambda ws: _move(ws, "first", "end"),
+                     "move the last word to the front": lambda ws: _move(ws, "last", "front")},
+         "cut": {f"leave out the {p} word": lambda ws, p=p: _without(ws, p) for p in POSITIONS},
+         "mark": {f"add {m} at the {e}": lambda ws, m=m, e=e: _mark(ws, m, e) for m in MARKS for e in ("start", "end")},
+         "form": {f"for each word write {PHRASES[f]}": lambda ws, f=f: _to_form(ws, f) for f in ("zor", "mib", "friend")},
+         "pick": {f"write only the {e} {n} words": lambda ws, e=e, n=n: _ends(ws, e, n) for e in ("first", "last") for n in NUMBERS}}
 STEP = {phrase: step for steps in STEPS.values() for phrase, step in steps.items()}
 
 # %% ../nbs/02_microworld.ipynb #147678ec
@@ -128,23 +127,23 @@ TWO_STEPS = ["First {0}, then {1}.", "Begin: {0}. After that, {1}.", "In two ste
 
 def _of(templates, nouns): return [t.format(*nouns) for t in templates]
 
-# %% ../nbs/02_microworld.ipynb #b497ce61
+# %% ../nbs/02_microworld.ipynb #20e50441
 CATEGORIES = [
-    Category("position", _of(LOOK, ("{0} word", "{1}")), _grid(POSITIONS, FORMS), lambda ws, p, f: to_form([at(ws, p)], f)),
+    Category("position", _of(LOOK, ("{0} word", "{1}")), _grid(POSITIONS, FORMS), lambda ws, p, f: _to_form([_at(ws, p)], f)),
     Category("kind", _of(LOOK, ("first {0}", "{1}")), _grid(KINDS, [f for f in FORMS if f != "kind"]),
-             lambda ws, k, f: to_form([first(ws, k)], f)),
+             lambda ws, k, f: _to_form([_first(ws, k)], f)),
     Category("beside", _of(LOOK, ("word right {0} the first {1}", "it down")), _grid(["before", "after"], KINDS),
-             lambda ws, side, k: [beside(ws, side, k)]),
+             lambda ws, side, k: [_beside(ws, side, k)]),
     Category("two kinds", ["Write the first {0} and then the first {1}.", "Give the first {0}, followed by the first {1}.",
               "First {0} of the list, then first {1}.", "Answer with the first {0} and the first {1}, in this order."],
-             _ordered(KINDS), lambda ws, a, b: [first(ws, a), first(ws, b)]),
+             _ordered(KINDS), lambda ws, a, b: [_first(ws, a), _first(ws, b)]),
     Category("ends", ["For each of the {0} {1} words write {2}.", "Take the {0} {1} words. For each write {2}.",
               "Look at the {0} {1} words and answer with {2}.", "Write {2} for each of the {0} {1} words."],
              _grid(["first", "last"], NUMBERS, ["itself", "zor", "mib", "friend"]),
-             lambda ws, e, n, f: to_form(ends(ws, e, n), f)),
+             lambda ws, e, n, f: _to_form(_ends(ws, e, n), f)),
 ]
 
-# %% ../nbs/02_microworld.ipynb #ea8f8e42
+# %% ../nbs/02_microworld.ipynb #5062fade
 CATEGORIES += [
     Category("keep", ["Keep only the words that are {0} or {1}.", "Write every {0} and every {1}, and nothing else.",
               "From the list copy each {0} and each {1}.", "Retain any {0} and any {1}."],
@@ -156,39 +155,39 @@ CATEGORIES += [
     Category("translate", CHANGE, _grid(KINDS, ["zor", "mib", "friend"]), lambda ws, k, f: [FORMS[f][w] if KIND[w] == k else w for w in ws]),
     Category("move", ["Move the {0} word to the {1}.", "Copy the list with the {0} word moved to the {1}.",
               "Put the {0} word at the {1} of the list.", "Bring the {0} word to the {1}."],
-             [(p, e) for p, e in _grid(POSITIONS, ["front", "end"]) if (p, e) not in (("first", "front"), ("last", "end"))], move),
-    Category("swap", _of(SWAP, ("{0} word", "{1} word")), _pairs(POSITIONS), lambda ws, a, b: swap(ws, POSITIONS[a], POSITIONS[b])),
+             [(p, e) for p, e in _grid(POSITIONS, ["front", "end"]) if (p, e) not in (("first", "front"), ("last", "end"))], _move),
+    Category("swap", _of(SWAP, ("{0} word", "{1} word")), _pairs(POSITIONS), lambda ws, a, b: _swap(ws, POSITIONS[a], POSITIONS[b])),
     Category("mark", ["Add {0} at the {1} of the list.", "Copy the list and write {0} at its {1}.", "Put {0} at the {1}.",
-              "Write the list with {0} at the {1}."], _grid(MARKS, ["start", "end", "start and end"]), mark),
+              "Write the list with {0} at the {1}."], _grid(MARKS, ["start", "end", "start and end"]), _mark),
 ]
 
-# %% ../nbs/02_microworld.ipynb #a2806a89
+# %% ../nbs/02_microworld.ipynb #5d83b255
 CATEGORIES += [Category(f"{a} then {b}", TWO_STEPS, _grid(STEPS[a], STEPS[b]), lambda ws, x, y: STEP[y](STEP[x](ws)),
                         unseen="pair" if (a, b) == ("reorder", "form") else "")
                for a, b in _grid(["drop", "reorder", "cut"], ["mark", "form", "pick"])]
 CATEGORIES += [
-    Category("which kind?", _of(CHECK, ("{0} word", "{1} or {2}")), [(p, *ks) for p, ks in _grid(POSITIONS, _pairs(KINDS))],
-             lambda ws, p, a, b: yes(KIND[at(ws, p)] in (a, b))),
+    Category("which kind?", _of(CHECK, ("{0} word", "{1} or {2}")), [(p, *ks) for p, ks in _grid(POSITIONS, zip(KINDS, [*KINDS][1:] + [*KINDS][:1]))],
+             lambda ws, p, a, b: _yes(KIND[_at(ws, p)] in (a, b))),
     Category("which size?", _of(CHECK, ("{0} word", "{1}")), _grid(POSITIONS, ["big", "small"]),
-             lambda ws, p, s: yes(FORMS["size"][at(ws, p)] == s)),
+             lambda ws, p, s: _yes(FORMS["size"][_at(ws, p)] == s)),
     Category("size of kind?", _of(CHECK, ("first {0}", "{1}")), _grid(KINDS, ["big", "small"]),
-             lambda ws, k, s: yes(FORMS["size"][first(ws, k)] == s)),
+             lambda ws, k, s: _yes(FORMS["size"][_first(ws, k)] == s)),
     Category("order?", _of(CHECK, ("first {0}", "before the first {1}")), _ordered(KINDS),
-             lambda ws, a, b: yes(ws.index(first(ws, a)) < ws.index(first(ws, b)))),
+             lambda ws, a, b: _yes(ws.index(_first(ws, a)) < ws.index(_first(ws, b)))),
 ]
 
-# %% ../nbs/02_microworld.ipynb #a4d2b35e
+# %% ../nbs/02_microworld.ipynb #489b08aa
 CATEGORIES += [
     Category("swap kinds", _of(SWAP, ("first {0}", "first {1}")), _pairs(KINDS),
-             lambda ws, a, b: swap(ws, ws.index(first(ws, a)), ws.index(first(ws, b))), unseen="pair"),
+             lambda ws, a, b: _swap(ws, ws.index(_first(ws, a)), ws.index(_first(ws, b))), unseen="pair"),
     Category("repeat", ["Write the {0} word {1} times.", "Say the {0} word {1} times.", "Repeat the {0} word {1} times.", "{1} times the {0} word, please."],
-             _grid(POSITIONS, NUMBERS), lambda ws, p, n: [at(ws, p)] * NUMBERS[n], unseen="primitive"),
+             _grid(POSITIONS, NUMBERS), lambda ws, p, n: [_at(ws, p)] * NUMBERS[n], unseen="primitive"),
     Category("sort", ["Sort the list so that every {0} comes {1}.", "Copy the list with each {0} put {1}.", "Order the words: any {0} {1}.",
               "Arrange the list, every {0} {1}."], _grid(KINDS, ["first", "last"]),
              lambda ws, k, end: sorted(ws, key=lambda w: (KIND[w] == k) == (end == "last")), unseen="primitive"),
     Category("every second", ["From the {0} word on take every second word and write {1}.", "Start at the {0} word, skip every other word, write {1}.",
               "For every second word from the {0} on write {1}.", "Write {1} for each second word, beginning with the {0}."],
-             _grid(["first", "second"], ["itself", "zor", "mib", "friend"]), lambda ws, p, f: to_form(ws[POSITIONS[p]::2], f), unseen="primitive"),
+             _grid(["first", "second"], ["itself", "zor", "mib", "friend"]), lambda ws, p, f: _to_form(ws[POSITIONS[p]::2], f), unseen="primitive"),
 ]
 
 # %% ../nbs/02_microworld.ipynb #373e5721
@@ -331,53 +330,50 @@ def one_shot_ceiling(
             hits.append(votes.most_common(1)[0][0] == solve(t.name, question))
     return 100 * sum(hits) / len(hits)
 
-# %% ../nbs/02_microworld.ipynb #fb103b0b
+# %% ../nbs/02_microworld.ipynb #e809ec00
 def facts(
     word: str,
 ) -> list[str]:  # Sentences
     "What the books say of a word."
     f = {name: table[word] for name, table in FORMS.items()}
-    return [f"{word} is a {f['kind']}.", f"{word} is {f['size']}.", f"the friend of {word} is {f['friend']}.",
+    return [f"the kind of {word} is {f['kind']}.", f"{word} is {f['size']}.", f"the friend of {word} is {f['friend']}.",
             f"{word} has the name {f['zor']} in zor.", f"{word} has the name {f['mib']} in mib.",
             f"{word}: its name in zor is {f['zor']}, its name in mib is {f['mib']}, its friend is {f['friend']}, its kind is {f['kind']}, its size is {f['size']}."]
 
-# %% ../nbs/02_microworld.ipynb #3f031839
+# %% ../nbs/02_microworld.ipynb #423b8b21
 def describe(
     words: list[str],
     rng: random.Random,
 ) -> str:  # One sentence
     "Say something true of a list."
-    i, j = sorted(rng.sample(range(len(words)), 2))
-    kind, other = rng.sample(list(KINDS), 2)
-    position, form = rng.choice(list(POSITIONS)), rng.choice(["itself", "kind", "size"])
-    a, b, side = (words[i], words[j], "before") if rng.random() < 0.5 else (words[j], words[i], "after")
-    order = "before" if words.index(first(words, kind)) < words.index(first(words, other)) else "after"
-    return rng.choice([f"the {position} word is {FORMS[form][at(words, position)]}.", f"{at(words, position)} is the {position} word.",
-                       f"right {('after', 'before')[i % 2]} the first {kind} there is {beside(words, ('after', 'before')[i % 2], kind)}.",
-                       f"right before {words[j]} there is {words[j - 1]}.", f"right after {words[j - 1]} there is {words[j]}.",
-                       f"the first {kind} is {FORMS[form][first(words, kind)]}.", f"{a} comes {side} {b}.",
-                       f"the first {kind} comes {order} the first {other}.",
-                       f"every {kind}: {' '.join(w for w in words if KIND[w] == kind)}.",
-                       f"all without {kind}: {' '.join(w for w in words if KIND[w] != kind)}."])
+    i, position, kind = rng.randrange(1, len(words)), rng.choice(list(POSITIONS)), rng.choice(list(KINDS))
+    word, before, earlier, at = words[i], words[i - 1], words[rng.randrange(i)], _at(words, position)
+    where = [f"the {position} word is {at}.", f"{at} is the {position} word.", f"the {position} word is {KIND[at]}.",
+             f"the {position} word is {FORMS['size'][at]}."]
+    beside = [f"right before {word} there is {before}.", f"right after {before} there is {word}.", f"{word} comes after {before}.",
+              f"{earlier} comes before {word}."]
+    kinds = [f"the first {kind} is {_first(words, kind)}.", f"every {kind}: {' '.join(w for w in words if KIND[w] == kind)}."]
+    return rng.choice(rng.choices([where, beside, kinds], weights=[35, 25, 40])[0])
 
-# %% ../nbs/02_microworld.ipynb #23fe2fb7
+# %% ../nbs/02_microworld.ipynb #54e88b37
 NOTES = {"zor": "in zor", "mib": "in mib", "friend": "friends", "kind": "kinds", "size": "sizes"}
 
 def world_text(
     n: int,  # Documents
     seed: int = 0,
-) -> list[str]:
+) -> list[tuple[str, str]]:  # (what is given, what follows): in pretraining only the second part gets holes
     "Write n short documents of the world: unlabelled text, free of evaluation tasks and inputs."
     rng, documents = random.Random(f"{seed} text"), []
     seen = [definitions(c, a) for c, a, novelty in WORLD.values() if novelty == "seen"]
     while len(documents) < n:
         words, form = draw_words(rng), rng.choice(list(NOTES))
         if is_held_out(text := " ".join(words)): continue
-        documents.append(rng.choices([lambda: f"{text}. {text}.", lambda: f"{text}. {NOTES[form]}: {' '.join(to_form(words, form))}.",
-                                      lambda: " ".join([text + ".", *(describe(words, rng) for _ in range(3))]),
-                                      lambda: " ".join(rng.choice(facts(w)) for w in rng.sample(WORDS, 2)),
-                                      lambda: f"{KIND[words[0]]}: {' '.join(rng.sample(KINDS[KIND[words[0]]], 5))}.",
-                                      lambda: rng.choice(rng.choice(seen))], weights=[22, 22, 22, 20, 4, 10])[0]())
+        given = f"{text}. "
+        documents.append(rng.choices([lambda: (given, f"{text}."), lambda: (given, f"{NOTES[form]}: {' '.join(_to_form(words, form))}."),
+                                      lambda: (given, " ".join(describe(words, rng) for _ in range(3))),
+                                      lambda: ("", " ".join(rng.choice(facts(w)) for w in rng.sample(WORDS, 2))),
+                                      lambda: ("", f"{KIND[words[0]]}: {' '.join(rng.sample(KINDS[KIND[words[0]]], 5))}."),
+                                      lambda: ("", rng.choice(rng.choice(seen)))], weights=[24, 24, 24, 20, 6, 2])[0]())
     return documents
 
 # %% ../nbs/02_microworld.ipynb #7d12433b

@@ -45,13 +45,13 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
                                    additional_special_tokens=SENTINELS)
 
-# %% ../nbs/06_t5.ipynb #d0595283
+# %% ../nbs/06_t5.ipynb #2ac26e2b
 def micro_config(
     vocab_size: int,
     **changes,  # Any field of `T5Config`, such as d_model=96
 ) -> T5Config:
     "The architecture of the micro T5."
-    return T5Config(**{**dict(vocab_size=vocab_size, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=4,
+    return T5Config(**{**dict(vocab_size=vocab_size, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=8,
                               feed_forward_proj="gated-gelu", dropout_rate=0.0, relative_attention_num_buckets=64,
                               relative_attention_max_distance=64, tie_word_embeddings=False, decoder_start_token_id=0,
                               pad_token_id=0, eos_token_id=1), **changes})
@@ -98,25 +98,25 @@ def corrupt_spans(
         source += ids[i:i + 1]; i += 1
     return source, target
 
-# %% ../nbs/06_t5.ipynb #02396daf
+# %% ../nbs/06_t5.ipynb #82f0715d
 def pretraining_pair(
-    ids: list[int],        # A text with its end token
-    sentinels: list[int],
-    rng: random.Random,
-    lm_share: float = 0.15,  # Of the texts: continue them instead of filling holes
+    ids: list[int],          # A text with its end token
+    start: int,              # Its first so many tokens are given, and stay whole
+    sentinels: list[int],    # Their ids
+    rng: random.Random,      # Draws the holes
+    lm_share: float = 0.2,   # Of the texts: continue them instead of filling holes
     rate: float = 0.3,       # See `corrupt_spans`
 ) -> tuple[list[int], list[int]]:  # Source and target, with end tokens
-    "Make a training pair of a text: LM adaptation, or spans of the whole text or of its second half."
+    "Make a training pair of a text: fill its holes, or continue it."
     body, end = ids[:-1], ids[-1:]
-    half = len(body) // 2
-    if len(body) < 2 or rng.random() < lm_share:
-        cut = rng.randint(half, max(half, len(body) - 1))
-        return body[:cut] + end, body[cut:] + end
-    source, target = corrupt_spans(body, sentinels, rng, rate, rng.choice([0, half]))
-    if not target: return pretraining_pair(ids, sentinels, rng, 1.0)
+    start = min(start, max(0, len(body) - 1))
+    source, target = corrupt_spans(body, sentinels, rng, rate, start)
+    if rng.random() < lm_share or not target:
+        cut = rng.randint(start, max(start, len(body) - 1))
+        source, target = body[:cut], body[cut:]
     return source + end, target + end
 
-# %% ../nbs/06_t5.ipynb #161a9c41
+# %% ../nbs/06_t5.ipynb #9688a58e
 class PretrainingCollator:
     "Turn texts into a batch of pretraining pairs, corrupted anew each time."
     def __init__(self,
@@ -127,23 +127,23 @@ class PretrainingCollator:
         self.pad, self.rng, self.options = DataCollatorForSeq2Seq(tokenizer), random.Random(seed), options
         self.sentinels = tokenizer.convert_tokens_to_ids(SENTINELS)
     def __call__(self, rows):
-        pairs = [pretraining_pair(row["input_ids"], self.sentinels, self.rng, **self.options) for row in rows]
+        pairs = [pretraining_pair(row["input_ids"], row["start"], self.sentinels, self.rng, **self.options) for row in rows]
         return self.pad([{"input_ids": x, "labels": y} for x, y in pairs])
 
-# %% ../nbs/06_t5.ipynb #7bfdf360
+# %% ../nbs/06_t5.ipynb #a8dbfcf9
 def documents(
     data: str = "micro",  # "micro" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
-    seed: int = 0,
-) -> list[str]:
+    seed: int = 0,        # Of the choice
+) -> list[tuple[str, str]]:  # (what is given, what follows); see `world_text`
     "Unlabelled text for pretraining and for the tokenizer: no definition stands with its answer, no evaluation task appears."
     rng = random.Random(f"{seed} documents")
     tasks = micro_tasks("train", 20, seed=seed) if data == "micro" else load_tasks(data, "train")
     questions = [(t, i) for t in tasks for i in t.instances]
-    sample = lambda: encode((pair := rng.choice(questions))[0].reworded(rng.randrange(len(pair[0].definition))), pair[1], Encoding(n_pos=0))
-    if data == "micro": return world_text(n - n // 8, seed) + [sample() for _ in range(n // 8)]
-    alone = [text for t, i in questions for text in (i.input,)] + [d for t in tasks for d in t.definition]
-    return rng.choices(alone, k=n - n // 2) + [sample() for _ in range(n // 2)]
+    def question(): t, i = rng.choice(questions); return "", encode(t.reworded(rng.randrange(len(t.definition))), i, Encoding(n_pos=0))
+    if data == "micro": return world_text(n - n // 6, seed) + [question() for _ in range(n // 6)]
+    texts = [("", i.input) for _, i in questions] + [("", d) for t in tasks for d in t.definition]
+    return rng.choices(texts, k=n - n // 2) + [question() for _ in range(n // 2)]
 
 # %% ../nbs/06_t5.ipynb #2c36e7b9
 class T5Trainer(Seq2SeqTrainer):
@@ -172,7 +172,7 @@ def training_arguments(
         report_to="none", save_strategy="no", logging_steps=50, dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
     return Seq2SeqTrainingArguments(str(folder), **{**defaults, **others})
 
-# %% ../nbs/06_t5.ipynb #8f92e30f
+# %% ../nbs/06_t5.ipynb #ca5c4a73
 @dataclass(frozen=True)
 class Recipe:
     "How to make a T5 from text."
@@ -181,7 +181,7 @@ class Recipe:
     vocab_size: int = 1024
     d_model: int = 64
     d_ff: int = 128
-    num_heads: int = 4
+    num_heads: int = 8
     num_layers: int = 2        # Encoder and decoder each
     steps: int = 14_000
     batch_size: int = 64
@@ -194,23 +194,25 @@ def from_recipe(
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast, Dataset]:  # Untrained model, tokenizer, texts as ids
     "Make tokenizer, model and data as a recipe says."
     texts = documents(recipe.data, recipe.n_documents, recipe.seed)
-    tokenizer = train_tokenizer(texts[::6] + texts[-recipe.n_documents // 20:], recipe.vocab_size)
-    ids = tokenizer(texts, truncation=True, max_length=recipe.max_length)["input_ids"]
+    tokenizer = train_tokenizer([given + said for given, said in texts[::3]], recipe.vocab_size)
+    ids = tokenizer([given + said for given, said in texts], truncation=True, max_length=recipe.max_length)["input_ids"]
+    start = [len(x) - 1 for x in tokenizer([given.rstrip() for given, _ in texts])["input_ids"]]
     layers = dict(d_model=recipe.d_model, d_ff=recipe.d_ff, num_heads=recipe.num_heads, num_layers=recipe.num_layers, num_decoder_layers=recipe.num_layers)
     model = new_t5(micro_config(len(tokenizer), **layers), recipe.seed)
-    return model, tokenizer, Dataset.from_dict({"input_ids": ids, "length": [len(x) for x in ids]})
+    return model, tokenizer, Dataset.from_dict({"input_ids": ids, "start": [max(0, n) for n in start], "length": [len(x) for x in ids]})
 
-# %% ../nbs/06_t5.ipynb #e00edcbb
+# %% ../nbs/06_t5.ipynb #d595ee83
 def pretrain(
     recipe: Recipe,
     folder,                # The model goes here, with recipe.json and record.json; made if it is not there
     quiet: bool = False,   # No progress bar
+    callbacks: list = (),  # More callbacks of transformers' trainer
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
     "Pretrain a T5 by a recipe and save it; same recipe, machine and thread count, same weights."
     model, tokenizer, data = from_recipe(recipe)
     arguments = training_arguments(folder, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200, seed=recipe.seed,
                                    disable_tqdm=quiet, logging_steps=max(1, min(100, recipe.steps // 10)))
-    trainer = T5Trainer(model, arguments, train_dataset=data, data_collator=PretrainingCollator(tokenizer, recipe.seed))
+    trainer = T5Trainer(model, arguments, train_dataset=data, data_collator=PretrainingCollator(tokenizer, recipe.seed), callbacks=list(callbacks))
     trainer.train()
     return save_t5(model.cpu(), tokenizer, folder, asdict(recipe), trainer.state.log_history)
 

@@ -1,0 +1,287 @@
+"""Text to ids, once: the right ids, a cache that is never wrong, and batches that hold little padding."""
+import random
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import HealthCheck, given, settings, strategies as st
+from torch.utils.data import DataLoader
+from transformers import ByT5Tokenizer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from instop_nb.batches import FEATURES, Collator, grouped_sampler, tokenize_tasks
+from instop_nb.natinst import Encoding, encode, sources
+from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
+from instop_nb.t5 import train_tokenizer
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
+
+ALONE = Encoding(n_pos=0)
+NONE = Encoding(definition=False, n_pos=0)
+
+
+def make_task(name, n=40, **changes):
+    "A task with three wordings, five examples and two references per instance."
+    fields = dict(definition=[f"{name} the number", f"Please {name} it.", f"What is it, if we {name} it?"],
+                  positive=[Example(f"{i} and {i}", f"{2 * i}", "Because of it.") for i in (1, 20, 300)],
+                  negative=[Example("7", "no", "A number is asked for."), Example("8", "none", "See above.")],
+                  instances=[Instance(f"{name}-{i}", " ".join(str(i + j) for j in range(i % 7 + 1)), [f"{i}", f"it is {i}"]) for i in range(n)])
+    return Task(name, **{**fields, **changes})
+
+
+TASKS = [make_task("halve"), make_task("double", 25)]
+TOKENIZER = train_tokenizer([text for task in TASKS for _, text in sources(task)], 400)
+
+
+@pytest.fixture
+def tokenize(tmp_path):
+    "tokenize_tasks with defaults for these tests, and a cache of its own."
+    def call(**changes):
+        return tokenize_tasks(**{**dict(tasks=TASKS, tokenizer=TOKENIZER, encoding=ALONE, cache_dir=tmp_path / "cache"), **changes})
+    call.folder = tmp_path / "cache"
+    return call
+
+
+@pytest.fixture
+def no_reading(monkeypatch):
+    "From the call on, no text may be tokenized."
+    def forbid():
+        def refuse(*args, **kwargs): raise AssertionError("a text was tokenized")
+        monkeypatch.setattr(type(TOKENIZER), "__call__", refuse)
+    return forbid
+
+
+def texts(data, column, tokenizer=TOKENIZER):
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in data[column][:]]
+
+
+# The rows
+
+def test_one_row_per_instance_in_order(tokenize):
+    data = tokenize()
+    assert data.features == FEATURES and data.column_names == list(FEATURES)
+    assert data["task"][:] == [0] * 40 + [1] * 25
+    assert data["input_ids"][:] == [TOKENIZER(encode(t, i, ALONE))["input_ids"] for t in TASKS for i in t.instances]
+    assert data["length"][:] == [len(ids) for ids in data["input_ids"][:]]
+
+
+def test_the_target_is_one_of_the_references_and_ends(tokenize):
+    data = tokenize()
+    references = [i.output for t in TASKS for i in t.instances]
+    assert all(target in outputs for target, outputs in zip(texts(data, "labels"), references))
+    assert all(ids[-1] == TOKENIZER.eos_token_id for ids in data["labels"][:] + data["input_ids"][:])
+    places = Counter(outputs.index(target) for target, outputs in zip(texts(data, "labels"), references))
+    assert min(places[0], places[1]) > 15
+
+
+def test_a_seed_draws_the_same_and_another_seed_draws_others(tokenize, tmp_path):
+    first, again, other = tokenize(all_wordings=True), tokenize(all_wordings=True, cache_dir=tmp_path / "b"), tokenize(all_wordings=True, seed=1)
+    assert first[:] == again[:]
+    assert first["labels"][:] != other["labels"][:] and first["input_ids"][:] != other["input_ids"][:]
+
+
+def test_all_wordings_are_drawn_and_the_targets_stay(tokenize):
+    data, plain = tokenize(all_wordings=True), tokenize()
+    expected = {text: k for t in TASKS for k in range(3) for _, text in sources(t.reworded(k), ALONE)}
+    drawn = Counter(expected[TOKENIZER.decode(TOKENIZER(text)["input_ids"], skip_special_tokens=True)] for text in texts(data, "input_ids"))
+    assert set(drawn) == {0, 1, 2} and min(drawn.values()) > 10
+    assert data["labels"][:] == plain["labels"][:]
+
+
+def test_rows_do_not_depend_on_other_tasks_or_on_later_instances(tokenize):
+    whole = tokenize(all_wordings=True)[:]
+    alone = tokenize(tasks=TASKS[1:], all_wordings=True)[:]
+    shorter = tokenize(tasks=[make_task("halve", 10)], all_wordings=True)[:]
+    for column in ("input_ids", "labels"):
+        assert whole[column][40:] == alone[column] and whole[column][:10] == shorter[column]
+
+
+def test_without_instruction_no_definition_is_needed(tokenize):
+    task = make_task("halve", definition=[])
+    data = tokenize(tasks=[task], encoding=NONE, all_wordings=True)
+    assert texts(data, "input_ids")[0] == encode(task, task.instances[0], NONE)
+    with pytest.raises(TaskError, match="halve.*definition"): tokenize(tasks=[task])
+
+
+def test_a_task_without_instances_is_passed_over(tokenize):
+    data = tokenize(tasks=[make_task("halve", 0), TASKS[1]])
+    assert set(data["task"]) == {1}
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(tasks=[]), "at least one task"), (dict(tasks=[make_task("halve", 0)]), "at least one task"),
+    (dict(max_source=1), "max_source: found 1"), (dict(max_target=0), "max_target: found 0"),
+    (dict(tasks=[make_task("halve", instances=[Instance("halve-7", "1", [])])]), "halve-7.*reference")])
+def test_what_makes_no_sense_is_refused(tokenize, changes, message):
+    with pytest.raises(TaskError, match=message): tokenize(**changes)
+
+
+# Too long
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(2, 160), n_pos=st.integers(0, 4), n_neg=st.integers(0, 3), name=st.booleans(), definition=st.booleans())
+def test_limits_are_those_of_the_encoding(tmp_path, limit, n_pos, n_neg, name, definition):
+    tasks = [make_task("halve", 6)]
+    encoding = Encoding(task_name=name, definition=definition, n_pos=n_pos, n_neg=n_neg)
+    data = tokenize_tasks(tasks, TOKENIZER, encoding, limit, cache_dir=tmp_path)
+    expected = [TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)["input_ids"] for t in tasks for i in t.instances]
+    assert data["input_ids"][:] == expected
+
+
+def test_what_is_cut_keeps_its_end(tokenize):
+    data = tokenize(max_source=9, max_target=2)
+    assert {len(ids) for ids in data["input_ids"]} == {9} and max(len(ids) for ids in data["labels"]) == 2
+    assert all(ids[-1] == TOKENIZER.eos_token_id for column in ("input_ids", "labels") for ids in data[column])
+
+
+def test_a_wording_that_is_cut_stays_that_wording(tokenize):
+    long = tokenize(all_wordings=True, encoding=Encoding(n_pos=3))
+    short = tokenize(all_wordings=True, encoding=Encoding(n_pos=3), max_source=35)
+    assert max(short["length"]) <= 35 < min(long["length"])
+    assert [ids[:6] for ids in long["input_ids"]] == [ids[:6] for ids in short["input_ids"]]
+
+
+# The cache
+
+def test_the_second_call_reads_the_file(tokenize, no_reading):
+    data = tokenize()[:]
+    no_reading()
+    assert tokenize()[:] == data
+    assert len(list(tokenize.folder.iterdir())) == 1
+
+
+CHANGES = {"tasks": dict(tasks=TASKS[::-1]), "name": dict(tasks=[make_task("third")]), "encoding": dict(encoding=Encoding()), "max_source": dict(max_source=20),
+           "max_target": dict(max_target=3), "all_wordings": dict(all_wordings=True), "seed": dict(seed=1), "cache_dir": None,
+           "tokenizer": dict(tokenizer=train_tokenizer(["another text, another tokenizer"], 300)),
+           "one input": dict(tasks=[TASKS[0], make_task("double", 25, instances=[*TASKS[1].instances[:-1], Instance("x", "9", ["4"])])])}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_any_argument_makes_another(tokenize, no_reading, tmp_path, name):
+    tokenize()
+    no_reading()
+    with pytest.raises(AssertionError, match="tokenized"): tokenize(**CHANGES[name] or dict(cache_dir=tmp_path / "elsewhere"))
+
+
+def test_how_the_tokenizer_was_used_before_does_not_matter(tokenize, no_reading):
+    tokenize()
+    TOKENIZER(["a text", "b"], truncation=True, max_length=2, padding=True)
+    no_reading()
+    tokenize()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b"no Arrow", lambda b: b[:900] + bytes([b[900] ^ 1]) + b[901:], lambda b: b + b"0"],
+                         ids=["half", "empty", "other", "one bit", "longer"])
+def test_a_damaged_file_is_made_again(tokenize, damage):
+    before = tokenize()[:]
+    file, = tokenize.folder.iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(damage(content))
+    assert tokenize()[:] == before
+    assert [path.read_bytes() for path in tokenize.folder.iterdir()] == [content]
+
+
+def test_a_run_that_breaks_off_leaves_nothing(tokenize, monkeypatch):
+    with monkeypatch.context() as patch:
+        def fail(*args, **kwargs): raise KeyboardInterrupt
+        patch.setattr(type(TOKENIZER), "__call__", fail)
+        with pytest.raises(KeyboardInterrupt): tokenize()
+    assert not list(tokenize.folder.iterdir())
+    assert len(tokenize()) == 65
+
+
+def test_the_leftovers_of_a_killed_run_are_not_read(tokenize):
+    before = tokenize()[:]
+    draft = tokenize.folder / "tmpkilled"
+    draft.mkdir()
+    (draft / "ids.arrow").write_bytes(b"half a fi")
+    assert tokenize()[:] == before
+
+
+def test_the_default_folder_lies_in_the_cache_of_datasets(tokenize, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    tokenize(cache_dir=None)
+    assert [path.suffix for path in (tmp_path / "hub" / "instop_nb").iterdir()] == [".arrow"]
+
+
+def test_no_progress_bar_is_left_behind_or_switched_off(tokenize, capfd):
+    datasets.enable_progress_bars()
+    tokenize()
+    assert not datasets.are_progress_bars_disabled()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_tokenizer_in_python_works_too(tokenize):
+    first = tokenize(tokenizer=ByT5Tokenizer())
+    assert texts(first, "input_ids", ByT5Tokenizer())[3] == encode(TASKS[0], TASKS[0].instances[3], ALONE)
+    tokenize(tokenizer=ByT5Tokenizer())
+    assert len(list(tokenize.folder.iterdir())) == 1
+
+
+# Batches
+
+def test_collator_pads_and_masks(tokenize):
+    data = tokenize()
+    rows = [data[i] for i in (0, 6, 50)]
+    batch = Collator(TOKENIZER)(rows)
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "task"}
+    assert all(batch[name].dtype == torch.int64 for name in batch)
+    for n, row in enumerate(rows):
+        length, target = row["length"], len(row["labels"])
+        assert batch["input_ids"][n, :length].tolist() == row["input_ids"] and batch["labels"][n, :target].tolist() == row["labels"]
+        assert (batch["input_ids"][n, length:] == TOKENIZER.pad_token_id).all() and (batch["labels"][n, target:] == -100).all()
+        assert batch["attention_mask"][n].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
+    assert batch["task"].tolist() == [0, 0, 1] and batch["input_ids"].shape[1] == max(r["length"] for r in rows)
+
+
+def test_collator_leaves_the_rows_alone_and_rounds_up(tokenize):
+    row = tokenize()[0]
+    before = {**row}
+    assert Collator(TOKENIZER, pad_to_multiple_of=16)([row])["labels"].shape[1] == 16
+    assert row == before
+
+
+def share(data, order, column, size=8):
+    lengths = [len(ids) for ids in data[column][:]]
+    batches = [[lengths[i] for i in order[n:n + size]] for n in range(0, len(order), size)]
+    return sum(map(sum, batches)) / sum(max(b) * len(b) for b in batches)
+
+
+def test_grouped_sampler_gives_each_row_once_with_less_padding():
+    rng = random.Random(0)
+    sources, targets = ([[7] * rng.randint(1, longest) for _ in range(1000)] for longest in (9, 20))
+    data = Dataset.from_dict({"input_ids": sources, "labels": targets, "length": list(map(len, sources))})
+    def draw(seed): return list(grouped_sampler(data, 8, torch.Generator().manual_seed(seed)))
+    by_source = list(LengthGroupedSampler(8, lengths=data["length"][:], generator=torch.Generator().manual_seed(0)))
+    assert sorted(draw(0)) == list(range(1000))
+    assert share(data, draw(0), "input_ids") == pytest.approx(share(data, by_source, "input_ids"), abs=0.01)
+    assert share(data, range(1000), "labels") < share(data, by_source, "labels") + 0.05 < share(data, draw(0), "labels")
+    assert draw(0) == draw(0) != draw(1)
+
+
+def test_grouped_sampler_draws_anew_each_epoch_and_knows_chosen_rows(tokenize):
+    data = tokenize().select([3, 60, 5, 2, 40])
+    sampler = grouped_sampler(data, 2, torch.Generator().manual_seed(0))
+    epochs = {tuple(sampler) for _ in range(20)}
+    assert len(epochs) > 1 and all(sorted(epoch) == list(range(5)) for epoch in epochs)
+
+
+def test_everything_in_a_loader(tokenize):
+    data = tokenize(all_wordings=True)
+    loader = DataLoader(data, 16, sampler=grouped_sampler(data, 16), collate_fn=Collator(TOKENIZER))
+    seen = Counter(task for batch in loader for task in batch["task"].tolist())
+    assert seen == {0: 40, 1: 25}
+
+
+@needs_real
+@pytest.mark.parametrize("encoding, limit", [(Encoding(), 300), (Encoding(n_neg=2, explanations=True), 400), (ALONE, 128)], ids=["default", "everything", "definition"])
+def test_real_tasks_get_the_same_ids_as_one_by_one(tmp_path, encoding, limit):
+    tasks = load_tasks(REAL, n_instances=2)[::4]
+    data = tokenize_tasks(tasks, TOKENIZER, encoding, limit, cache_dir=tmp_path)
+    expected = [TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)["input_ids"] for t in tasks for i in t.instances]
+    assert data["input_ids"][:] == expected and max(data["length"]) <= limit

@@ -1,0 +1,91 @@
+"""The commands, as a user types them: they run, they repeat, and their errors say what to do."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from instop_nb.cli import app
+
+SMALL = ["--steps", "6", "--batch-size", "8", "--n-instances", "3", "--n-test", "2", "--max-target", "12", "--quiet"]
+
+
+def call(*words):
+    "Run a command in this process and return its output."
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result.output
+
+
+def fail(*words):
+    "Run a command in its own process, expect exit status 1 and one line of error, and return that line."
+    done = subprocess.run([sys.executable, "-c", "from instop_nb.cli import main; main()", *map(str, words)], capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_help_names_every_command():
+    assert all(name in call("--help") for name in ("demo", "tasks", "encode", "pretrain", "tune", "optimize", "evaluate", "score"))
+
+
+def test_encode_gives_json_lines():
+    rows = [json.loads(line) for line in call("encode", "--task", "micro_mark_dot_end", "--limit", 2, "--n-pos", 1).splitlines()]
+    assert len(rows) == 2 and set(rows[0]) == {"id", "task", "source", "targets"}
+    assert " Positive Example 1 -\nInput: " in rows[0]["source"] and rows[0]["targets"][0].endswith(" dot")
+    short = json.loads(call("encode", "--task", "micro_mark_dot_end", "--limit", 1, "--max-length", 40, "--tokenizer", "micro"))
+    assert "Positive Example" not in short["source"]
+
+
+def test_score_reads_predictions(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"task": "a", "category": "c", "prediction": "x y", "references": ["X y."]}\n{"task": "b", "category": "c", "prediction": "", "references": ["z"]}\n')
+    scores = json.loads(call("score", path))
+    assert scores["overall"]["exact_match"] == 50 and set(scores["per_task"]) == {"a", "b"} and set(scores["per_category"]) == {"c"}
+
+
+def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
+    outputs = [call("tune", *SMALL, "--out", tmp_path / name) for name in "ab"]
+    assert "copy the input" in outputs[0]
+    predictions = [(tmp_path / name / "predictions.jsonl").read_text() for name in "ab"]
+    assert predictions[0] == predictions[1]
+    call("optimize", *SMALL, "--inner-steps", 3, "--model", tmp_path / "a" / "model", "--out", tmp_path / "o")
+    assert (tmp_path / "o" / "embedder.pt").exists() and (tmp_path / "o" / "config.json").exists()
+    assert "primitive" in call("evaluate", "--model", tmp_path / "a" / "model", "--n-test", 2, "--max-target", 12, "--quiet", "--out", tmp_path / "e")
+    assert (tmp_path / "e" / "predictions.jsonl").read_text() == predictions[0]
+
+
+def test_pretrain_makes_a_model_that_loads(tmp_path):
+    call("pretrain", "--steps", 4, "--batch-size", 4, "--out", tmp_path / "t5", "--quiet")
+    assert "copy the input" in call("evaluate", "--model", tmp_path / "t5", "--n-test", 1, "--max-target", 4, "--quiet", "--out", tmp_path / "e")
+
+
+def test_errors_are_one_line_that_says_what_to_do(tmp_path):
+    assert "'micro'" in fail("evaluate", "--model", "google/t5-base-lm-adapt", "--out", tmp_path / "x")
+    assert "no-such-folder" in fail("tune", "--data", tmp_path / "no-such-folder", "--out", tmp_path / "x")
+    assert "no-such-file" in fail("score", tmp_path / "no-such-file.jsonl")
+    assert "no-such-task" in fail("encode", "--task", "no-such-task")
+
+
+def test_a_bad_task_file_is_named_with_field_and_advice(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    good = {"Categories": ["c"], "Definition": ["Do it."], "Positive Examples": [], "Negative Examples": [], "Instances": [{"id": "1", "input": "a", "output": ["b"]}]}
+    (tmp_path / "tasks" / "task1_good.json").write_text(json.dumps(good))
+    assert "1 tasks" in call("tasks", tmp_path)
+    (tmp_path / "tasks" / "task2_bad.json").write_text(json.dumps({**good, "Instances": [{"id": "1", "input": "a", "output": "b"}]}))
+    result = CliRunner().invoke(app, ["tasks", str(tmp_path)])
+    assert result.exit_code == 1 and "task2_bad.json" in result.output and "Instances[0].output" in result.output and "write a list" in result.output
+
+
+def test_real_tasks_are_valid(real_tasks):
+    assert "190 tasks" in call("tasks", real_tasks)
+
+
+def test_whole_path_on_real_tasks(real_tasks, tmp_path):
+    small = ["--data", real_tasks, "--steps", 3, "--batch-size", 4, "--n-instances", 2, "--n-test", 1, "--max-source", 128, "--max-target", 8, "--quiet"]
+    call("pretrain", "--data", real_tasks, "--steps", 3, "--batch-size", 4, "--vocab-size", 600, "--out", tmp_path / "t5", "--quiet")
+    for command in ("tune", "optimize"): assert "copy an example" in call(command, *small, "--model", tmp_path / "t5", "--out", tmp_path / command)
+    out = call("evaluate", "--data", real_tasks, "--model", tmp_path / "optimize" / "model", "--n-test", 1, "--max-source", 128, "--max-target", 8, "--quiet", "--out", tmp_path / "e")
+    assert "copy the input" in out and "copy an example" in out
