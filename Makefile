@@ -8,7 +8,7 @@ NB     ?=
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help run test prepare execute constraints lab clean
+.PHONY: help run record test prepare execute constraints lab clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -16,6 +16,11 @@ help: ## show this list
 
 run: $(VENV)/run ## install, then run the demo: tasks, tuning and a learned instruction in minutes
 	$(BIN)/instop demo
+
+record: run ## run the demo and keep its table and picture for the README
+	mkdir -p results/demo nbs/images
+	cp runs/demo/summary.json results/demo/
+	cp runs/demo/learning_curves.png nbs/images/
 
 test: $(VENV)/dev ## install with the development tools, then run every check
 	@$(BIN)/python tools/check.py

@@ -18,38 +18,41 @@ from .t5 import T5Trainer, training_arguments
 from .tasks import Task, TaskError
 from .tuning import DEFINITION, LogToRun, Run, begin, draw_rows
 
-# %% ../nbs/17_bilevel.ipynb #300f62c7
+# %% ../nbs/17_bilevel.ipynb #9a521094
 def meta_split(
-    tasks: list[Task],    # Training tasks
-    share: float = 0.1,   # Of the tasks that become meta-test tasks; at least one
-    seed: int = 0,
+    tasks: list[Task],   # Training tasks, two or more
+    share: float = 0.1,  # Of the tasks that become meta-test tasks, between 0 and 1; at least one task
+    seed: int = 0,       # Of the choice
 ) -> tuple[list[Task], list[Task]]:  # Meta-train and meta-test tasks
-    "Split training tasks for the inner and the outer loss (section 3)."
+    "Split training tasks for the inner and the outer loss (section 3); TaskError where there is nothing to split."
     if not 0 < share < 1 or len(tasks) < 2: raise TaskError("meta_split", "share", share, "give a share between 0 and 1, and two tasks or more")
     names = {t.name for t in random.Random(f"{seed} meta").sample(tasks, max(1, round(share * len(tasks))))}
     return [t for t in tasks if t.name not in names], [t for t in tasks if t.name in names]
 
-# %% ../nbs/17_bilevel.ipynb #34ea602c
+# %% ../nbs/17_bilevel.ipynb #ef63cbde
 class OuterStep(TrainerCallback):
     "After every K-th inner step, one step for the instruction."
-    def __init__(self, trainer): self.trainer = trainer
+    def __init__(self,
+        trainer,  # With K, and a method outer_step
+    ): self.trainer = trainer
     def on_step_end(self, args, state, control, **kwargs):
+        "Called by the trainer after each inner step."
         if state.global_step % self.trainer.K == 0: self.trainer.outer_step()
 
-# %% ../nbs/17_bilevel.ipynb #cbcc4d09
+# %% ../nbs/17_bilevel.ipynb #e10dda4f
 class InstructionOptimizer(T5Trainer):
     "Algorithm 1: instruction tuning whose instruction is learned, too."
     def __init__(self,
-        model,
-        args,                    # `training_arguments`
+        model,                      # theta: a T5, trained in place
+        args,                       # From `training_arguments`
         embedder: torch.nn.Module,  # phi: batch -> (prefix [B, l, d], mask [B, l])
-        meta_rows,               # `tokenize_tasks` of the meta-test tasks, with their manual instructions
-        K: int = 20,             # Inner steps for one outer step
-        n_terms: int = 1,        # M of equation 12
-        gamma: float = 1e-5,     # gamma of equation 12
-        phi_rate: float = 1e-2,  # Learning rate of phi, Adam; 0 keeps the instruction frozen
-        meta_batch_size: int = 32,
-        **others,                # Of transformers' trainer: train_dataset, data_collator, ..
+        meta_rows,                  # `tokenize_tasks` of the meta-test tasks, with their manual instructions
+        K: int = 20,                # Inner steps for one outer step
+        n_terms: int = 1,           # M of equation 12
+        gamma: float = 1e-5,        # gamma of equation 12
+        phi_rate: float = 1e-2,     # Learning rate of phi, Adam; 0 keeps the instruction frozen
+        meta_batch_size: int = 32,  # Instances of one outer step
+        **others,                   # Of transformers' trainer: train_dataset, data_collator, ..
     ):
         super().__init__(model, args, **others)
         self.embedder, self.meta_rows, self.meta_batch_size = embedder.to(model.device), meta_rows, meta_batch_size
@@ -58,29 +61,38 @@ class InstructionOptimizer(T5Trainer):
         self.start = [p.detach().clone() for p in embedder.parameters()]
         self.add_callback(OuterStep(self))
 
-    def instructed(self, batch):
-        "The batch with the learnable instruction in front, as the model takes it."
+    def instructed(self,
+        batch: dict,  # From `Collator`, with task [B]
+    ) -> dict:  # inputs_embeds [B, l + L, d], attention_mask [B, l + L], labels; no task
+        "The batch with the learnable instruction in front, as the model takes it (equation 2)."
         return {k: v for k, v in with_prefix(self.model, batch, *self.embedder(batch)).items() if k != "task"}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        "The inner loss of a batch, which is kept for the outer step."
         self.batch = inputs
         for p in self.embedder.parameters(): p.requires_grad_(False)
         loss = super().compute_loss(model, self.instructed(inputs), return_outputs, num_items_in_batch)
         for p in self.embedder.parameters(): p.requires_grad_(True)
         return loss
 
-# %% ../nbs/17_bilevel.ipynb #c53e327a
+# %% ../nbs/17_bilevel.ipynb #4501a461
 def meta_batch(
-    trainer: InstructionOptimizer,
-) -> dict:  # input_ids, attention_mask, labels; no prefix: the manual instruction alone
-    "Draw one batch of meta-test instances."
+    trainer: InstructionOptimizer,  # Its rows are drawn with its own generator
+) -> dict:  # input_ids, attention_mask [B, L], labels [B, M]; no prefix: the manual instruction alone
+    "Draw one batch of meta-test instances (equation 3)."
     rows = trainer.meta_rows.select([trainer.rng.randrange(len(trainer.meta_rows)) for _ in range(trainer.meta_batch_size)])
     batch = trainer._prepare_inputs(trainer.data_collator(list(rows)))
     return {name: value for name, value in batch.items() if name != "task"}
 
+# %% ../nbs/17_bilevel.ipynb #193ab9af
+def _distance(phi, start):
+    "How far some tensors lie from where they began, as a share of their size there."
+    return (sum(((p - s) ** 2).sum() for p, s in zip(phi, start)) / sum((s ** 2).sum() for s in start)).sqrt()
+
+# %% ../nbs/17_bilevel.ipynb #1b4d2c30
 def outer_step(
-    trainer: InstructionOptimizer,
-) -> dict[str, float]:  # What is logged: outer_loss, phi_grad_norm, phi_moved
+    trainer: InstructionOptimizer,  # Its embedder moves; its model does not
+) -> dict[str, float]:  # What is logged: outer_loss, phi_grad_norm, phi_moved (see `_distance`)
     "One step for phi (algorithm 1, last line)."
     model, embedder, batch, outer_batch = trainer.model, trainer.embedder, trainer.batch, meta_batch(trainer)
     theta, phi, losses = [p for p in model.parameters() if p.requires_grad], list(embedder.parameters()), []
@@ -89,20 +101,21 @@ def outer_step(
     for p, g in zip(phi, hypergradient(inner, outer, theta, phi, n_terms=trainer.n_terms, gamma=trainer.gamma)): p.grad = g
     norm = torch.nn.utils.clip_grad_norm_(phi, trainer.args.max_grad_norm)
     trainer.phi_optimizer.step()
-    moved = sum(((p - s) ** 2).sum() for p, s in zip(phi, trainer.start)) / sum((s ** 2).sum() for s in trainer.start)
-    row = {"outer_loss": losses[0].item(), "phi_grad_norm": norm.item(), "phi_moved": moved.sqrt().item()}
+    row = {"outer_loss": losses[0].item(), "phi_grad_norm": norm.item(), "phi_moved": _distance(phi, trainer.start).item()}
     trainer.log(row)
     return row
 
 InstructionOptimizer.outer_step = outer_step
 
-# %% ../nbs/17_bilevel.ipynb #a0c05870
+# %% ../nbs/17_bilevel.ipynb #31289c78
 def _save(self, folder):
+    "What a checkpoint holds, and phi with its state."
     T5Trainer._save_optimizer_and_scheduler(self, folder)
     state = {"embedder": self.embedder.state_dict(), "optimizer": self.phi_optimizer.state_dict(), "start": self.start, "rng": self.rng.getstate()}
     torch.save(state, Path(folder)/"instruction.pt")
 
 def _load(self, folder):
+    "Take up what `_save` has left."
     T5Trainer._load_optimizer_and_scheduler(self, folder)
     if folder is None: return
     state = torch.load(Path(folder)/"instruction.pt", weights_only=True)
@@ -112,25 +125,25 @@ def _load(self, folder):
 
 InstructionOptimizer._save_optimizer_and_scheduler, InstructionOptimizer._load_optimizer_and_scheduler = _save, _load
 
-# %% ../nbs/17_bilevel.ipynb #05694ad7
+# %% ../nbs/17_bilevel.ipynb #a44a9f49
 def optimize(
-    model,                   # Trained in place
-    tokenizer,
+    model,                   # theta: a T5, trained in place
+    tokenizer,               # The model's
     tasks: list[Task],       # Training tasks; split into meta-train and meta-test here
     folder,                  # The run's folder; the embedder is saved there, too
     steps: int = 1800,       # Inner steps
     l: int = 4,              # Length of the learnable instruction, in embeddings
     encoding: Encoding = DEFINITION,  # The manual instruction, which the prefix stands before
-    meta_share: float = 0.1,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    meta_share: float = 0.1,  # Of the tasks that become meta-test tasks
+    batch_size: int = 64,    # Instances of one inner step
+    learning_rate: float = 2e-3,  # Of theta, at its highest
     max_source: int = 1024,  # Tokens, without the prefix
-    max_target: int = 128,
+    max_target: int = 128,   # Tokens
     all_wordings: bool = True,  # See `tokenize_tasks`
-    seed: int = 0,
-    quiet: bool = False,
-    resume: bool = False,
-    callbacks: list = (),
+    seed: int = 0,           # Of the split, the wordings, phi's start, the order, and the meta batches
+    quiet: bool = False,     # No progress bar
+    resume: bool = False,    # Go on from the last checkpoint of this folder
+    callbacks: list = (),    # More callbacks of transformers' trainer
     arguments: dict = {},    # More of `training_arguments`
     **options,               # Of `InstructionOptimizer`: K, n_terms, gamma, phi_rate, meta_batch_size
 ) -> tuple:  # The model in eval mode, and the embedder

@@ -43,7 +43,7 @@ def exact_match(
     prediction: str,  # what the model wrote
     references: list[str],  # the accepted answers, at least one
 ) -> float:  # 1.0 if the prediction is one of them after `normalise_answer`, else 0.0
-    "Exact match, the best over the references (Wang et al. 2022b)."
+    "Exact match, the best over the references (Wang et al. 2022)."
     answer = normalise_answer(prediction)
     return float(any(answer == normalise_answer(r) for r in _checked(references)))
 
@@ -179,13 +179,13 @@ def prediction_rows(
 def copy_input(
     task: Task,  # its instances are answered
 ) -> list[dict]:  # rows for `score`
-    "The heuristic that answers each instance with its own input (Wang et al. 2022b)."
+    "The heuristic that answers each instance with its own input (Wang et al. 2022)."
     return prediction_rows(task, [i.input for i in task.instances])
 
 def copy_example(
     task: Task,  # needs at least one positive example
 ) -> list[dict]:  # rows for `score`
-    "The heuristic that answers each instance with the output of the first positive example (Wang et al. 2022b)."
+    "The heuristic that answers each instance with the output of the first positive example (Wang et al. 2022)."
     if not task.positive: raise ValueError(f"{task.name}: no positive example to copy; add one or leave the task out")
     return prediction_rows(task, [task.positive[0].output] * len(task.instances))
 

@@ -23,9 +23,9 @@ KINDS = {"animal": "fox owl cat bee hen rat elk cod".split(), "fruit": "fig plum
 KIND = {word: kind for kind, words in KINDS.items() for word in words}
 WORDS = list(KIND)
 
-# %% ../nbs/02_microworld.ipynb #4046fd17
+# %% ../nbs/02_microworld.ipynb #ffd988bc
 def invent_names(
-    rng: random.Random,
+    rng: random.Random,  # Draws the letters
     endings: str,  # Last letters to choose from
     taken: set,    # Names that exist already; the new ones are added
 ) -> dict[str, str]:  # A name for each word
@@ -47,19 +47,19 @@ FORMS = {"itself": {w: w for w in WORDS}, "zor": invent_names(_rng, "rx", _taken
 PHRASES = {"itself": "the word itself", "zor": "its name in zor", "mib": "its name in mib", "friend": "its friend",
            "kind": "its kind", "size": "its size"}
 
-# %% ../nbs/02_microworld.ipynb #362c22cf
+# %% ../nbs/02_microworld.ipynb #67eb6632
 def draw_words(
-    rng: random.Random,
+    rng: random.Random,  # Of the stream of inputs
 ) -> list[str]:  # 5 to 7 different words, at least one of each kind
     "Draw one input."
     words = [rng.choice(kind) for kind in KINDS.values()]
     words += rng.sample([w for w in WORDS if w not in words], rng.randint(0, 2))
     return rng.sample(words, len(words))
 
-# %% ../nbs/02_microworld.ipynb #5afeea21
+# %% ../nbs/02_microworld.ipynb #ea6d8bdb
 def is_held_out(
     text: str,  # An input
-) -> bool:
+) -> bool:  # True: never trained on
     "Whether an input belongs to evaluation: a fixed eighth of all inputs."
     return zlib.crc32(text.encode()) % 8 == 0
 
@@ -74,14 +74,11 @@ def _without(words, position): return [w for i, w in enumerate(words) if i != PO
 def _ends(words, end, number): return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
 def _to_form(words, form): return [FORMS[form][w] for w in words]
 
-# %% ../nbs/02_microworld.ipynb #66577433
+# %% ../nbs/02_microworld.ipynb #5cb8f2f4
 def _swap(words, i, j):
     return [words[j] if n == i % len(words) else words[i] if n == j % len(words) else w for n, w in enumerate(words)]
 def _move(words, position, end): return [_at(words, position)] * (end == "front") + _without(words, position) + [_at(words, position)] * (end == "end")
 def _mark(words, sign, place): return [sign] * ("start" in place) + words + [sign] * ("end" in place)
-def _beside(words, side, kind):
-    i = words.index(_first(words, kind)) + (1 if side == "after" else -1)
-    return words[i] if 0 <= i < len(words) else "none"
 def _yes(truth): return ["yes" if truth else "no"]
 
 # %% ../nbs/02_microworld.ipynb #ce3fd19d
@@ -105,10 +102,10 @@ class Category:
     solve: Callable         # (words, *arguments) -> the words of the answer
     unseen: str = ""        # "" in training; "pair" or "primitive": all its tasks are held out, and why
 
-# %% ../nbs/02_microworld.ipynb #c981766c
+# %% ../nbs/02_microworld.ipynb #ed343879
 def definitions(
-    category: Category,
-    arguments: tuple,
+    category: Category,  # Gives the wordings
+    arguments: tuple,    # Fill the gaps
 ) -> list[str]:  # Four wordings
     "The wordings of a category with the gaps filled."
     texts = [w.format(*(PHRASES.get(a, a) for a in arguments)) for w in category.wordings]
@@ -127,13 +124,11 @@ TWO_STEPS = ["First {0}, then {1}.", "Begin: {0}. After that, {1}.", "In two ste
 
 def _of(templates, nouns): return [t.format(*nouns) for t in templates]
 
-# %% ../nbs/02_microworld.ipynb #20e50441
+# %% ../nbs/02_microworld.ipynb #ca39f670
 CATEGORIES = [
     Category("position", _of(LOOK, ("{0} word", "{1}")), _grid(POSITIONS, FORMS), lambda ws, p, f: _to_form([_at(ws, p)], f)),
     Category("kind", _of(LOOK, ("first {0}", "{1}")), _grid(KINDS, [f for f in FORMS if f != "kind"]),
              lambda ws, k, f: _to_form([_first(ws, k)], f)),
-    Category("beside", _of(LOOK, ("word right {0} the first {1}", "it down")), _grid(["before", "after"], KINDS),
-             lambda ws, side, k: [_beside(ws, side, k)]),
     Category("two kinds", ["Write the first {0} and then the first {1}.", "Give the first {0}, followed by the first {1}.",
               "First {0} of the list, then first {1}.", "Answer with the first {0} and the first {1}, in this order."],
              _ordered(KINDS), lambda ws, a, b: [_first(ws, a), _first(ws, b)]),
@@ -143,20 +138,13 @@ CATEGORIES = [
              lambda ws, e, n, f: _to_form(_ends(ws, e, n), f)),
 ]
 
-# %% ../nbs/02_microworld.ipynb #5062fade
+# %% ../nbs/02_microworld.ipynb #903a3ef9
 CATEGORIES += [
-    Category("keep", ["Keep only the words that are {0} or {1}.", "Write every {0} and every {1}, and nothing else.",
-              "From the list copy each {0} and each {1}.", "Retain any {0} and any {1}."],
-             _pairs(KINDS), lambda ws, a, b: [w for w in ws if KIND[w] in (a, b)]),
-    Category("drop", ["Leave out the words that are {0} or {1}.", "Copy the list without any {0} and without any {1}.",
-              "Drop every {0} and every {1}.", "Remove each {0} and each {1}."],
-             _pairs(KINDS), lambda ws, a, b: [w for w in ws if KIND[w] not in (a, b)]),
+    Category("keep", ["Of every {0} write {1}, and nothing else.", "Keep each {0} and write {1}.", "For each {0} of the list write {1}.",
+              "Write {1} for any {0}, skip the rest."], _grid(KINDS, ["itself", "zor", "mib", "friend"]),
+             lambda ws, k, f: _to_form([w for w in ws if KIND[w] == k], f)),
     Category("replace", CHANGE, _grid(KINDS, MARKS), lambda ws, k, m: [m if KIND[w] == k else w for w in ws]),
     Category("translate", CHANGE, _grid(KINDS, ["zor", "mib", "friend"]), lambda ws, k, f: [FORMS[f][w] if KIND[w] == k else w for w in ws]),
-    Category("move", ["Move the {0} word to the {1}.", "Copy the list with the {0} word moved to the {1}.",
-              "Put the {0} word at the {1} of the list.", "Bring the {0} word to the {1}."],
-             [(p, e) for p, e in _grid(POSITIONS, ["front", "end"]) if (p, e) not in (("first", "front"), ("last", "end"))], _move),
-    Category("swap", _of(SWAP, ("{0} word", "{1} word")), _pairs(POSITIONS), lambda ws, a, b: _swap(ws, POSITIONS[a], POSITIONS[b])),
     Category("mark", ["Add {0} at the {1} of the list.", "Copy the list and write {0} at its {1}.", "Put {0} at the {1}.",
               "Write the list with {0} at the {1}."], _grid(MARKS, ["start", "end", "start and end"]), _mark),
 ]
@@ -190,11 +178,11 @@ CATEGORIES += [
              _grid(["first", "second"], ["itself", "zor", "mib", "friend"]), lambda ws, p, f: _to_form(ws[POSITIONS[p]::2], f), unseen="primitive"),
 ]
 
-# %% ../nbs/02_microworld.ipynb #373e5721
+# %% ../nbs/02_microworld.ipynb #fff6a4fa
 PROBES = [draw_words(random.Random(i)) for i in range(50)]
 
 def distinct_arguments(
-    categories: list[Category],
+    categories: list[Category],  # In order; of two equal tasks the earlier one stays
 ) -> dict[str, list[tuple]]:  # Category -> its arguments without repetitions
     "Leave out every task that is the same function as an earlier one."
     answers, kept = set(), {}
@@ -206,10 +194,10 @@ def distinct_arguments(
 
 ARGUMENTS = distinct_arguments(CATEGORIES)
 
-# %% ../nbs/02_microworld.ipynb #81a206b4
+# %% ../nbs/02_microworld.ipynb #4b49f9e3
 def balanced_choice(
-    combinations: list[tuple],
-    n: int,  # How many to choose
+    combinations: list[tuple],  # To choose from
+    n: int,                     # How many to choose
 ) -> set[tuple]:  # Each value of each slot is chosen about equally often
     "Choose n combinations so that no value is preferred; the same ones always."
     order, count, chosen = sorted(combinations, key=lambda c: zlib.crc32(" ".join(c).encode())), Counter(), []
@@ -219,15 +207,15 @@ def balanced_choice(
         count.update(chosen[-1])
     return set(chosen)
 
-# %% ../nbs/02_microworld.ipynb #4be633ca
+# %% ../nbs/02_microworld.ipynb #6a0ff38b
 def make_instances(
-    category: Category,
-    arguments: tuple,
-    name: str,             # The task's name, part of the seed
-    n: int,                # How many
-    seed: int = 0,
+    category: Category,      # Knows the answers
+    arguments: tuple,        # Of the task
+    name: str,               # The task's name, part of the seed
+    n: int,                  # How many
+    seed: int = 0,           # Another seed, other inputs
     held_out: bool = False,  # Inputs of evaluation, or of training
-) -> list[Instance]:
+) -> list[Instance]:  # With one reference each
     "Draw instances of one task; the first n of an endless stream that depends on name, seed and held_out only."
     rng, instances = random.Random(f"{seed} {name} {held_out}"), []
     while len(instances) < n:
@@ -236,11 +224,11 @@ def make_instances(
             instances.append(Instance(f"{name}-{len(instances)}", text, [" ".join(category.solve(words, *arguments))]))
     return instances
 
-# %% ../nbs/02_microworld.ipynb #da5e2d7d
+# %% ../nbs/02_microworld.ipynb #ec4af23d
 def make_examples(
-    category: Category,
-    arguments: tuple,
-    name: str,
+    category: Category,  # Knows the answers
+    arguments: tuple,    # Of the task
+    name: str,           # The task's name, the seed
 ) -> tuple[list[Example], list[Example]]:  # Four good and two bad examples with explanations
     "Make a task's examples; they do not change with the seed of its instances."
     good, bad = [], []
@@ -312,12 +300,12 @@ def chance(
         bars[name] = {way: 100 * n / len(items) for way, n in hits.items()}
     return bars
 
-# %% ../nbs/02_microworld.ipynb #4fba8d93
+# %% ../nbs/02_microworld.ipynb #36508471
 def one_shot_ceiling(
     tasks: list[Task],      # The tasks that are asked for
-    n_exemplars: int = 1,
+    n_exemplars: int = 1,   # Shown before the question
     per_task: int = 1,      # Questions per task
-    seed: int = 0,
+    seed: int = 0,          # Of exemplars and questions
 ) -> float:  # Exact match in percent
     "The exact match of a perfect vote over all tasks that fit the exemplars."
     hits = []
@@ -330,9 +318,9 @@ def one_shot_ceiling(
             hits.append(votes.most_common(1)[0][0] == solve(t.name, question))
     return 100 * sum(hits) / len(hits)
 
-# %% ../nbs/02_microworld.ipynb #e809ec00
+# %% ../nbs/02_microworld.ipynb #cebfd8f2
 def facts(
-    word: str,
+    word: str,  # One of the forty
 ) -> list[str]:  # Sentences
     "What the books say of a word."
     f = {name: table[word] for name, table in FORMS.items()}
@@ -340,10 +328,10 @@ def facts(
             f"{word} has the name {f['zor']} in zor.", f"{word} has the name {f['mib']} in mib.",
             f"{word}: its name in zor is {f['zor']}, its name in mib is {f['mib']}, its friend is {f['friend']}, its kind is {f['kind']}, its size is {f['size']}."]
 
-# %% ../nbs/02_microworld.ipynb #423b8b21
+# %% ../nbs/02_microworld.ipynb #1f6451b6
 def describe(
-    words: list[str],
-    rng: random.Random,
+    words: list[str],    # An input
+    rng: random.Random,  # Chooses what is said
 ) -> str:  # One sentence
     "Say something true of a list."
     i, position, kind = rng.randrange(1, len(words)), rng.choice(list(POSITIONS)), rng.choice(list(KINDS))
@@ -355,12 +343,12 @@ def describe(
     kinds = [f"the first {kind} is {_first(words, kind)}.", f"every {kind}: {' '.join(w for w in words if KIND[w] == kind)}."]
     return rng.choice(rng.choices([where, beside, kinds], weights=[35, 25, 40])[0])
 
-# %% ../nbs/02_microworld.ipynb #54e88b37
+# %% ../nbs/02_microworld.ipynb #50e87fe5
 NOTES = {"zor": "in zor", "mib": "in mib", "friend": "friends", "kind": "kinds", "size": "sizes"}
 
 def world_text(
-    n: int,  # Documents
-    seed: int = 0,
+    n: int,         # Documents
+    seed: int = 0,  # Of the choice
 ) -> list[tuple[str, str]]:  # (what is given, what follows): in pretraining only the second part gets holes
     "Write n short documents of the world: unlabelled text, free of evaluation tasks and inputs."
     rng, documents = random.Random(f"{seed} text"), []
@@ -376,12 +364,12 @@ def world_text(
                                       lambda: ("", rng.choice(rng.choice(seen)))], weights=[24, 24, 24, 20, 6, 2])[0]())
     return documents
 
-# %% ../nbs/02_microworld.ipynb #7d12433b
+# %% ../nbs/02_microworld.ipynb #c57664bb
 def write_world(
-    folder,  # Made if it is not there
-    n_instances: int = 100,
-    seed: int = 0,
-) -> None:
+    folder,                  # Made if it is not there
+    n_instances: int = 100,  # Per task
+    seed: int = 0,           # Of the instances
+) -> None:  # Files of an earlier world are written over
     "Write the world as a natural-instructions folder: tasks/*.json and splits/default/*.txt (test: both unseen splits)."
     from pathlib import Path
     from instop_nb.tasks import write_task

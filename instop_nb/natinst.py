@@ -14,7 +14,7 @@ from .tasks import Example, Instance, Task, TaskError
 # %% ../nbs/05_natinst.ipynb #8285a3f6
 @dataclass(frozen=True)
 class Encoding:
-    "Which parts of a task's instructions are shown (Wang et al. 2022b, section 4)."
+    "Which parts of a task's instructions are shown (Wang et al. 2022, section 4)."
     task_name: bool = False     # Its name, in front
     definition: bool = True     # Its first wording
     n_pos: int = 2              # How many good examples, at most
@@ -86,7 +86,7 @@ def encode(task: Task,                       # What is to be done
            tokenizer=None,                   # Counts tokens; needed only with a limit
            max_length: int | None = None,    # Limit in tokens, the end token included (1,024 in Tk-Instruct); None: no limit
           ) -> str:                          # The source text, to the byte as Tk-Instruct builds it
-    "The text that a model reads for one instance (Wang et al. 2022b, section 4, as their data collator builds it)."
+    "The text that a model reads for one instance (Wang et al. 2022, section 4, as their data collator builds it)."
     return _source(instruction(task, encoding), complete(instance.input), tokenizer, max_length)
 
 # %% ../nbs/05_natinst.ipynb #8278b0e6

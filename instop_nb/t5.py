@@ -4,63 +4,72 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'PIECES', 'SENTINELS', 'SPECIAL', 'MICRO', 'train_tokenizer', 'micro_config', 'new_t5', 't5_optimizer',
-           'corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'documents', 'T5Trainer', 'training_arguments',
-           'Recipe', 'from_recipe', 'pretrain', 'save_t5', 'best_device', 'load_t5']
+           'corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'documents', 'BucketSampler', 'T5Trainer',
+           'training_arguments', 'Recipe', 'from_recipe', 'no_bars', 'save_t5', 'pretrain', 'best_device', 'load_t5']
 
-# %% ../nbs/06_t5.ipynb #147629d1
+# %% ../nbs/06_t5.ipynb #364668dc
 import json, random
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from pathlib import Path
-import torch
+import datasets, torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast,
                           Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration)
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as hf_logging
 from .microworld import micro_tasks, world_text
-from .natinst import Encoding, encode, sources
-from .tasks import Task, TaskError, load_tasks
+from .natinst import Encoding, encode
+from .tasks import load_tasks
 
-# %% ../nbs/06_t5.ipynb #38846942
-FRAME = [r"Definition:", r"(?:\n\n)?Now complete the following example -\nInput:", r"\.?\nOutput: ",
+# %% ../nbs/06_t5.ipynb #f35d5edb
+FRAME = [r" ?Definition:", r"(?:\n\n)?Now complete the following example -\nInput:", r"\.?\nOutput: ",
          r" (?:Positive|Negative) Example \d+ -\nInput:", r"\n Output:", r"\n Explanation:"]
 PIECES = FRAME + [r" ?\p{L}+", r" ?\p{N}", r" ?[^\s\p{L}\p{N}]+", r"\s+(?!\S)", r"\s+"]
 SENTINELS = [f"<extra_id_{i}>" for i in range(16)]
 SPECIAL = ["<pad>", "</s>", "<unk>", *SENTINELS]
 
-# %% ../nbs/06_t5.ipynb #a5e31bf7
-def train_tokenizer(
-    texts: Iterable[str],
-    vocab_size: int = 1024,  # At most; at least 275 for bytes and special tokens
-) -> PreTrainedTokenizerFast:  # Ends each text with `</s>`, as T5's does
-    "Train a byte-level BPE that encodes any text, with T5's special tokens."
+# %% ../nbs/06_t5.ipynb #5a03c167
+def _byte_bpe():
+    "The untrained tokenizer: a space in front, cut into pieces, then bytes; and the way back."
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.normalizer = normalizers.Prepend(" ")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("|".join(PIECES)), "isolated"),
                                                  pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    return bpe
+
+# %% ../nbs/06_t5.ipynb #d7ea7c8e
+def train_tokenizer(
+    texts: Iterable[str],    # What it learns its merges from, such as `documents`
+    vocab_size: int = 1024,  # Tokens at most; at least 275 for the bytes and the special tokens
+) -> PreTrainedTokenizerFast:  # Ends each text with `</s>`, as T5's does
+    "Train a byte-level BPE that encodes any text, with T5's special tokens."
+    bpe = _byte_bpe()
     bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
                                                        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     bpe.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
                                    additional_special_tokens=SENTINELS)
 
-# %% ../nbs/06_t5.ipynb #2ac26e2b
+# %% ../nbs/06_t5.ipynb #878e7139
 def micro_config(
-    vocab_size: int,
-    **changes,  # Any field of `T5Config`, such as d_model=96
-) -> T5Config:
-    "The architecture of the micro T5."
+    vocab_size: int,  # Tokens, as len(tokenizer) counts them
+    **changes,        # Any field of `T5Config`, such as d_model=96
+) -> T5Config:  # For `new_t5`
+    "The architecture of the micro T5: T5 v1.1 (Raffel et al. 2020), two layers of width 64 on each side."
     return T5Config(**{**dict(vocab_size=vocab_size, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=8,
                               feed_forward_proj="gated-gelu", dropout_rate=0.0, relative_attention_num_buckets=64,
                               relative_attention_max_distance=64, tie_word_embeddings=False, decoder_start_token_id=0,
                               pad_token_id=0, eos_token_id=1), **changes})
 
-# %% ../nbs/06_t5.ipynb #2e8e1770
+# %% ../nbs/06_t5.ipynb #2e9fadc7
 def new_t5(
-    config: T5Config,
-    seed: int = 0,
-) -> T5ForConditionalGeneration:
+    config: T5Config,  # From `micro_config`
+    seed: int = 0,     # Of the weights; the global random state is left alone
+) -> T5ForConditionalGeneration:  # On the CPU, in train mode, in float32
     "A T5 with random weights that starts from small logits: embeddings times d_model**-0.5."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -68,25 +77,25 @@ def new_t5(
     with torch.no_grad(): model.shared.weight.mul_(config.d_model ** -0.5)
     return model
 
-# %% ../nbs/06_t5.ipynb #c4bc1a97
+# %% ../nbs/06_t5.ipynb #b3415125
 def t5_optimizer(
-    model: torch.nn.Module,
-    learning_rate: float,
+    model: torch.nn.Module,   # A T5; each of its parameters is trained
+    learning_rate: float,     # Of all parameters but those biases; per step
     bias_rate: float = 30.0,  # The rate of the relative-position biases, in units of learning_rate
-) -> torch.optim.AdamW:
-    "AdamW (0.9, 0.98) with a rate of their own for the relative-position biases."
+) -> torch.optim.AdamW:  # Two groups: everything else, then the biases
+    "AdamW (0.9, 0.98; no weight decay) with a rate of their own for the relative-position biases."
     groups = {False: [], True: []}
     for name, p in model.named_parameters(): groups["relative_attention_bias" in name].append(p)
     return torch.optim.AdamW([{"params": groups[False]}, {"params": groups[True], "lr": bias_rate * learning_rate}],
                              lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
 
-# %% ../nbs/06_t5.ipynb #4bef39d0
+# %% ../nbs/06_t5.ipynb #f5c6fe2c
 def corrupt_spans(
     ids: list[int],        # A text without its end token
-    sentinels: list[int],  # Ids of the sentinels
-    rng: random.Random,
+    sentinels: list[int],  # Ids of the sentinels; their number limits the number of holes
+    rng: random.Random,    # Draws places and lengths of the holes
     rate: float = 0.3,     # Chance that a span begins at a token
-    start: int = 0,        # Leave the text before this place whole
+    start: int = 0,        # Tokens at the beginning that stay whole
 ) -> tuple[list[int], list[int]]:  # Source and target, both without end token
     "Cut spans of 1 to 3 tokens out of a text (Raffel et al. 2020, section 3.1.4)."
     source, target, i, holes = list(ids[:start]), [], start, iter(sentinels)
@@ -116,17 +125,20 @@ def pretraining_pair(
         source, target = body[:cut], body[cut:]
     return source + end, target + end
 
-# %% ../nbs/06_t5.ipynb #9688a58e
+# %% ../nbs/06_t5.ipynb #902175bc
 class PretrainingCollator:
-    "Turn texts into a batch of pretraining pairs, corrupted anew each time."
+    "Turns texts into a batch of pretraining pairs, corrupted anew each time."
     def __init__(self,
-        tokenizer: PreTrainedTokenizerFast,
-        seed: int = 0,
-        **options,  # Of `pretraining_pair`
+        tokenizer: PreTrainedTokenizerFast,  # From `train_tokenizer`: it knows the sentinels
+        seed: int = 0,  # Of the holes
+        **options,      # Of `pretraining_pair`: lm_share, rate
     ):
         self.pad, self.rng, self.options = DataCollatorForSeq2Seq(tokenizer), random.Random(seed), options
         self.sentinels = tokenizer.convert_tokens_to_ids(SENTINELS)
-    def __call__(self, rows):
+    def __call__(self,
+        rows: list[dict],  # Each with input_ids, end token included, and start
+    ) -> dict:  # input_ids, attention_mask [B, L], labels [B, M]; labels are padded with -100
+        "Make one batch."
         pairs = [pretraining_pair(row["input_ids"], row["start"], self.sentinels, self.rng, **self.options) for row in rows]
         return self.pad([{"input_ids": x, "labels": y} for x, y in pairs])
 
@@ -145,52 +157,81 @@ def documents(
     texts = [("", i.input) for _, i in questions] + [("", d) for t in tasks for d in t.definition]
     return rng.choices(texts, k=n - n // 2) + [question() for _ in range(n // 2)]
 
-# %% ../nbs/06_t5.ipynb #2c36e7b9
+# %% ../nbs/06_t5.ipynb #8ad19eb8
+class BucketSampler(torch.utils.data.Sampler):
+    "Random order in which texts of similar length stand together, one batch after another, batches shuffled."
+    def __init__(self,
+        lengths: list[int],   # Of all rows
+        batch_size: int,      # Rows a batch
+        pool: int = 16,       # Batches that are sorted together; 1: plain random order
+    ):
+        self.lengths, self.batch_size, self.pool = list(lengths), batch_size, pool
+    def __len__(self): return len(self.lengths)
+    def __iter__(self):
+        order, size = torch.randperm(len(self)).tolist(), self.batch_size * self.pool
+        for i in range(0, len(order), size):
+            rows = sorted(order[i:i + size], key=self.lengths.__getitem__)
+            batches = [rows[k:k + self.batch_size] for k in range(0, len(rows), self.batch_size)]
+            full = [k for k in torch.randperm(len(batches)).tolist() if len(batches[k]) == self.batch_size]
+            for k in full + [len(batches) - 1] * (len(full) < len(batches)): yield from batches[k]
+
+# %% ../nbs/06_t5.ipynb #22cae793
 class T5Trainer(Seq2SeqTrainer):
     "transformers' trainer with `t5_optimizer`; everything else is as there."
-    bias_rate = 30.0
-    def create_optimizer(self, model=None):
+    bias_rate = 30.0  # In units of the learning rate
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # A progress bar or nothing, never a line for each row of the log
+    def create_optimizer(self,
+        model=None,  # Not used: the trainer's own model
+    ) -> torch.optim.Optimizer:  # Made once, then kept
+        "Make the optimizer that this trainer steps."
         if self.optimizer is None: self.optimizer = t5_optimizer(self.model, self.args.learning_rate, self.bias_rate)
         return self.optimizer
+    def _get_train_sampler(self, train_dataset=None):
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return BucketSampler(rows["length"][:], self.args.train_batch_size * self.args.gradient_accumulation_steps)
 
+# %% ../nbs/06_t5.ipynb #0d2f42a1
 def training_arguments(
-    folder,                    # Checkpoints go here
-    steps: int,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
-    warmup: int = 100,         # Steps
-    decay: float = 0.4,        # The last share of the steps, in which the rate falls to zero
-    seed: int = 0,
-    **others,                  # Anything of `Seq2SeqTrainingArguments`
-) -> Seq2SeqTrainingArguments:
+    folder,                       # Checkpoints go here
+    steps: int,                   # Of the optimizer, one batch each
+    batch_size: int = 64,         # Rows a step
+    learning_rate: float = 2e-3,  # At its highest
+    warmup: int = 100,            # Steps in which the rate rises; half of all steps at most
+    decay: float = 0.4,           # The last share of the steps, in which the rate falls to zero
+    seed: int = 0,                # Of order and dropout
+    **others,                     # Anything of `Seq2SeqTrainingArguments`
+) -> Seq2SeqTrainingArguments:  # For `T5Trainer`
     "Arguments for `T5Trainer`: length-grouped batches, no logging services, no half precision."
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
     defaults = dict(
         max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup_steps=warmup,
         lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": falling, "decay_type": "linear"},
-        max_grad_norm=1.0, train_sampling_strategy="group_by_length", length_column_name="length", remove_unused_columns=False,
+        max_grad_norm=1.0, remove_unused_columns=False,
         report_to="none", save_strategy="no", logging_steps=50, dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
     return Seq2SeqTrainingArguments(str(folder), **{**defaults, **others})
 
-# %% ../nbs/06_t5.ipynb #ca5c4a73
+# %% ../nbs/06_t5.ipynb #af6c84cf
 @dataclass(frozen=True)
 class Recipe:
-    "How to make a T5 from text."
-    data: str = "micro"        # "micro" or a folder of tasks
-    n_documents: int = 60_000
-    vocab_size: int = 1024
-    d_model: int = 64
-    d_ff: int = 128
-    num_heads: int = 8
-    num_layers: int = 2        # Encoder and decoder each
-    steps: int = 14_000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    max_length: int = 256      # Tokens of a text; the rest is cut off
-    seed: int = 0
+    "How to make a T5 from text: everything that decides the result."
+    data: str = "micro"          # "micro" or a folder of tasks; see `documents`
+    n_documents: int = 60_000    # Texts, each seen again and again
+    vocab_size: int = 1024       # Tokens at most
+    d_model: int = 64            # Size of an embedding
+    d_ff: int = 128              # Size of a feed-forward layer
+    num_heads: int = 8           # Of attention, 16 numbers wide each
+    num_layers: int = 2          # Encoder and decoder each
+    steps: int = 6_000          # Of the optimizer
+    batch_size: int = 64         # Texts a step
+    learning_rate: float = 2e-3  # At its highest; see `training_arguments`
+    max_length: int = 256        # Tokens of a text; the rest is cut off
+    seed: int = 0                # Of texts, weights, holes and order
 
+# %% ../nbs/06_t5.ipynb #e0b433fc
 def from_recipe(
-    recipe: Recipe,
+    recipe: Recipe,  # Its steps and rates play no part yet
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast, Dataset]:  # Untrained model, tokenizer, texts as ids
     "Make tokenizer, model and data as a recipe says."
     texts = documents(recipe.data, recipe.n_documents, recipe.seed)
@@ -201,13 +242,41 @@ def from_recipe(
     model = new_t5(micro_config(len(tokenizer), **layers), recipe.seed)
     return model, tokenizer, Dataset.from_dict({"input_ids": ids, "start": [max(0, n) for n in start], "length": [len(x) for x in ids]})
 
-# %% ../nbs/06_t5.ipynb #d595ee83
+# %% ../nbs/06_t5.ipynb #fe3f7766
+@contextmanager
+def no_bars():  # A context: `with no_bars(): ..`
+    "Switch off the progress bars that transformers and datasets show for a moment while they load and save."
+    shown = hf_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+    hf_logging.disable_progress_bar(); datasets.disable_progress_bars()
+    try: yield
+    finally:
+        if shown[0]: hf_logging.enable_progress_bar()
+        if shown[1]: datasets.enable_progress_bars()
+
+# %% ../nbs/06_t5.ipynb #c0cdd885
+def save_t5(
+    model: T5ForConditionalGeneration,  # On the CPU
+    tokenizer: PreTrainedTokenizerFast,  # The model's
+    folder,              # The model goes here, with recipe.json and record.json; made if it is not there
+    recipe: dict,        # Everything that decides the result
+    log: list[dict],     # The trainer's log
+) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:  # What was given
+    "Save a model that `load_t5` reads, with its recipe and the record of its run."
+    folder = Path(folder)
+    with no_bars(): model.save_pretrained(folder); tokenizer.save_pretrained(folder)
+    curve = [{k: float(row[k]) for k in ("step", "loss", "learning_rate")} for row in log if "loss" in row]
+    seconds = next((row["train_runtime"] for row in log if "train_runtime" in row), None)
+    record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": seconds, "curve": curve}
+    for name, value in (("recipe", recipe), ("record", record)): (folder/f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
+    return model, tokenizer
+
+# %% ../nbs/06_t5.ipynb #f5b4d0e0
 def pretrain(
-    recipe: Recipe,
-    folder,                # The model goes here, with recipe.json and record.json; made if it is not there
+    recipe: Recipe,        # What to make
+    folder,                # The model goes here, see `save_t5`; made if it is not there
     quiet: bool = False,   # No progress bar
     callbacks: list = (),  # More callbacks of transformers' trainer
-) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
+) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:  # The pretrained model, on the CPU, and its tokenizer
     "Pretrain a T5 by a recipe and save it; same recipe, machine and thread count, same weights."
     model, tokenizer, data = from_recipe(recipe)
     arguments = training_arguments(folder, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200, seed=recipe.seed,
@@ -216,21 +285,6 @@ def pretrain(
     trainer.train()
     return save_t5(model.cpu(), tokenizer, folder, asdict(recipe), trainer.state.log_history)
 
-def save_t5(
-    model: T5ForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    folder,
-    recipe: dict,        # Everything that decides the result
-    log: list[dict],     # The trainer's log
-) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:  # What was given
-    "Save a model that `load_t5` reads, with its recipe and the record of its run."
-    folder = Path(folder); model.save_pretrained(folder); tokenizer.save_pretrained(folder)
-    curve = [{k: float(row[k]) for k in ("step", "loss", "learning_rate")} for row in log if "loss" in row]
-    seconds = next((row["train_runtime"] for row in log if "train_runtime" in row), None)
-    record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": seconds, "curve": curve}
-    for name, value in (("recipe", recipe), ("record", record)): (folder/f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
-    return model, tokenizer
-
 # %% ../nbs/06_t5.ipynb #cecb382c
 MICRO = Path(__file__).parent/"micro" if "__file__" in globals() else Path("../instop_nb/micro")
 
@@ -238,20 +292,25 @@ def best_device() -> str:  # "cuda" or "cpu"
     "The device at hand. Apple's mps is left to those who ask for it: its results differ from run to run."
     return "cuda" if torch.cuda.is_available() else "cpu"
 
-# %% ../nbs/06_t5.ipynb #7da7c46c
+# %% ../nbs/06_t5.ipynb #aef6e66d
+def _place(name):
+    if name == "micro": return MICRO
+    if Path(name).is_dir() and not (Path(name)/"config.json").exists():
+        raise FileNotFoundError(f"{name}: no config.json in this folder; give a folder that save_pretrained or `instop pretrain` wrote")
+    return name
+
+# %% ../nbs/06_t5.ipynb #d4fea3d2
 def load_t5(
-    name: str = "micro",          # "micro", a folder, or a model on the hub such as "google/t5-base-lm-adapt"
-    device: str | None = None,    # None: `best_device()`
+    name: str = "micro",               # "micro", a folder, or a model on the hub such as "google/t5-base-lm-adapt"
+    device: str | None = None,         # "cpu", "cuda" or "mps"; None: `best_device()`
     dtype: torch.dtype | None = None,  # None: float32; bfloat16 works, float16 overflows in T5
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:  # The model in eval mode, and its tokenizer
     "Load a T5 and its tokenizer; OSError offers the micro T5 when a model cannot be had."
     if dtype == torch.float16: raise ValueError("dtype: float16 overflows in T5's feed-forward layers; give torch.bfloat16 or torch.float32")
-    if name == "micro": name = MICRO
-    elif Path(name).is_dir() and not (Path(name)/"config.json").exists():
-        raise FileNotFoundError(f"{name}: no config.json in this folder; give a folder that save_pretrained or `instop pretrain` wrote")
+    name = _place(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype or torch.float32)
+        with no_bars(): model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype or torch.float32)
     except OSError as error:
         raise OSError(f"{name}: neither a folder here nor a model that the hub would give ({type(error).__name__}). Check the name and the "
                       "connection, or use the model that needs neither: 'micro'") from error

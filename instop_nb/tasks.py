@@ -15,7 +15,7 @@ from pathlib import Path
 # %% ../nbs/01_tasks.ipynb #a80306c5
 @dataclass(slots=True)
 class Example:
-    "One example of the instructions, good or bad (Wang et al. 2022b, section 3)."
+    "One example of the instructions, good or bad (Wang et al. 2022, section 3)."
     input: str                      # What is given
     output: str                     # What is answered; in a bad example, what must not be answered
     explanation: str | None = None  # Why it is good or bad ("reason" in v1); None when the file has none

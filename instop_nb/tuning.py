@@ -6,27 +6,27 @@
 __all__ = ['DEFINITION', 'NO_INSTRUCTION', 'get_tasks', 'draw_rows', 'Run', 'LogToRun', 'evaluate', 'begin', 'tune',
            'group_scores', 'group_table']
 
-# %% ../nbs/09_tuning.ipynb #e3f57bff
-import json, random, time
+# %% ../nbs/09_tuning.ipynb #285abdd4
+import json, random
 from collections import defaultdict
 from pathlib import Path
 import datasets, torch, transformers
-from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import DataCollatorWithPadding, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from .batches import Collator, tokenize_tasks
 from .metrics import score
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, sources
-from .t5 import T5Trainer, training_arguments
+from .t5 import T5Trainer, no_bars, training_arguments
 from .tasks import Table, Task, TaskError, load_tasks
 
-# %% ../nbs/09_tuning.ipynb #1410b13a
+# %% ../nbs/09_tuning.ipynb #1d34ed16
 def get_tasks(
-    data: str = "micro",   # "micro" or a folder in the layout of natural-instructions
-    split: str = "train",  # "train", "test"; for "micro" also its parts "combinations" and "categories"
-    n_instances: int = 100,  # Per task
-    seed: int = 0,         # Of the generated instances; a folder's come in their order
-) -> list[Task]:
+    data: str = "micro",     # "micro" or a folder in the layout of natural-instructions
+    split: str = "train",    # "train", "test"; for "micro" also its parts "combinations" and "categories"
+    n_instances: int = 100,  # Instances per task, at most
+    seed: int = 0,           # Of the generated instances; a folder's come in their order
+) -> list[Task]:  # In a fixed order
     "The tasks of a split, from the micro-world or from files."
     if data != "micro": return load_tasks(data, split, n_instances)
     if split == "test": return [t for part in ("combinations", "categories") for t in micro_tasks(part, n_instances, seed)]
@@ -36,25 +36,28 @@ def get_tasks(
 DEFINITION = Encoding(n_pos=0)
 NO_INSTRUCTION = Encoding(definition=False, n_pos=0)
 
-# %% ../nbs/09_tuning.ipynb #b5d41005
+# %% ../nbs/09_tuning.ipynb #8a4d08f6
 def draw_rows(
     rows: datasets.Dataset,  # From `tokenize_tasks`
     tasks: list[Task],       # The tasks that its column `task` counts
-    n: int,                  # How many to draw
-    seed: int = 0,
+    n: int,                  # How many to draw: steps times batch size
+    seed: int = 0,           # Of the choice
 ) -> datasets.Dataset:  # n rows, in random order; rows may repeat
-    "Draw training rows: uniformly a category, then a task, then an instance."
-    rng, by_category = random.Random(f"{seed} rows"), defaultdict(lambda: defaultdict(list))
-    for i, t in enumerate(rows["task"]): by_category[tasks[t].category][t].append(i)
+    "Draw training rows: a category, each as many answer tokens in all, then uniformly a task, then an instance."
+    rng, by_category, tokens = random.Random(f"{seed} rows"), defaultdict(lambda: defaultdict(list)), defaultdict(list)
+    for i, (t, labels) in enumerate(zip(rows["task"], rows["labels"])):
+        by_category[tasks[t].category][t].append(i); tokens[tasks[t].category].append(len(labels))
     groups = [list(by_task.values()) for by_task in by_category.values()]
-    return rows.select([rng.choice(rng.choice(rng.choice(groups))) for _ in range(n)])
+    weights = [len(tokens[c]) / sum(tokens[c]) for c in by_category]
+    drawn = [rng.choice(rng.choice(group)) for group in rng.choices(groups, weights, k=n)]
+    with no_bars(): return rows.select(drawn).flatten_indices()
 
-# %% ../nbs/09_tuning.ipynb #9be6a533
+# %% ../nbs/09_tuning.ipynb #8e66fb1d
 class Run:
     "The folder of one run: config.json, metrics.jsonl, predictions.jsonl, checkpoint/."
     def __init__(self,
         folder,    # Made if it is not there
-        **config,  # Everything that decides the result; written to config.json with the versions
+        **config,  # Everything that decides the result; written to config.json with the versions; none: the file stays as it is
     ):
         self.folder = Path(folder); self.folder.mkdir(parents=True, exist_ok=True)
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads()}
@@ -65,45 +68,56 @@ class Run:
         while (old := self.folder/f"metrics-{n}.jsonl").exists(): n += 1
         if path.exists(): path.rename(old)
     def log(self,
-        **row,  # One line of metrics.jsonl
+        **row,  # Numbers by name, such as step=50, loss=1.5
     ):
+        "Append one line to metrics.jsonl."
         with (self.folder/"metrics.jsonl").open("a") as f: f.write(json.dumps(row) + "\n")
     def save_predictions(self,
         rows: list[dict],  # From `evaluate`
     ):
+        "Write predictions.jsonl, one line for each instance."
         (self.folder/"predictions.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-    def metrics(self) -> list[dict]:  # The lines of metrics.jsonl
+    def metrics(self) -> list[dict]:  # The lines of metrics.jsonl; none: []
+        "Read what was logged."
         path = self.folder/"metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-# %% ../nbs/09_tuning.ipynb #47313d5d
+# %% ../nbs/09_tuning.ipynb #b1b91e4f
 class LogToRun(TrainerCallback):
     "Append what the trainer logs to a run's metrics.jsonl."
-    def __init__(self, run: Run): self.run = run
+    def __init__(self,
+        run: Run,  # Where the lines go
+    ): self.run = run
     def on_log(self, args, state, control, logs=None, **kwargs):
+        "Called by the trainer whenever it logs."
         self.run.log(step=state.global_step, **{k: float(v) for k, v in (logs or {}).items() if k not in ("epoch", "total_flos")})
 
-# %% ../nbs/09_tuning.ipynb #abbef7e7
+# %% ../nbs/09_tuning.ipynb #9348a85a
+def _generate(model, tokenizer, ids, batch_size, max_new_tokens, quiet):
+    "The model's greedy answers to lists of ids, as texts, in the order of the lists."
+    arguments = Seq2SeqTrainingArguments("runs", per_device_eval_batch_size=batch_size, predict_with_generate=True, report_to="none",
+                                         disable_tqdm=quiet, dataloader_pin_memory=False, use_cpu=model.device.type == "cpu")
+    trainer = T5Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer))
+    output = trainer.predict(datasets.Dataset.from_dict({"input_ids": ids}), max_new_tokens=max_new_tokens, do_sample=False)
+    texts = tokenizer.batch_decode([[i for i in row if i >= 0] for row in output.predictions.tolist()], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+# %% ../nbs/09_tuning.ipynb #45d51218
 def evaluate(
-    model,
-    tokenizer,
-    tasks: list[Task],
+    model,                            # A T5 in eval mode
+    tokenizer,                        # The model's
+    tasks: list[Task],                # All their instances are asked
     encoding: Encoding = DEFINITION,  # What is shown; always the manual instruction (equation 3)
-    batch_size: int = 200,
-    max_source: int = 1024,    # Tokens
-    max_new_tokens: int = 128,
-    quiet: bool = True,        # No progress bar
+    batch_size: int = 200,            # Instances answered at once; changes no answer
+    max_source: int = 1024,           # Tokens; longer sources are cut
+    max_new_tokens: int = 128,        # Tokens of an answer, at most
+    quiet: bool = True,               # No progress bar
 ) -> list[dict]:  # Rows for `score`, in the order of the tasks; also "id" and "source_length"
     "Let a model answer all instances of some tasks."
     pairs = [(t, i, s) for t in tasks for i, s in sources(t, encoding)]
     ids = tokenizer([s for *_, s in pairs], truncation=True, max_length=max_source)["input_ids"]
     order = sorted(range(len(pairs)), key=lambda k: len(ids[k]))
-    arguments = Seq2SeqTrainingArguments("runs", per_device_eval_batch_size=batch_size, predict_with_generate=True, report_to="none",
-                                         disable_tqdm=quiet, dataloader_pin_memory=False, use_cpu=model.device.type == "cpu")
-    trainer = T5Trainer(model, arguments, data_collator=DataCollatorForSeq2Seq(tokenizer))
-    output = trainer.predict(datasets.Dataset.from_dict({"input_ids": [ids[k] for k in order]}), max_new_tokens=max_new_tokens, do_sample=False)
-    texts = tokenizer.batch_decode([[i for i in row if i >= 0] for row in output.predictions.tolist()], skip_special_tokens=True)
-    answers = {k: text.strip() for k, text in zip(order, texts)}
+    answers = dict(zip(order, _generate(model, tokenizer, [ids[k] for k in order], batch_size, max_new_tokens, quiet)))
     return [{"id": i.id, "task": t.name, "category": t.category, "prediction": answers[k], "references": list(i.output), "source_length": len(ids[k])}
             for k, (t, i, _) in enumerate(pairs)]
 
@@ -118,15 +132,15 @@ def begin(
     if last is None: Run(folder).restart()
     return last
 
-# %% ../nbs/09_tuning.ipynb #b7ec7591
+# %% ../nbs/09_tuning.ipynb #caf3a882
 def tune(
     model,                   # Trained in place
-    tokenizer,
+    tokenizer,               # The model's
     rows: datasets.Dataset,  # With input_ids, labels, length; see `draw_rows`
     folder,                  # The run's folder
-    steps: int = 1800,
-    batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    steps: int = 1800,       # Of the optimizer
+    batch_size: int = 64,    # Rows a step
+    learning_rate: float = 2e-3,  # At its highest; see `training_arguments`
     seed: int = 0,           # Of order and dropout
     quiet: bool = False,     # No progress bar
     resume: bool = False,    # Go on from the last checkpoint of this folder
@@ -141,7 +155,7 @@ def tune(
     trainer.train(resume_from_checkpoint=begin(folder, resume))
     return model.eval()
 
-# %% ../nbs/09_tuning.ipynb #1dd1b82c
+# %% ../nbs/09_tuning.ipynb #3da15978
 def group_scores(
     rows: list[dict],     # From `evaluate`
     by: str = "novelty",  # "novelty" (micro-world only) or "category"
@@ -151,9 +165,10 @@ def group_scores(
     for r in rows: groups[novelty(r["task"]) if by == "novelty" else r[by]].append(r)
     return {name: score(group)["overall"] for name, group in sorted(groups.items())}
 
+# %% ../nbs/09_tuning.ipynb #6de5d61f
 def group_table(
     scores: dict[str, dict],  # From `group_scores`
-) -> Table:
-    "Group scores as a table."
+) -> Table:  # Exact match and ROUGE-L in percent, and n
+    "Group scores as a table that a notebook renders."
     lines = [f"| {name} | {s['exact_match']:.1f} | {s['rougeL']:.1f} | {s['n']} |" for name, s in scores.items()]
     return Table("\n".join(["| | exact match, % | ROUGE-L | n |", "|---|---|---|---|", *lines]))

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from transformers import ByT5Tokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from instop_nb.batches import FEATURES, Collator, grouped_sampler, tokenize_tasks
+from instop_nb.batches import FEATURES, Collator, tokenize_tasks
 from instop_nb.natinst import Encoding, encode, sources
 from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
-from instop_nb.t5 import train_tokenizer
+from instop_nb.t5 import BucketSampler, train_tokenizer
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
@@ -246,36 +246,81 @@ def test_collator_leaves_the_rows_alone_and_rounds_up(tokenize):
     assert row == before
 
 
-def share(data, order, column, size=8):
-    lengths = [len(ids) for ids in data[column][:]]
-    batches = [[lengths[i] for i in order[n:n + size]] for n in range(0, len(order), size)]
-    return sum(map(sum, batches)) / sum(max(b) * len(b) for b in batches)
+# The order of the rows
+
+LENGTHS = [random.Random(i).randint(5, 40) for i in range(2048)]
 
 
-def test_grouped_sampler_gives_each_row_once_with_less_padding():
-    rng = random.Random(0)
-    sources, targets = ([[7] * rng.randint(1, longest) for _ in range(1000)] for longest in (9, 20))
-    data = Dataset.from_dict({"input_ids": sources, "labels": targets, "length": list(map(len, sources))})
-    def draw(seed): return list(grouped_sampler(data, 8, torch.Generator().manual_seed(seed)))
-    by_source = list(LengthGroupedSampler(8, lengths=data["length"][:], generator=torch.Generator().manual_seed(0)))
-    assert sorted(draw(0)) == list(range(1000))
-    assert share(data, draw(0), "input_ids") == pytest.approx(share(data, by_source, "input_ids"), abs=0.01)
-    assert share(data, range(1000), "labels") < share(data, by_source, "labels") + 0.05 < share(data, draw(0), "labels")
-    assert draw(0) == draw(0) != draw(1)
+def draw(seed=0, lengths=LENGTHS, size=8, pool=16):
+    torch.manual_seed(seed)
+    return list(BucketSampler(lengths, size, pool))
 
 
-def test_grouped_sampler_draws_anew_each_epoch_and_knows_chosen_rows(tokenize):
-    data = tokenize().select([3, 60, 5, 2, 40])
-    sampler = grouped_sampler(data, 2, torch.Generator().manual_seed(0))
-    epochs = {tuple(sampler) for _ in range(20)}
-    assert len(epochs) > 1 and all(sorted(epoch) == list(range(5)) for epoch in epochs)
+def batches(order, size=8):
+    return [order[n:n + size] for n in range(0, len(order), size)]
+
+
+def real_share(order, size=8):
+    "The share of real tokens, if batches are padded to their longest row."
+    lengths = [[LENGTHS[i] for i in batch] for batch in batches(order, size)]
+    return sum(map(sum, lengths)) / sum(max(batch) * len(batch) for batch in lengths)
+
+
+def correlation(order):
+    "How strongly the mean length of a batch follows that of the batch before."
+    means = torch.tensor([sum(LENGTHS[i] for i in batch) / len(batch) for batch in batches(order)])
+    return torch.corrcoef(torch.stack([means[:-1], means[1:]]))[0, 1].item()
+
+
+@given(st.lists(st.integers(1, 50), max_size=70), st.integers(1, 9), st.integers(1, 5))
+def test_buckets_give_each_row_once(lengths, size, pool):
+    order = draw(0, lengths, size, pool)
+    assert sorted(order) == list(range(len(lengths))) and len(BucketSampler(lengths, size, pool)) == len(lengths)
+
+
+def test_buckets_hold_less_padding_than_random_batches():
+    by_pool = [real_share(draw(pool=pool)) for pool in (1, 4, 16)]
+    assert by_pool[0] == pytest.approx(real_share(range(2048)), abs=0.02)
+    assert by_pool[0] + 0.15 < by_pool[1] < by_pool[2] and by_pool[2] > 0.9
+
+
+def test_a_pool_is_sorted_but_its_batches_are_shuffled():
+    for seed in range(5):
+        order = draw(seed)
+        for n in range(0, 2048, 16 * 8):
+            pool = [sorted(LENGTHS[i] for i in batch) for batch in batches(order[n:n + 16 * 8])]
+            assert sum(sorted(pool, key=sum), []) == sorted(LENGTHS[i] for i in order[n:n + 16 * 8])
+            assert sorted(pool, key=sum) != pool != sorted(pool, key=sum, reverse=True)
+
+
+def test_neighbouring_batches_are_not_alike_as_in_the_sampler_of_the_library():
+    library = list(LengthGroupedSampler(8, lengths=LENGTHS, generator=torch.Generator().manual_seed(0)))
+    assert correlation(library) > 0.7
+    assert all(abs(correlation(draw(seed))) < 0.4 for seed in range(5))
+
+
+def test_buckets_are_drawn_anew_each_epoch_and_again_with_the_same_seed():
+    torch.manual_seed(0)
+    sampler = BucketSampler(LENGTHS, 8)
+    first, second = list(sampler), list(sampler)
+    assert first == draw(0) != second and {*map(frozenset, batches(first))} != {*map(frozenset, batches(second))}
 
 
 def test_everything_in_a_loader(tokenize):
     data = tokenize(all_wordings=True)
-    loader = DataLoader(data, 16, sampler=grouped_sampler(data, 16), collate_fn=Collator(TOKENIZER))
-    seen = Counter(task for batch in loader for task in batch["task"].tolist())
-    assert seen == {0: 40, 1: 25}
+    sampler = BucketSampler(data["length"][:], 16)
+    loader = DataLoader(data, 16, sampler=sampler, collate_fn=Collator(TOKENIZER))
+    for _ in range(2):
+        seen = list(loader)
+        assert [len(batch["labels"]) for batch in seen] == [16] * 4 + [1]
+        assert Counter(task for batch in seen for task in batch["task"].tolist()) == {0: 40, 1: 25}
+        assert sum(batch["attention_mask"].sum().item() for batch in seen) == sum(data["length"][:])
+
+
+def test_chosen_rows_in_a_loader(tokenize):
+    data = tokenize().select([3, 60, 5, 2, 40])
+    loader = DataLoader(data, 2, sampler=BucketSampler(data["length"][:], 2), collate_fn=Collator(TOKENIZER))
+    assert sum(batch["attention_mask"].sum().item() for batch in loader) == sum(data["length"][:])
 
 
 @needs_real

@@ -27,12 +27,13 @@ LIST = "hat fox fig saw bus owl"  # garment, animal, fruit, tool, vehicle, anima
 
 @pytest.mark.parametrize("name, answer", [
     ("position_second_itself", "fox"), ("position_last_kind", "animal"), ("kind_tool_itself", "saw"), ("kind_animal_itself", "fox"),
-    ("beside_before_fruit", "fox"), ("beside_before_garment", "none"), ("beside_after_vehicle", "owl"), ("two_kinds_vehicle_fruit", "bus fig"),
-    ("ends_last_two_itself", "bus owl"), ("ends_first_three_itself", "hat fox fig"), ("keep_animal_tool", "fox saw owl"),
-    ("drop_animal_fruit", "hat saw bus"), ("replace_animal_dot", "hat dot fig saw bus dot"), ("move_third_front", "fig hat fox saw bus owl"),
-    ("move_first_end", "fox fig saw bus owl hat"), ("swap_second_last", "hat owl fig saw bus fox"), ("mark_star_start_and_end", "star hat fox fig saw bus owl star"),
+    ("two_kinds_vehicle_fruit", "bus fig"), ("ends_last_two_itself", "bus owl"), ("ends_first_three_itself", "hat fox fig"),
+    ("keep_animal_itself", "fox owl"), ("replace_animal_dot", "hat dot fig saw bus dot"),
+    ("mark_star_start_and_end", "star hat fox fig saw bus owl star"),
     ("drop_then_mark_drop_every_animal_add_moon_at_the_start", "moon hat fig saw bus"),
     ("reorder_then_pick_turn_the_list_around_write_only_the_first_two_words", "owl bus"),
+    ("reorder_then_mark_move_the_first_word_to_the_end_add_star_at_the_end", "fox fig saw bus owl hat star"),
+    ("reorder_then_mark_swap_the_first_and_the_last_word_add_dot_at_the_start", "dot owl fox fig saw bus hat"),
     ("cut_then_mark_leave_out_the_third_word_add_dot_at_the_end", "hat fox saw bus owl dot"),
     ("which_kind_first_garment_vehicle", "yes"), ("which_kind_second_garment_vehicle", "no"), ("order_animal_tool", "yes"), ("order_vehicle_garment", "no"),
     ("swap_kinds_animal_tool", "hat saw fig fox bus owl"), ("repeat_second_three", "fox fox fox"), ("sort_animal_first", "fox owl hat fig saw bus"),
@@ -43,7 +44,7 @@ def test_answers(name, answer):
 
 
 def test_every_instance_has_the_answer_of_its_task():
-    assert all(solve(t.name, i.input) == i.output[0] for t in micro_tasks(n_instances=5) for i in t.instances + [])
+    assert all(solve(t.name, i.input) == i.output[0] for t in micro_tasks(n_instances=5) for i in t.instances)
     assert all(solve(t.name, e.input) == e.output for t in micro_tasks(n_instances=1) for e in t.positive)
     assert all(solve(t.name, e.input) != e.output for t in micro_tasks(n_instances=1) for e in t.negative)
 
@@ -96,8 +97,6 @@ def test_inputs_do_not_give_their_task_away():
     n = 30 * len(fresh)
     chance_, sd = n / len(fresh), (n / len(fresh)) ** 0.5
     assert abs(right - chance_) < 4 * sd
-    leaky = MultinomialNB().fit(vector.transform([i.input + " " + t.name for t in train for i in t.instances]), [t.name for t in train for _ in t.instances])
-    assert leaky is not None
 
 
 def test_the_leak_test_would_see_a_leak():

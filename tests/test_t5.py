@@ -69,7 +69,7 @@ def test_the_recipe_starts_as_the_record_says(tmp_path):
 
 def test_untuned_checkpoint_answers_near_chance(micro):
     model, tokenizer = micro
-    tasks = micro_tasks("combinations", 14, seed=3)
+    tasks = micro_tasks("combinations", 16, seed=3)
     rows = evaluate(model, tokenizer, tasks, Encoding(n_pos=0), max_new_tokens=16)
     assert len(rows) >= 1000 and score(rows)["overall"]["exact_match"] < 5
     seen = evaluate(model, tokenizer, micro_tasks("train", 3, seed=3, held_out=True), Encoding(n_pos=0), max_new_tokens=16)
