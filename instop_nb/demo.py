@@ -189,15 +189,15 @@ def _run_all(jobs, folder, workers, scale, console):
             console.print(f"  {len(results)}/{len(jobs)}  {arm}, seed {seed}: {em:.1f} % on unseen combinations")
     return results
 
-# %% ../nbs/98_demo.ipynb #0bf16cec
+# %% ../nbs/98_demo.ipynb #e9e273e5
 def _record(results, table, asked, seeds, seconds):
     "What summary.json holds."
     novelty = {arm: {group: _over_seeds(results, arm, lambda r: r["novelty"][group]["exact_match"]) for group in results[arm, 0]["novelty"]}
                for arm in dict.fromkeys(a for a, _ in results)}
-    return {"command": "make run", "seeds": list(range(seeds)), "minutes": round(seconds / 60, 1),
+    return {"seeds": list(range(seeds)), "cpu_seconds": {arm: _over_seeds(results, arm, lambda r: r["cpu_seconds"]) for arm in novelty}, "minutes": round(seconds / 60, 1),
             "questions": {split: sum(len(t.instances) for t in tasks) for split, tasks in asked.items()}, "table": table, "novelty": novelty}
 
-# %% ../nbs/98_demo.ipynb #7c537ea4
+# %% ../nbs/98_demo.ipynb #2b39c325
 def demo(
     folder="runs/demo",   # The runs, summary.json and the pictures go here; made if it is not there
     seeds: int = 3,       # Runs of each arm, with seeds 0, 1, ..
@@ -214,7 +214,7 @@ def demo(
     results, asked = {(arm, seed): done[arm, seed] for arm in STEPS for seed in range(seeds)}, questions(scale)
     table = summarise(results, asked)
     draw_pictures(folder, results)
-    record = _record(results, table, asked, seeds, time.time() - start)
+    record = _record(results, table, asked, seeds, time.time() - start) | {"command": "make run" if scale == 1 else f"instop demo --scale {scale}"}
     (folder/"summary.json").write_text(json.dumps(record, indent=1) + "\n")
     console.print(show_table(table, record)); console.print(f"Pictures and records: {folder}/ ({record['minutes']} minutes)")
     return table

@@ -36,21 +36,18 @@ def get_tasks(
 DEFINITION = Encoding(n_pos=0)
 NO_INSTRUCTION = Encoding(definition=False, n_pos=0)
 
-# %% ../nbs/09_tuning.ipynb #8a4d08f6
+# %% ../nbs/09_tuning.ipynb #d8285e26
 def draw_rows(
     rows: datasets.Dataset,  # From `tokenize_tasks`
     tasks: list[Task],       # The tasks that its column `task` counts
     n: int,                  # How many to draw: steps times batch size
     seed: int = 0,           # Of the choice
 ) -> datasets.Dataset:  # n rows, in random order; rows may repeat
-    "Draw training rows: a category, each as many answer tokens in all, then uniformly a task, then an instance."
-    rng, by_category, tokens = random.Random(f"{seed} rows"), defaultdict(lambda: defaultdict(list)), defaultdict(list)
-    for i, (t, labels) in enumerate(zip(rows["task"], rows["labels"])):
-        by_category[tasks[t].category][t].append(i); tokens[tasks[t].category].append(len(labels))
+    "Draw training rows: uniformly a category, then a task, then an instance."
+    rng, by_category = random.Random(f"{seed} rows"), defaultdict(lambda: defaultdict(list))
+    for i, t in enumerate(rows["task"]): by_category[tasks[t].category][t].append(i)
     groups = [list(by_task.values()) for by_task in by_category.values()]
-    weights = [len(tokens[c]) / sum(tokens[c]) for c in by_category]
-    drawn = [rng.choice(rng.choice(group)) for group in rng.choices(groups, weights, k=n)]
-    with no_bars(): return rows.select(drawn).flatten_indices()
+    with no_bars(): return rows.select([rng.choice(rng.choice(rng.choice(groups))) for _ in range(n)]).flatten_indices()
 
 # %% ../nbs/09_tuning.ipynb #8e66fb1d
 class Run:
