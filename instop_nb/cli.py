@@ -7,13 +7,13 @@ __all__ = ['app', 'DATA', 'MODEL', 'OUT', 'SEED', 'DEVICE', 'RESUME', 'QUIET', '
            'QUESTIONS', 'SOURCE', 'TARGET', 'POS', 'DEFINITION', 'main', 'tasks', 'encode', 'score', 'pretrain', 'tune',
            'optimize', 'evaluate', 'demo']
 
-# %% ../nbs/99_cli.ipynb #66d04576
+# %% ../nbs/99_cli.ipynb #456a3f76
 import json, os, sys
 from pathlib import Path
 from typing import Optional
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Instruction tuning and instruction optimization, from a shell.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Instruction tuning and instruction optimization, from a shell.")
 
 # %% ../nbs/99_cli.ipynb #65208be6
 def main():
@@ -23,7 +23,7 @@ def main():
     except (ValueError, OSError) as error:
         print(f"instop: {error}", file=sys.stderr); raise SystemExit(1) from None
 
-# %% ../nbs/99_cli.ipynb #6b0495db
+# %% ../nbs/99_cli.ipynb #60c70fa9
 @app.command()
 def tasks(folder: Path = typer.Argument(..., metavar="DIR", help="Folder in the layout of natural-instructions")):
     "List and validate the tasks of a folder; exit 1 if a file is bad."
@@ -33,7 +33,7 @@ def tasks(folder: Path = typer.Argument(..., metavar="DIR", help="Folder in the 
     good, problems = validate_tasks(folder)
     table = Table("task", "category", "good / bad examples", "instances")
     for t in good: table.add_row(t.name, t.category, f"{len(t.positive)} / {len(t.negative)}", str(len(t.instances)))
-    if good: Console().print(table)
+    if good: Console(force_jupyter=False).print(table)
     for problem in problems: print(problem, file=sys.stderr)
     print(f"{len(good)} tasks in {len({t.category for t in good})} categories are valid, {len(problems)} problem(s)")
     if problems: raise typer.Exit(1)
@@ -91,14 +91,14 @@ def _lines(rows, tasks):
     if all(t.positive for t in tasks): lines["copy an example"] = score([r for t in tasks for r in copy_example(t)])["overall"]
     return lines
 
-# %% ../nbs/99_cli.ipynb #8c00bc2f
+# %% ../nbs/99_cli.ipynb #673658ec
 def _report(rows, tasks, title):
     "Print the scores of a model beside the heuristics that copy."
     from rich.console import Console
     from rich.table import Table
     table = Table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")
     for name, s in _lines(rows, tasks).items(): table.add_row(name, *(f"{s[m]:.1f}" for m in ("exact_match", "rouge1", "rougeL")), str(s["n"]))
-    Console().print(table)
+    Console(force_jupyter=False).print(table)
 
 # %% ../nbs/99_cli.ipynb #77b39b30
 DATA = typer.Option("micro", help="'micro' or a folder in the layout of natural-instructions")

@@ -22,9 +22,9 @@ from .metrics import copy_input, score, t_interval
 from .t5 import load_t5
 from .tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, group_scores, tune
 
-# %% ../nbs/98_demo.ipynb #ded98993
+# %% ../nbs/98_demo.ipynb #2bb3df26
 QUESTIONS = {"combinations": 16, "categories": 21}  # Split -> instances a task
-STEPS = {"definition": 900, "definition + embedder": 900, "no instruction": 300}  # Arm -> steps
+STEPS = {"definition": 600, "definition + embedder": 600, "no instruction": 200}  # Arm -> steps
 
 # %% ../nbs/98_demo.ipynb #75546ad1
 def questions(
@@ -74,7 +74,7 @@ def _ask(model, tokenizer, asked, encoding, run):
     run.save_predictions(together)
     return {**{split: score(r) for split, r in rows.items()}, "novelty": group_scores(together)}
 
-# %% ../nbs/98_demo.ipynb #822b9401
+# %% ../nbs/98_demo.ipynb #b15c13d4
 def run_arm(
     arm: str,            # A key of STEPS
     seed: int,           # Of training instances, wordings, order, and the embedder's start
@@ -86,9 +86,9 @@ def run_arm(
     steps, encoding = max(2, round(scale * STEPS[arm])), NO_INSTRUCTION if arm == "no instruction" else DEFINITION
     run = Run(_run_folder(folder, arm, seed), arm=arm, seed=seed, steps=steps)
     model, tokenizer = load_t5("micro", device="cpu")
-    train, asked = get_tasks("micro", "train", 150, seed), questions(scale)
+    train, asked = get_tasks("micro", "train", 100, seed), questions(scale)
     few = [replace(t, instances=t.instances[:1]) for t in asked["combinations"]]
-    probe, start = _Probe(run, model, tokenizer, few, encoding, max(1, steps // 6)), time.process_time()
+    probe, start = _Probe(run, model, tokenizer, few, encoding, max(1, steps // 4)), time.process_time()
     model = _train(arm, model, tokenizer, train, run, steps, encoding, seed, probe)
     seconds = time.process_time() - start
     result = {**_ask(model, tokenizer, asked, encoding, run), "cpu_seconds": seconds}

@@ -23,15 +23,16 @@ def fit(train, folder, steps, encoding=DEFINITION, seed=0, **others):
     return tune(model, tokenizer, rows, folder, steps, seed=seed, quiet=True, **others), tokenizer
 
 
-def test_tuned_with_definitions_follows_unseen_ones_and_without_it_does_not(train, tmp_path):
-    unseen, em = micro_tasks("combinations", 16, seed=3), {}
-    for name, encoding, steps in (("definition", DEFINITION, 500), ("none", NO_INSTRUCTION, 200)):
+def test_tuned_with_definitions_follows_unseen_ones_and_without_it_does_not(tmp_path):
+    "The promise of the course, at the default length of `instop tune`; about two minutes on one thread."
+    train, unseen, em = get_tasks("micro", "train", 200), micro_tasks("combinations", 16, seed=3), {}
+    for name, encoding, steps in (("definition", DEFINITION, 1800), ("none", NO_INSTRUCTION, 300)):
         model, tokenizer = fit(train, tmp_path / name, steps, encoding)
         rows = evaluate(model, tokenizer, unseen, encoding, max_new_tokens=16)
         assert len(rows) >= 1000
         em[name] = score(rows)["overall"]["exact_match"]
         if name == "definition": blind = score(evaluate(model, tokenizer, unseen, NO_INSTRUCTION, max_new_tokens=16))["overall"]["exact_match"]
-    assert em["definition"] > 35 and em["none"] < 15 and blind < 15, (em, blind)
+    assert em["definition"] >= 80 and em["definition"] - em["none"] >= 60 and blind < 15, (em, blind)
 
 
 def test_same_seed_same_numbers(train, tmp_path):
