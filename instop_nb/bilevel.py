@@ -131,7 +131,7 @@ def optimize(
     tokenizer,               # The model's
     tasks: list[Task],       # Training tasks; split into meta-train and meta-test here
     folder,                  # The run's folder; the embedder is saved there, too
-    steps: int = 1800,       # Inner steps
+    steps: int = 1600,       # Inner steps
     l: int = 4,              # Length of the learnable instruction, in embeddings
     encoding: Encoding = DEFINITION,  # The manual instruction, which the prefix stands before
     meta_share: float = 0.1,  # Of the tasks that become meta-test tasks

@@ -111,7 +111,7 @@ QUIET = typer.Option(False, "--quiet", help="No progress bars")
 THREADS = typer.Option(1, help="CPU threads; results repeat for the same number")
 
 # %% ../nbs/99_cli.ipynb #8d615663
-STEPS = typer.Option(1800, help="Training steps")
+STEPS = typer.Option(1600, help="Training steps")
 BATCH = typer.Option(64, help="Batch size")
 RATE = typer.Option(2e-3, help="Learning rate")
 INSTANCES = typer.Option(200, help="Training instances per task")

@@ -135,7 +135,7 @@ def tune(
     tokenizer,               # The model's
     rows: datasets.Dataset,  # With input_ids, labels, length; see `draw_rows`
     folder,                  # The run's folder
-    steps: int = 1800,       # Of the optimizer
+    steps: int = 1600,       # Of the optimizer
     batch_size: int = 64,    # Rows a step
     learning_rate: float = 2e-3,  # At its highest; see `training_arguments`
     seed: int = 0,           # Of order and dropout
