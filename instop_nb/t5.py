@@ -177,7 +177,7 @@ class BucketSampler(torch.utils.data.Sampler):
 
 # %% ../nbs/06_t5.ipynb #22cae793
 class T5Trainer(Seq2SeqTrainer):
-    "transformers' trainer with `t5_optimizer`; everything else is as there."
+    "transformers' trainer with `t5_optimizer` and `BucketSampler`; everything else is as there."
     bias_rate = 30.0  # In units of the learning rate
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -203,7 +203,7 @@ def training_arguments(
     seed: int = 0,                # Of order and dropout
     **others,                     # Anything of `Seq2SeqTrainingArguments`
 ) -> Seq2SeqTrainingArguments:  # For `T5Trainer`
-    "Arguments for `T5Trainer`: length-grouped batches, no logging services, no half precision."
+    "Arguments for `T5Trainer`: its schedule and clipping, no logging services, no half precision."
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
     defaults = dict(
         max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup_steps=warmup,
@@ -223,7 +223,7 @@ class Recipe:
     d_ff: int = 128              # Size of a feed-forward layer
     num_heads: int = 8           # Of attention, 16 numbers wide each
     num_layers: int = 2          # Encoder and decoder each
-    steps: int = 6_000          # Of the optimizer
+    steps: int = 6_000           # Of the optimizer
     batch_size: int = 64         # Texts a step
     learning_rate: float = 2e-3  # At its highest; see `training_arguments`
     max_length: int = 256        # Tokens of a text; the rest is cut off
