@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=" + settings["min_python"],
     packages=[package],
-    package_data={package: ["micro/*"]},
+    package_data={package: ["micro/*", "templates/*"]},
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},
     entry_points={

@@ -7,8 +7,7 @@ __all__ = ['normalise_answer', 'exact_match', 'rouge_tokens', 'rouge_pair', 'rou
            'mean_scores', 'score', 'score_table', 'read_predictions', 'prediction_rows', 'copy_input', 'copy_example',
            't_interval']
 
-# %% ../nbs/08_metrics.ipynb #3cfc6ed2
-import json
+# %% ../nbs/08_metrics.ipynb #9e1ef33c
 import string
 from collections import defaultdict
 from functools import lru_cache
@@ -20,7 +19,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 from scipy.special import stdtrit
 
-from .tasks import Task
+from .tasks import Task, json_lines
 
 # %% ../nbs/08_metrics.ipynb #d30043ea
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -146,21 +145,12 @@ def score_table(
     body = [line(name, s) for name, s in lines.items()]
     return "\n".join(["| | exact match | ROUGE-1 | ROUGE-L | n |", "|---|---|---|---|---|", *body])
 
-# %% ../nbs/08_metrics.ipynb #8dcaa0ff
+# %% ../nbs/08_metrics.ipynb #3705acce
 def read_predictions(
     path: str | Path,  # JSON lines, UTF-8; empty lines are skipped
 ) -> list[dict]:  # rows that `score` takes
     "Reads predictions; FileNotFoundError or ValueError says file, line, field, value and what to do."
-    path, rows = Path(path), []
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; give the predictions.jsonl of a run")
-    try: text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e: raise ValueError(f"{path}: not UTF-8 at byte {e.start}; save it as UTF-8") from None
-    for n, line in enumerate(text.split("\n"), 1):
-        if not line.strip(): continue
-        try: row = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{path}, line {n}: not JSON ({e.msg}): {line[:60]!r}; write one JSON object per line") from None
-        rows.append(check_row(row, f"{path}, line {n}"))
+    rows = [check_row(row, where) for where, row in json_lines(path)]
     if not rows: raise ValueError(f"{path}: no predictions in it; write one JSON object per line")
     return rows
 

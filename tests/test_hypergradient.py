@@ -9,10 +9,12 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instop_nb import hypergradient as module
-from instop_nb.hypergradient import hypergradient
+from instop_nb.hypergradient import PRODUCTS, SOLVERS, Differences, DoubleBackward, hypergradient, kept, largest_curvature
 
 torch.set_num_threads(1)
 double = torch.float64
+pytestmark = pytest.mark.filterwarnings("ignore:gamma is so small", "ignore:the terms of the series", "ignore:the inner Hessian")
+METHODS = [*SOLVERS, "unrolled"]
 
 
 class Quadratic:
@@ -38,6 +40,12 @@ class Quadratic:
     def series(self, M, gamma):
         q = torch.eye(len(self.A), dtype=double) - gamma * self.A
         return gamma * sum(torch.linalg.matrix_power(q, m) for m in range(M + 1))
+    def unrolled(self, K, gamma):
+        "What K steps of gradient descent and the way back through them give."
+        theta, phi = torch.cat(self.theta).detach(), torch.cat(self.phi).detach()
+        for _ in range(K): theta = theta - gamma * (self.A @ theta - self.B @ phi)
+        return self.B.T @ (self.series(K - 1, gamma) @ (theta - self.t)) + self.c * phi
+    def damped(self, damping): return torch.linalg.inv(self.A + damping * torch.eye(len(self.A), dtype=double))
 
 
 def close(found, expected, tolerance=1e-10):
@@ -53,7 +61,28 @@ def check_all(hypergradient):
         for M, gamma in (0, .3), (1, .3), (4, .3), (1, 1e-5): close(call(n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)))
         close(call(method="exact"), p.answer(torch.linalg.inv(p.A)))
         close(call(n_terms=2000, gamma=1.), p.answer(torch.linalg.inv(p.A)))
+        close(call(method="exact", damping=.2), p.answer(p.damped(.2)))
+        close(call(method="cg", n_terms=5, damping=.2), p.answer(p.damped(.2)))
+        close(call(method="cg", n_terms=8), p.answer(torch.linalg.inv(p.A)))
+        close(call(method="identity", n_terms=3, gamma=.1), p.answer(.4 * torch.eye(5, dtype=double)))
+        for K, gamma in (1, .3), (4, .3): close(call(method="unrolled", n_terms=K, gamma=gamma), p.unrolled(K, gamma))
+        for M in 0, 3: close(call(n_terms=M, gamma=.3, product="differences"), p.answer(p.series(M, .3)), 1e-7)
+        close(hypergradient(p.inner, [p.outer, p.outer], p.theta, p.phi, method="exact"), 2 * p.answer(torch.linalg.inv(p.A)))
         close(hypergradient(p.inner, p.outer, [*p.theta, p.theta[1]], p.phi, n_terms=2, gamma=.3), p.answer(p.series(2, .3)))
+    check_unrolled(hypergradient)
+
+
+def check_unrolled(hypergradient):
+    "Three steps on a curved loss, against autograd through them."
+    theta, phi = (torch.tensor(x, dtype=double, requires_grad=True) for x in (.9, .4))
+    inner = lambda w: w**4 / 4 + w**2 * phi.exp() / 2 - phi * w
+    for damping in 0., .5:
+        w = theta
+        for _ in range(3): w = w - .2 * (grad(inner(w), w, create_graph=True)[0] + damping * w)
+        expected = torch.stack(grad((w - 2)**2 + phi**2, [phi]))
+        for product, tolerance in ("exact", 1e-12), ("differences", 1e-8):
+            found = hypergradient(lambda: inner(theta), lambda: (theta - 2)**2 + phi**2, [theta], [phi], "unrolled", 3, .2, product, damping)
+            close(found, expected, tolerance)
 
 
 def test_right(): check_all(hypergradient)
@@ -69,14 +98,27 @@ MUTANTS = {
     "wrong sign, series": ("s.mul_(-gamma)", "s.mul_(gamma)"),
     "wrong sign, exact": ("split(-torch", "split(torch"),
     "missing gamma": ("s.mul_(-gamma)", "s.neg_()"),
-    "wrong sign in the series": ("alpha=gamma", "alpha=-gamma"),
-    "missing gamma in the series": (", alpha=gamma", ""),
-    "one term too many": ("range(n_terms)", "range(n_terms + 1)"),
+    "wrong sign in the series": ("t.sub(h, alpha=gamma)", "t.sub(h, alpha=-gamma)"),
+    "missing gamma in the series": ("t.sub(h, alpha=gamma)", "t.sub(h)"),
+    "one term too many": ("range(n_terms):\n        term", "range(n_terms + 1):\n        term"),
     "only the last term": ("s.add_(t)", "s.copy_(t)"),
     "transposed product": ("return _grad(self.grads, phi, v)", "return transposed(self.grads, phi, v)"),
     "direct term left out": ("[i + d for", "[i for"),
     "direct term subtracted": ("[i + d for", "[i - d for"),
     "shared tensors counted twice": ("list({id(t): t for t in theta}.values())", "theta"),
+    "identity, one term too few": ("-gamma * (n_terms + 1)", "-gamma * n_terms"),
+    "wrong sign, cg": ("a.neg_()", "a"),
+    "cg, direction": ("alpha=rr / before", "alpha=before / rr"),
+    "damping left out": ("h.add(x, alpha=self.damping)", "h"),
+    "unrolled, wrong sign": ("f.sub(m, alpha=gamma)", "f.add(m, alpha=gamma)"),
+    "unrolled, wrong way": ("reversed(path)", "path"),
+    "unrolled, no curvature": ("v[i] = v[i].sub(h, alpha=gamma)", "pass"),
+    "unrolled, no decay": ("x.add(t, alpha=damping)", "x"),
+    "differences, missing factor": ("/ (2 * step)", "/ step"),
+    "differences, wrong sign": ("_move(self.theta, v, step)", "_move(self.theta, v, -step)"),
+    "differences, not from the start": ("_set(self.theta, start); ", ""),
+    "differences, theta left moved": ("finally: _set(theta, saved)", "finally: pass"),
+    "micro-batches, only the last": ("value.backward(inputs=inputs)", "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=inputs)"),
 }
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -97,25 +139,31 @@ def test_random_quadratics(n, k, spread, seed, c, M, gamma):
     p = Quadratic(n, k, spread, seed, c)
     close(hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)), 1e-9)
     close(hypergradient(p.inner, p.outer, p.theta, p.phi, method="exact"), p.answer(torch.linalg.inv(p.A)), 1e-9)
+    close(hypergradient(p.inner, p.outer, p.theta, p.phi, "cg", 4 * n, damping=.1), p.answer(p.damped(.1)), 1e-8)
+    close(hypergradient(p.inner, p.outer, p.theta, p.phi, "unrolled", M + 1, gamma), p.unrolled(M + 1, gamma), 1e-9)
+    close(hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma, product="differences"), p.answer(p.series(M, gamma)), 1e-5)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), method=st.sampled_from(["neumann", "exact"]))
-def test_parts_that_take_no_part(seed, method):
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), method=st.sampled_from(METHODS), product=st.sampled_from([*PRODUCTS]))
+def test_parts_that_take_no_part(seed, method, product):
     p, (a, b, d) = Quadratic(seed=seed), [torch.ones(2, 3, dtype=double, requires_grad=True) for _ in range(3)]
-    expected = hypergradient(p.inner, p.outer, p.theta, p.phi, method, 3, .5)
+    if (method, product) == ("exact", "differences"): return  # a dense Hessian of what takes no part is singular
+    expected = hypergradient(p.inner, p.outer, p.theta, p.phi, method, 3, .5, product)
     inner = lambda: p.inner() + a.sum()           # a: in the inner loss, but with a constant gradient
     outer = lambda: p.outer() + b.square().sum()  # b: in the outer loss only
-    found = hypergradient(inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, .5)
-    close([found[0], found[2]], torch.cat(expected), 1e-12)
+    if method == "cg" and product == "differences": return  # its steps depend on all of v1, also on what takes no part
+    found = hypergradient(inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, .5, product)
+    close([found[0], found[2]], torch.cat(expected), 1e-12 if product == "exact" else 1e-5)
     assert found[1].shape == d.shape and not found[1].any()
 
 
-@pytest.mark.parametrize("method", ["neumann", "exact"])
-def test_strange_layouts(method):
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_strange_layouts(method, product):
     "Transposed, expanded from a slice, a scalar: the same answer as with plain vectors."
     p = Quadratic(n=6, k=6, seed=3)
-    expected = torch.cat(hypergradient(p.inner, p.outer, p.theta, p.phi, method, 4, .5))
+    expected = torch.cat(hypergradient(p.inner, p.outer, p.theta, p.phi, method, 4, .5, product))
     th, ph = torch.cat(p.theta).detach(), torch.cat(p.phi).detach()
     theta = th.reshape(2, 3).t().requires_grad_()               # not contiguous
     phi = torch.stack([ph, ph], 1)[:, 0].requires_grad_()        # stride 2
@@ -123,7 +171,7 @@ def test_strange_layouts(method):
     flat = lambda: theta.t().reshape(-1)
     inner = lambda: flat() @ p.A @ flat() / 2 - flat() @ p.B @ phi
     outer = lambda: (flat() - p.t).square().sum() / 2
-    close(hypergradient(inner, outer, [theta], [phi], method, 4, .5), expected)
+    close(hypergradient(inner, outer, [theta], [phi], method, 4, .5, product), expected, 1e-10 if product == "exact" else 1e-6)
 
 
 def test_linear_inner_loss_gives_the_direct_term():
@@ -156,14 +204,16 @@ def test_against_training_again():
     close(hypergradient(inner, outer, [theta], [phi], n_terms=300, gamma=.5), again, 1e-6)
 
 
-def test_nothing_is_left_behind():
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_left_behind(method, product):
     p = Quadratic()
     p.theta[0].grad = torch.ones(1, dtype=double)
     before = [t.detach().clone() for t in p.theta + p.phi]
-    with torch.no_grad(): found = hypergradient(p.inner, p.outer, p.theta, p.phi)  # works inside no_grad too
+    with torch.no_grad(): found = hypergradient(p.inner, p.outer, p.theta, p.phi, method, product=product)  # works inside no_grad too
     assert p.theta[0].grad.item() == 1 and all(t.grad is None for t in [p.theta[1], *p.phi])
     assert all(torch.equal(a, b) for a, b in zip(before, p.theta + p.phi))
-    assert not any(f.requires_grad for f in found)
+    assert not any(f.requires_grad for f in found) and all(t.requires_grad for t in p.theta + p.phi)
     grad(p.inner(), p.theta)  # the caller's own backward still works
 
 
@@ -173,14 +223,16 @@ def test_nothing_is_left_behind():
     (dict(inner_loss=lambda p: p.phi[0].sum()), "inner_loss: it does not depend on theta"),
     (dict(outer_loss=lambda p: p.outer().detach()), "outer_loss: its value depends on no parameter"),
     (dict(outer_loss=lambda p: p.outer() * float("nan")), "outer_loss: its value is nan"),
-    (dict(outer_loss=lambda p: torch.ones(1, requires_grad=True).sum()), "outer_loss: it depends neither"),
+    (dict(outer_loss=lambda p: torch.ones(1, requires_grad=True).sum()), "outer_loss: it does not depend on theta"),
     (dict(theta=[]), "theta: empty"), (dict(phi=[]), "phi: empty"),
     (dict(theta=torch.ones(2, requires_grad=True)), "theta: a single tensor"),
     (dict(theta=[torch.ones(2)]), "theta[0]: shape (2,) does not require gradients"),
     (dict(phi=[1.]), "phi[0]: float"),
-    (dict(method="magic"), "method: 'magic'; choose one of 'neumann', 'exact'"),
+    (dict(method="magic"), "method: 'magic'; choose one of 'neumann', 'cg', 'identity', 'exact', 'unrolled'"),
     (dict(gamma=0), "gamma: 0"), (dict(gamma=float("nan")), "gamma: nan"), (dict(n_terms=-1), "n_terms: -1"),
-    (dict(n_terms=1.5), "n_terms: 1.5"), (dict(gamma=1e4, n_terms=300), "the series diverges")])
+    (dict(n_terms=1.5), "n_terms: 1.5"), (dict(method="cg", n_terms=0), "for 'cg' 1 or more"),
+    (dict(product="forward"), "product: 'forward'; choose one of 'exact', 'differences'"), (dict(damping=-1.), "damping: -1"),
+    (dict(outer_loss=lambda p: 1.), "outer_loss: returned float"), (dict(gamma=1e4, n_terms=300), "the series diverges")])
 def test_errors(change, words):
     p = Quadratic()
     args = dict(inner_loss=p.inner, outer_loss=p.outer, theta=p.theta, phi=p.phi) | change
@@ -200,6 +252,78 @@ def test_more_errors():
     with pytest.raises(ValueError, match="6,000"): hypergradient(lambda: big.square().sum() * p.phi[0].sum(), lambda: big.sum(), [big], p.phi, "exact")
 
 
+# The account
+
+def test_the_result_tells_how_it_was_found():
+    p = Quadratic(n=4, k=4, spread=0.)  # all curvatures are 1
+    found = hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=2, gamma=.25)
+    v1 = (torch.cat(p.theta) - p.t).norm().item()
+    assert found.how == "neumann, exact" and found.v_norm == pytest.approx(v1) and found.ratio == pytest.approx(.25) and not found.warning
+    assert "neumann, exact" in repr(found) and "no warning" in repr(found) and len(found) == 2
+    assert hypergradient(p.inner, p.outer, p.theta, p.phi, "identity").ratio != found.ratio
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(gamma=1e-5), "does nothing"), (dict(gamma=1e-5, n_terms=100), "does nothing"), (dict(gamma=2.5), "diverges"),
+    (dict(gamma=2.2, n_terms=10), "diverges"), (dict(method="unrolled", gamma=2.5, n_terms=3), "diverges"),
+    (dict(gamma=1.), ""), (dict(gamma=.1, n_terms=30), ""), (dict(method="identity", gamma=1e-5), ""), (dict(method="cg"), ""),
+    (dict(method="exact"), "")])
+@pytest.mark.filterwarnings("default")
+def test_warnings(options, words):
+    p = Quadratic(n=4, k=4, spread=0.)
+    call = lambda: hypergradient(p.inner, p.outer, p.theta, p.phi, **options)
+    if not words: assert call().warning == ""
+    else:
+        with pytest.warns(UserWarning, match=words): found = call()
+        assert words in found.warning
+
+
+def test_negative_curvature():
+    "The series grows, cg stops; damping mends both."
+    w, f, slope = torch.zeros(3, dtype=double, requires_grad=True), torch.ones(3, dtype=double, requires_grad=True), torch.tensor([1., 2., -.5], dtype=double)
+    inner, outer = lambda: (w**2 * slope).sum() / 2 - (w * f).sum(), lambda: w.sum()
+    assert "diverges" in hypergradient(inner, outer, [w], [f], n_terms=20, gamma=.5).warning
+    assert "cg stopped" in hypergradient(inner, outer, [w], [f], "cg", 5).warning
+    for options in dict(method="cg", n_terms=3), dict(n_terms=400, gamma=.3):
+        found = hypergradient(inner, outer, [w], [f], **options, damping=1.)
+        assert not found.warning
+        close(found, 1 / (slope + 1))
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_largest_curvature(product):
+    for curvatures in [3., 1., .5], [1., -4., .5], [2.]:
+        w, c = torch.ones(len(curvatures), dtype=double, requires_grad=True), torch.tensor(curvatures, dtype=double)
+        assert largest_curvature(lambda: (w**2 * c).sum() / 2, [w], n=60, product=product) == pytest.approx(max(curvatures), rel=1e-4)
+
+
+# Theta comes back, bit for bit
+
+def test_theta_comes_back_after_an_error():
+    theta = [torch.randn(50) * 10.**e for e in range(-3, 4)]
+    for t in theta: t.requires_grad_()
+    before, calls = [t.detach().clone() for t in theta], []
+    phi = torch.ones(3, requires_grad=True)
+    def inner():
+        calls.append(1)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return sum((t**2).sum() for t in theta) * phi.sum()
+    with pytest.raises(KeyboardInterrupt): hypergradient(inner, lambda: sum(t.sum() for t in theta), theta, [phi], product="differences")
+    assert len(calls) == 3 and all(torch.equal(a, b) and b.requires_grad and b.grad is None for a, b in zip(before, theta))
+    with pytest.raises(ZeroDivisionError), kept(theta):
+        with torch.no_grad(): theta[0].add_(1)
+        1 / 0
+    assert torch.equal(before[0], theta[0])
+
+
+def test_half_precision_has_no_differences():
+    w, f = torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="bfloat16.*float32"): hypergradient(lambda: (w * f).sum()**2, lambda: w.sum(), [w], [f], product="differences")
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="autocast"), torch.autocast("cpu", torch.bfloat16):
+        hypergradient(lambda: (w * f).sum()**2, lambda: w.sum(), [w], [f], product="differences")
+
+
 # A T5, whose attention has no second derivative unless the engine takes care
 
 @pytest.fixture(scope="module")
@@ -213,7 +337,7 @@ def t5():
     def embedded(prefix): return torch.cat([prefix.expand(2, -1, -1), model.get_input_embeddings()(ids)], 1)
     inner = lambda: model(inputs_embeds=embedded(prefix), labels=labels).loss
     outer = lambda: model(input_ids=ids2, labels=labels2).loss
-    return types.SimpleNamespace(model=model, prefix=prefix, embedded=embedded, labels=labels, inner=inner, outer=outer)
+    return types.SimpleNamespace(model=model, prefix=prefix, embedded=embedded, labels=labels, inner=inner, outer=outer, outer_ids=ids2, outer_labels=labels2)
 
 
 def test_t5_runs_with_its_default_attention(t5):
@@ -222,6 +346,49 @@ def test_t5_runs_with_its_default_attention(t5):
     found, = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], n_terms=2, gamma=1e-3)
     assert found.shape == t5.prefix.shape and found.isfinite().all() and found.any()
     assert all(p.grad is None for p in [*t5.model.parameters(), t5.prefix]) and torch.backends.cuda.flash_sdp_enabled() == flash
+
+
+@pytest.mark.parametrize("method", ["neumann", "identity"])
+def test_differences_on_a_t5(t5, method):
+    "The error that the two products may have against each other, in single precision; and it is not zero."
+    exact, near = (hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], method, 1, .01, product)[0] for product in PRODUCTS)
+    assert 0 < (exact - near).norm() < 3e-3 * exact.norm()
+
+
+def test_one_dropout_mask_for_all_evaluations(t5):
+    theta, fixed = list(t5.model.parameters()), [torch.ones_like(p) for p in t5.model.parameters()]
+    outer = lambda: sum((p * w).sum() for p, w in zip(theta, fixed)) / 100  # draws nothing
+    t5.model.train()
+    try:
+        found = []
+        for product in PRODUCTS:
+            torch.manual_seed(3)
+            found.append(hypergradient(t5.inner, outer, theta, [t5.prefix], "neumann", 1, .01, product)[0])
+        assert (found[0] - found[1]).norm() < 1e-2 * found[0].norm()
+    finally: t5.model.eval()
+
+
+def test_differences_keep_a_compiled_model_and_double_backward_says_what_to_do(t5):
+    exact = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01)[0]
+    compiled = torch.compile(t5.model, backend="aot_eager")
+    inner = lambda: compiled(inputs_embeds=t5.embedded(t5.prefix), labels=t5.labels).loss
+    near = hypergradient(inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01, product="differences")[0]
+    assert (exact - near).norm() < 3e-3 * exact.norm()
+    with pytest.raises(ValueError, match="take product 'differences'"): hypergradient(inner, t5.outer, t5.model.parameters(), [t5.prefix])
+
+
+def test_checkpointing(t5):
+    plain = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01)[0]
+    t5.model.gradient_checkpointing_enable(dict(use_reentrant=False)); t5.model.train()
+    parts = [(m, name) for m in t5.model.modules() for name in ("p", "dropout") if isinstance(getattr(m, name, None), float)]
+    for m, name in parts: setattr(m, name, 0.)
+    try:
+        for product, tolerance in ("exact", 1e-5), ("differences", 3e-3):
+            found = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01, product=product)[0]
+            assert (plain - found).norm() < tolerance * plain.norm()
+    finally:
+        t5.model.gradient_checkpointing_disable(); t5.model.eval()
+        for m, name in parts: setattr(m, name, .1)
 
 
 def test_dropout_is_the_callers(t5):
@@ -257,9 +424,28 @@ def test_t5_against_dense_matrices(t5, monkeypatch):
             H = hessian(lambda f: loss(f, prefix.detach()), flat)
             mixed = jacobian(lambda pre: jacobian(lambda f: loss(f, pre), flat, create_graph=True), prefix.detach())
         v1 = torch.cat([v.reshape(-1) for v in grad(t5.outer(), list(named.values()))])
-        E, gamma = torch.eye(len(flat), dtype=double), 1 / torch.linalg.eigvalsh(H).abs().max()
-        for M in 0, 1, 5:
-            v2 = -gamma * sum(torch.linalg.matrix_power(E - gamma * H, m) for m in range(M + 1)) @ v1
+        E, gamma, damping = torch.eye(len(flat), dtype=double), 1 / torch.linalg.eigvalsh(H).abs().max(), 2 * torch.linalg.eigvalsh(H).abs().max()
+        def check(v2, tolerance, **options):
             expected = torch.einsum("i,ijk->jk", v2, mixed).reshape(-1)
-            close(hypergradient(inner, t5.outer, named.values(), [prefix], n_terms=M, gamma=float(gamma)), expected)
+            close(hypergradient(inner, t5.outer, named.values(), [prefix], gamma=float(gamma), **options), expected, tolerance)
+        for M in 0, 1, 5:
+            series = -gamma * sum(torch.linalg.matrix_power(E - gamma * H, m) for m in range(M + 1)) @ v1
+            check(series, 1e-12, n_terms=M)
+            check(series, 1e-6, n_terms=M, product="differences")
+            check(-gamma * (M + 1) * v1, 1e-12, method="identity", n_terms=M)
+        solved = -torch.linalg.solve(H + damping * E, v1)
+        check(solved, 1e-12, method="exact", damping=float(damping))
+        check(solved, 1e-10, method="cg", n_terms=40, damping=float(damping))
+        with sdpa_kernel(SDPBackend.MATH): check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, float(gamma))
     finally: model.float()
+
+
+def check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, gamma):
+    "Two steps and the way back, against autograd through both."
+    from torch.func import functional_call
+    def parts(x): return {n: y.reshape(p.shape) for (n, p), y in zip(named.items(), x.split(sizes))}
+    w = flat.clone().requires_grad_()
+    for _ in range(2): w = w - gamma * grad(loss(w, prefix), w, create_graph=True)[0]
+    batch = dict(input_ids=t5.outer_ids, labels=t5.outer_labels)
+    expected = grad(functional_call(t5.model, parts(w), kwargs=batch).loss, prefix)[0].reshape(-1)
+    close(hypergradient(inner, t5.outer, named.values(), [prefix], "unrolled", 2, gamma), expected, 1e-12)
