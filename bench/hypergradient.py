@@ -2,8 +2,9 @@
 
 Each method computes the hypergradient of one T5 with random weights (dropout off, float32, one thread). Times are CPU
 times of interleaved rounds: in each round every method runs once, and its time is divided by that of an inner step
-(forward, backward, Adam) of the same round; the table shows medians and quartiles. Peak memory is measured for each
-method in a process of its own. The error is that against the same arithmetic in double precision.
+(forward, backward, Adam) of the same round; the table shows medians and quartiles, and below it the whole training loop,
+20 inner steps with one hypergradient. Peak memory is measured for each method in a process of its own. The error is that
+against the same arithmetic in double precision.
 The peers (betty-ml, torchopt) are measured where they are installed: pip install 'instop_nb[bench]'.
 """
 import argparse
@@ -17,7 +18,9 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -40,7 +43,7 @@ class Problem:
         self.model = T5ForConditionalGeneration._from_config(config, attn_implementation=attention).to(dtype)
         self.prefix = torch.nn.Parameter(.5 * torch.randn(PREFIX, config.d_model, dtype=dtype))
         self.theta, self.phi = list(self.model.parameters()), [self.prefix]
-        self.optimizer = torch.optim.Adam(self.theta, lr=1e-5)
+        self.optimizer = torch.optim.Adam(self.theta, lr=0.)  # a real step in all but length: the problem stays the same
         self.ids, self.labels = (torch.randint(2, config.vocab_size, (BATCH, n)) for n in (SOURCE, TARGET))
         self.meta_ids, self.meta_labels = (torch.randint(2, config.vocab_size, (META_BATCH, n)) for n in (SOURCE, TARGET))
 
@@ -50,7 +53,7 @@ class Problem:
 
     def outer(self, rows=slice(None)): return self.model(input_ids=self.meta_ids[rows], labels=self.meta_labels[rows]).loss
 
-    def micro_batches(self, n=2):
+    def micro_batches(self, n):
         return [lambda i=i: self.outer(slice(i, i + n)) * n / META_BATCH for i in range(0, META_BATCH, n)]
 
     def inner_step(self):
@@ -107,15 +110,26 @@ def ours(method, product):
     return run
 
 
-# name -> (what computes the implicit term from v1, attention of the model, package it needs)
-METHODS = {"exact": (ours("neumann", "exact"), "sdpa", "instop_nb"),
-           "differences": (ours("neumann", "differences"), "sdpa", "instop_nb"),
-           "identity, differences": (ours("identity", "differences"), "sdpa", "instop_nb"),
-           "identity, exact": (ours("identity", "exact"), "sdpa", "instop_nb"),
-           "the paper's arithmetic": (double_backward, "eager", "torch"),
-           "betty-ml, neumann": (betty("neumann"), "eager", "betty-ml"),
-           "betty-ml, darts": (betty("darts"), "sdpa", "betty-ml"),
-           "torchopt, custom_root": (torchopt, "eager", "torchopt")}
+class Method(NamedTuple):
+    "One row of the table."
+    run: Callable  # (problem, v1, M) -> the implicit term
+    attention: str = "sdpa"  # of the model
+    package: str = "instop_nb"  # that must be installed
+    micro: int = META_BATCH  # instances of the meta batch at a time
+
+
+METHODS = {"exact": Method(ours("neumann", "exact")), "differences": Method(ours("neumann", "differences"), micro=4),
+           "identity, differences": Method(ours("identity", "differences"), micro=4), "identity, exact": Method(ours("identity", "exact")),
+           "the paper's arithmetic": Method(double_backward, "eager", "torch"),
+           "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"), "betty-ml, darts": Method(betty("darts"), package="betty-ml"),
+           "torchopt, custom_root": Method(torchopt, "eager", "torchopt")}
+LOOPED = ["exact", "differences", "identity, differences"]  # measured in the whole training loop, too
+K = 20
+
+
+def installed():
+    "The methods whose package is there."
+    return [name for name, method in METHODS.items() if is_installed(method.package)]
 
 
 def is_installed(package):
@@ -123,15 +137,14 @@ def is_installed(package):
     except importlib.metadata.PackageNotFoundError: return False
 
 
-def meta_gradient(problem, micro):
-    "v1: in micro-batches of two (ours), or of the whole meta batch in one go (all others)."
-    return outer_gradient(problem.micro_batches() if micro else problem.outer, problem.theta, problem.phi)[0]
+def meta_gradient(problem, micro=META_BATCH):
+    "v1, the gradient of the meta batch in micro-batches of that size."
+    return outer_gradient(problem.micro_batches(micro), problem.theta, problem.phi)[0]
 
 
 def whole(name, problem, M):
     "A hypergradient from the beginning, the meta gradient included."
-    run, _, package = METHODS[name]
-    return run(problem, meta_gradient(problem, micro=package == "instop_nb"), M)
+    return METHODS[name].run(problem, meta_gradient(problem, METHODS[name].micro), M)
 
 
 def cpu_seconds(task):
@@ -139,14 +152,13 @@ def cpu_seconds(task):
     return time.process_time() - start
 
 
-def time_round(problems, v1, M):
+def time_round(problems, names, v1, M):
     "CPU seconds of everything, once each, as ratios to an inner step (the mean of one before and one after)."
     step = lambda: cpu_seconds(problems["sdpa"].inner_step)
     steps, row = [step()], {}
-    for name in v1:
-        run, attention, _ = METHODS[name]
-        problem = problems[attention]
-        row[name, "given v"] = cpu_seconds(lambda: run(problem, [v.clone() for v in v1[name]], M))
+    for name in names:
+        problem, run = problems[METHODS[name].attention], METHODS[name].run
+        row[name, "given v"] = cpu_seconds(lambda: run(problem, [v.clone() for v in v1], M))
         row[name, "whole"] = cpu_seconds(lambda: whole(name, problem, M))
         steps.append(step())
     mean = statistics.mean(steps)
@@ -161,10 +173,26 @@ def spread(values):
 def times(size, rounds, M):
     "Medians and quartiles of the ratios over interleaved rounds; the first round only warms up."
     problems = {attention: Problem(size, attention=attention) for attention in ("sdpa", "eager")}
-    names = [name for name, (_, _, package) in METHODS.items() if is_installed(package)]
-    v1 = {name: meta_gradient(problems[METHODS[name][1]], micro=True) for name in names}
-    found = [time_round(problems, v1, M) for _ in range(rounds + 1)][1:]
+    v1 = meta_gradient(problems["sdpa"])
+    found = [time_round(problems, installed(), v1, M) for _ in range(rounds + 1)][1:]
     return {f"{name}, {what}": spread([row[name, what] for row in found]) for name, what in found[0]}
+
+
+def loops(size, rounds, M):
+    "CPU time of K inner steps with one outer step, as a ratio to K inner steps alone, round by round."
+    problem = Problem(size)
+    phi_optimizer = torch.optim.Adam(problem.phi, lr=1e-5)
+    def loop(name=None):
+        for _ in range(K): problem.inner_step()
+        if not name: return
+        for p, g in zip(problem.phi, whole(name, problem, M)): p.grad = g
+        phi_optimizer.step(); phi_optimizer.zero_grad()
+    for name in LOOPED: whole(name, problem, M)
+    found = []
+    for _ in range(rounds):
+        base = cpu_seconds(loop)
+        found.append({name: cpu_seconds(lambda: loop(name)) / base for name in LOOPED})
+    return {name: spread([row[name] for row in found]) for name in LOOPED}
 
 
 def error(size, name, M):
@@ -173,11 +201,11 @@ def error(size, name, M):
     def norm(self, x): return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
     stock, T5LayerNorm.forward = T5LayerNorm.forward, norm  # the stock one computes in single precision whatever it is given
     try:
-        single, precise = Problem(size, attention=METHODS[name][1]), Problem(size, attention="eager")
+        single, precise = Problem(size, attention=METHODS[name].attention), Problem(size, attention="eager")
         precise.model.double(); precise.prefix.data = precise.prefix.data.double()
         without_products = name.startswith("identity") or name == "betty-ml, darts"
-        expected = double_backward(precise, meta_gradient(precise, micro=True), 0 if without_products else M)[0] * (M + 1 if without_products else 1)
-        found = METHODS[name][0](single, meta_gradient(single, micro=True), M)[0]
+        expected = double_backward(precise, meta_gradient(precise), 0 if without_products else M)[0] * (M + 1 if without_products else 1)
+        found = METHODS[name].run(single, meta_gradient(single), M)[0]
         if name == "betty-ml, darts": found = found * GAMMA * (M + 1)  # it gives the direction alone
         return ((found.double() - expected).norm() / expected.norm()).item()
     finally: T5LayerNorm.forward = stock
@@ -193,7 +221,7 @@ def resident():
 def peak(size, name, M):
     "Peak memory of this process in bytes, without what Python and its libraries take: two inner steps, then the method."
     before = resident()
-    problem = Problem(size, attention=METHODS[name][1] if name in METHODS else "sdpa")
+    problem = Problem(size, attention=METHODS[name].attention if name in METHODS else "sdpa")
     for _ in range(2): problem.inner_step()
     if name in METHODS: whole(name, problem, M); problem.inner_step()
     return resident() - before
@@ -209,10 +237,10 @@ def alone(*arguments):
 
 def measure(size, rounds, M):
     "All figures for one size."
-    names = [name for name, (_, _, package) in METHODS.items() if is_installed(package)]
+    names = installed()
     found, base = times(size, rounds, M), alone("--peak", "inner step", "--sizes", size, "--terms", M)
     return {"parameters": sum(p.numel() for p in Problem(size).theta), "inner_step_seconds": found["inner step, seconds"],
-            "inner_step_peak_bytes": base,
+            "inner_step_peak_bytes": base, "loops": loops(size, max(1, rounds // 2), M),
             "methods": {name: {"given_v": found[f"{name}, given v"], "whole": found[f"{name}, whole"],
                                "peak": alone("--peak", name, "--sizes", size, "--terms", M) / base, "error": error(size, name, M)}
                         for name in names}}
@@ -223,10 +251,11 @@ def show(record):
     for size, found in record["sizes"].items():
         print(f"\n{size} ({found['parameters']:,} parameters), M = {record['terms']}, ratios to an inner step "
               f"({found['inner_step_seconds']['median']:.2f} CPU s, {found['inner_step_peak_bytes'] / 2**20:.0f} MiB)")
-        print(f"{'method':24}{'given v':>20}{'with meta batch 8':>24}{'peak memory':>14}{'error':>10}{'K = 20':>9}")
+        print(f"{'method':24}{'given v':>20}{'with meta batch 8':>24}{'peak memory':>14}{'error':>10}")
+        def ratio(x): return f"{x['median']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
         for name, row in found["methods"].items():
-            def ratio(x): return f"{x['median']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
-            print(f"{name:24}{ratio(row['given_v']):>20}{ratio(row['whole']):>24}{row['peak']:14.2f}{row['error']:10.0e}{1 + row['whole']['median'] / 20:9.2f}")
+            print(f"{name:24}{ratio(row['given_v']):>20}{ratio(row['whole']):>24}{row['peak']:14.2f}{row['error']:10.0e}")
+        for name, row in found["loops"].items(): print(f"{K} inner steps and one hypergradient, {name}: {ratio(row)}")
 
 
 def main():
@@ -238,6 +267,7 @@ def main():
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # random T5s have saturated attention; numbers near zero would make some products ten times slower
     warnings.simplefilter("ignore")
     if options.peak: print(peak(options.sizes, options.peak, options.terms)); return
     versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "betty-ml", "torchopt") if is_installed(p)}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['meta_split', 'OuterStep', 'InstructionOptimizer', 'meta_batch', 'outer_step', 'optimize']
 
-# %% ../nbs/17_bilevel.ipynb #2425b416
-import random
+# %% ../nbs/17_bilevel.ipynb #e6b68206
+import math, random, warnings
 from pathlib import Path
 import torch
 from transformers import TrainerCallback
@@ -39,7 +39,7 @@ class OuterStep(TrainerCallback):
         "Called by the trainer after each inner step."
         if state.global_step % self.trainer.K == 0: self.trainer.outer_step()
 
-# %% ../nbs/17_bilevel.ipynb #e10dda4f
+# %% ../nbs/17_bilevel.ipynb #d373a120
 class InstructionOptimizer(T5Trainer):
     "Algorithm 1: instruction tuning whose instruction is learned, too."
     def __init__(self,
@@ -48,15 +48,17 @@ class InstructionOptimizer(T5Trainer):
         embedder: torch.nn.Module,  # phi: batch -> (prefix [B, l, d], mask [B, l])
         meta_rows,                  # `tokenize_tasks` of the meta-test tasks, with their manual instructions
         K: int = 20,                # Inner steps for one outer step
+        method: str = "neumann",    # One of the methods of `hypergradient`
         n_terms: int = 1,           # M of equation 12
         gamma: float = 1e-5,        # gamma of equation 12
+        product: str = "exact",     # Second derivatives: "exact" or "differences"
         phi_rate: float = 1e-2,     # Learning rate of phi, Adam; 0 keeps the instruction frozen
         meta_batch_size: int = 32,  # Instances of one outer step
         **others,                   # Of transformers' trainer: train_dataset, data_collator, ..
     ):
         super().__init__(model, args, **others)
         self.embedder, self.meta_rows, self.meta_batch_size = embedder.to(model.device), meta_rows, meta_batch_size
-        self.K, self.n_terms, self.gamma = K, n_terms, gamma
+        self.K, self.hypergradient = K, dict(method=method, n_terms=n_terms, gamma=gamma, product=product)
         self.phi_optimizer, self.rng = torch.optim.Adam(embedder.parameters(), lr=phi_rate), random.Random(f"{args.seed} meta")
         self.start = [p.detach().clone() for p in embedder.parameters()]
         self.add_callback(OuterStep(self))
@@ -89,19 +91,23 @@ def _distance(phi, start):
     "How far some tensors lie from where they began, as a share of their size there."
     return (sum(((p - s) ** 2).sum() for p, s in zip(phi, start)) / sum((s ** 2).sum() for s in start)).sqrt()
 
-# %% ../nbs/17_bilevel.ipynb #1b4d2c30
+# %% ../nbs/17_bilevel.ipynb #db27d9b1
 def outer_step(
     trainer: InstructionOptimizer,  # Its embedder moves; its model does not
-) -> dict[str, float]:  # What is logged: outer_loss, phi_grad_norm, phi_moved (see `_distance`)
+) -> dict:  # What is logged: outer_loss, phi_grad_norm, phi_moved (see `_distance`), and the account: gamma ||Hv|| / ||v|| and a warning
     "One step for phi (algorithm 1, last line)."
     model, embedder, batch, outer_batch = trainer.model, trainer.embedder, trainer.batch, meta_batch(trainer)
     theta, phi, losses = [p for p in model.parameters() if p.requires_grad], list(embedder.parameters()), []
     inner = lambda: model(**trainer.instructed(batch)).loss
     def outer(): losses.append(model(**outer_batch).loss); return losses[-1]
-    for p, g in zip(phi, hypergradient(inner, outer, theta, phi, n_terms=trainer.n_terms, gamma=trainer.gamma)): p.grad = g
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What the engine has to say is logged
+        found = hypergradient(inner, outer, theta, phi, **trainer.hypergradient)
+    for p, g in zip(phi, found): p.grad = g
     norm = torch.nn.utils.clip_grad_norm_(phi, trainer.args.max_grad_norm)
     trainer.phi_optimizer.step()
     row = {"outer_loss": losses[0].item(), "phi_grad_norm": norm.item(), "phi_moved": _distance(phi, trainer.start).item()}
+    row |= {"gamma_Hv": None if math.isnan(found.ratio) else found.ratio, "warning": found.warning}
     trainer.log(row)
     return row
 
@@ -125,7 +131,7 @@ def _load(self, folder):
 
 InstructionOptimizer._save_optimizer_and_scheduler, InstructionOptimizer._load_optimizer_and_scheduler = _save, _load
 
-# %% ../nbs/17_bilevel.ipynb #a44a9f49
+# %% ../nbs/17_bilevel.ipynb #9614d910
 def optimize(
     model,                   # theta: a T5, trained in place
     tokenizer,               # The model's
@@ -145,7 +151,7 @@ def optimize(
     resume: bool = False,    # Go on from the last checkpoint of this folder
     callbacks: list = (),    # More callbacks of transformers' trainer
     arguments: dict = {},    # More of `training_arguments`
-    **options,               # Of `InstructionOptimizer`: K, n_terms, gamma, phi_rate, meta_batch_size
+    **options,               # Of `InstructionOptimizer`: K, method, n_terms, gamma, product, phi_rate, meta_batch_size
 ) -> tuple:  # The model in eval mode, and the embedder
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
     meta_train, meta_test = meta_split(tasks, meta_share, seed)

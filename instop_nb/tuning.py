@@ -79,7 +79,7 @@ class Run:
         path = self.folder/"metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-# %% ../nbs/09_tuning.ipynb #b1b91e4f
+# %% ../nbs/09_tuning.ipynb #0f910165
 class LogToRun(TrainerCallback):
     "Append what the trainer logs to a run's metrics.jsonl."
     def __init__(self,
@@ -87,7 +87,8 @@ class LogToRun(TrainerCallback):
     ): self.run = run
     def on_log(self, args, state, control, logs=None, **kwargs):
         "Called by the trainer whenever it logs."
-        self.run.log(step=state.global_step, **{k: float(v) for k, v in (logs or {}).items() if k not in ("epoch", "total_flos")})
+        plain = {k: v if v is None or isinstance(v, str) else float(v) for k, v in (logs or {}).items()}
+        self.run.log(step=state.global_step, **{k: v for k, v in plain.items() if k not in ("epoch", "total_flos")})
 
 # %% ../nbs/09_tuning.ipynb #9348a85a
 def _generate(model, tokenizer, ids, batch_size, max_new_tokens, quiet):

@@ -39,6 +39,74 @@ def test_encode_gives_json_lines():
     assert "Positive Example" not in short["source"]
 
 
+def encoded(*words):
+    "What `instop encode` prints, line by line."
+    result = CliRunner().invoke(app, ["encode", *map(str, words)])
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_encode_v1():
+    task = ["--task", "micro_mark_dot_end", "--format", "ni-v1"]
+    row, = encoded(*task, "--limit", 1, "--field", "Definition", "--field", "Positive Examples Full Only", "--n-pos", 1)
+    lines = row["source"].split("\n")
+    assert set(row) == {"id", "task", "source", "targets"} and lines[0].startswith("Definition: ") and lines[2].startswith("output: ")
+    assert lines[-2].startswith("input: ") and lines[-1] == "output:" and len(lines) == 5
+    bare, = encoded(*task, "--limit", 1, "--no-definition", "--n-pos", 0)
+    assert bare["source"].split("\n")[-2:] == lines[-2:] and "Definition" not in bare["source"]
+    both, = encoded(*task, "--limit", 1, "--n-pos", 2, "--n-neg", 2, "--explanations")
+    assert both["source"].index("Negative Example1- ") < both["source"].index("Positive Example2- ") and "reason: " in both["source"]
+    assert "as many bad as good" in fail("encode", *task, "--n-pos", 2, "--n-neg", 1)
+    assert "choose from ['Title'" in fail("encode", *task, "--field", "Subtitle")
+
+
+def test_encode_rows_with_flan(tmp_path):
+    rows, templates = tmp_path / "rows.jsonl", tmp_path / "templates.py"
+    rows.write_text('{"premise": "a {b}", "hypothesis": "c", "options": ["yes", "no"], "answer": "no"}\n')
+    found = encoded("--format", "flan", "--cluster", "nli", "--rows", rows)
+    assert len(found) == 10 and {"template", "source", "target"} == set(found[0]) and sum(row["target"] == "no" for row in found) >= 7
+    assert all("a {b}" in row["source"] + row["target"] for row in found)
+    templates.write_text('PATTERNS = {"rte": [("{premise}? {hypothesis}\\n{options_}", "{answer}")]}')
+    row, = encoded("--format", "flan", "--cluster", "rte", "--rows", rows, "--templates", templates)
+    assert row == {"template": "rte-0", "source": "a {b}? c\nOPTIONS:\n- yes\n- no", "target": "no"}
+    assert "--cluster: found 'nil'; choose from ['nli'" in fail("encode", "--format", "flan", "--cluster", "nil", "--rows", rows)
+    assert "--cluster" in fail("encode", "--format", "flan", "--rows", rows)
+    rows.write_text('{"premise": "a", "hypothesis": "c", "options": ["yes"], "answer": "no"}\n')
+    message = fail("encode", "--format", "flan", "--cluster", "nli", "--rows", rows)
+    assert f"{rows}, line 1: answer: found 'no'; choose from the options ['yes']" in message
+    templates.write_text("PATTERNS = open('/etc/passwd')")
+    assert "PATTERNS" in fail("encode", "--format", "flan", "--cluster", "rte", "--rows", rows, "--templates", templates)
+
+
+def test_encode_rows_with_promptsource(tmp_path):
+    rows, templates = tmp_path / "rows.jsonl", tmp_path / "templates.yaml"
+    rows.write_text('{"text": "x|||y", "label": 1}\n{"text": "", "label": 0}\n')
+    templates.write_text("""dataset: d
+templates:
+  i1: !Template
+    answer_choices: no ||| yes
+    id: i1
+    jinja: "{{ text }} ok? ||| {{ answer_choices[label] }}"
+    metadata: !TemplateMetadata {choices_in_prompt: false, languages: [en], metrics: [Accuracy], original_task: true}
+    name: ok
+    reference: ""
+  i2: !Template
+    answer_choices: null
+    id: i2
+    jinja: "{% if text %}Write {{ label }} ||| {{ text }}{% endif %}"
+    metadata: !TemplateMetadata {choices_in_prompt: null, languages: [en], metrics: [], original_task: null}
+    name: write
+    reference: ""
+""")
+    command = ["encode", "--format", "promptsource", "--templates", templates, "--rows", rows]
+    assert encoded(*command[1:]) == [{"template": "ok", "source": "x|||y ok?", "target": "yes"},
+        {"template": "write", "source": "Write 1", "target": "x|||y"}, {"template": "ok", "source": "ok?", "target": "no"}]
+    assert "1 renders had no source and target" in call(*command)
+    templates.write_text(templates.read_text().replace("{{ text }} ok", "{{ ''.__class__ }} ok"))
+    assert "ok" in fail(*command) and "templates.yaml" in fail(*command)
+    assert "--rows" in fail(*command[:-2]) and "choose from ['tk-instruct'" in fail("encode", "--format", "p3")
+
+
 def test_score_reads_predictions(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"task": "a", "category": "c", "prediction": "x y", "references": ["X y."]}\n{"task": "b", "category": "c", "prediction": "", "references": ["z"]}\n')

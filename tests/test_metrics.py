@@ -1,15 +1,27 @@
-"What chapter 8 promises: the scores of rouge-score and of Super-NI's evaluation, each pair once, clear errors."
+"What chapter 8 promises: the scores of rouge-score and of Super-NI's and T0's evaluation, each pair once and fast, clear errors."
 import json
+import runpy
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
+import joblib
+import numpy as np
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given, settings, strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
 
 from instop_nb import metrics
-from instop_nb.metrics import (copy_example, copy_input, exact_match, normalise_answer, read_predictions, rouge_1, rouge_l,
-                               rouge_pair, score, t_interval)
+from instop_nb.metrics import (EXACT_MATCH_CATEGORIES, Difference, copy_example, copy_input, exact_match, gpt2_tokenizer, lcs_length, median_iqr,
+                               normalise_answer, paired_bootstrap, paired_t_interval, rank_classify, read_predictions, reported_measure, rouge_1,
+                               rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, t_interval)
+from instop_nb.t5 import load_t5, micro_config, new_t5
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 REAL = Path(__file__).parents[1] / "../shared/natural-instructions"
@@ -62,11 +74,10 @@ def test_averages(rows):
 
 def test_each_pair_is_scored_once(monkeypatch):
     calls = []
-    class Counting:
-        def score(self, *pair): calls.append(pair); return real.score(*pair)
-    real = metrics._scorer
-    monkeypatch.setattr(metrics, "_scorer", Counting())
-    rouge_pair.cache_clear()
+    def counting(*tokens): calls.append(tokens); return real(*tokens)
+    real = metrics.lcs_length
+    monkeypatch.setattr(metrics, "lcs_length", counting)
+    for memory in (rouge_pair, metrics._best): memory.cache_clear()
     score([dict(task="t", category="c", prediction=p, references=["yes", "no"]) for p in ("yes", "no", "maybe") * 1000])
     assert len(calls) == len(set(calls)) == 6
 
@@ -121,3 +132,310 @@ def test_the_numbers_of_the_text():
     found = score([r for t in tasks for r in copy_input(t)])["per_category"]["Question Rewriting"]
     assert found["n"] == 600
     assert (round(found["exact_match"], 1), round(found["rougeL"], 1)) == (.2, 63.1)
+
+
+# ROUGE in detail
+
+letters = st.text(alphabet="abc", max_size=12)
+
+@pytest.mark.parametrize("a, b, length", [("abcd", "acbd", 3), ("abc", "cba", 1), ("", "a", 0), ("a", "", 0), ("aaa", "aa", 2), ("abab", "baba", 3),
+                                          ("x" * 200, "y" + "x" * 150, 150)])
+def test_common_subsequence(a, b, length): assert lcs_length(a, b) == length
+
+
+@given(letters, letters)
+def test_common_subsequence_is_that_of_the_table(a, b):
+    table = np.zeros((len(a) + 1, len(b) + 1), int)
+    for (i, x), (j, y) in product(enumerate(a), enumerate(b)):
+        table[i + 1, j + 1] = table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
+    assert lcs_length(a, b) == table[-1, -1]
+
+
+@pytest.mark.parametrize("text, tokens", [
+    ("The cats' mats", ("the", "cat", "mat")), ("was is has", ("was", "is", "has")),  # three letters are left alone
+    ("generalizations", ("gener",)), ("naïve Straße", ("na", "ve", "stra", "e")), ("3.5 A-B_c", ("3", "5", "a", "b", "c")),
+    ("\u212aelvin", ("kelvin",)), ("", ()), (" ?! ", ())])  # the Kelvin sign is k in lower case
+def test_tokens(text, tokens): assert rouge_tokens(text) == tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=st.sampled_from("abceilnostyzSI -.éİ\u212a\n1"), max_size=60), st.text(alphabet="aeilnostyd ", max_size=60))
+def test_any_word_is_stemmed_as_the_package_does(a, b):
+    fresh = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+    assert list(rouge_tokens(a)) == fresh._tokenizer.tokenize(a)
+    scores = fresh.score(a, b)
+    assert rouge_pair(b, a) == (scores["rouge1"].fmeasure, scores["rougeL"].fmeasure)
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer(tmp_path_factory):
+    "A byte-level BPE of GPT-2's kind, through a folder."
+    folder = tmp_path_factory.mktemp("bpe")
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(["the cat sat on the mat", "The cats are sitting on mats", "größer"] * 5, vocab_size=330, show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer).save_pretrained(folder)
+    return gpt2_tokenizer(str(folder))
+
+
+@settings(max_examples=100, deadline=None)
+@given(prediction=texts, reference=texts)
+def test_cross_lingual_rouge_is_that_of_the_package(byte_tokenizer, prediction, reference):
+    tokenize = lambda text: [token.lstrip("Ġ") for token in byte_tokenizer.tokenize(text)]
+    scores = RougeScorer(["rouge1", "rougeL"], tokenizer=SimpleNamespace(tokenize=tokenize)).score(reference, prediction)
+    assert rouge_1(prediction, [reference], byte_tokenizer) == scores["rouge1"].fmeasure
+    assert rouge_l(prediction, [reference], byte_tokenizer) == scores["rougeL"].fmeasure
+
+
+def test_cross_lingual_rules(byte_tokenizer):
+    assert rouge_tokens("the cat", byte_tokenizer) == ("the", "cat") and byte_tokenizer.tokenize("the cat") == ["the", "Ġcat"]
+    assert rouge_tokens("  the", byte_tokenizer)[0] == ""  # a space of its own stays a token, of no letters
+    assert rouge_l("Cat", ["cat"], byte_tokenizer) < 1 == rouge_l("Cat", ["cat"])
+    assert rouge_l("cats", ["cat"], byte_tokenizer) < 1 == rouge_l("cats", ["cat"])
+    rows = [dict(task="t", category="c", prediction="猫が座る。", references=["犬", "猫が座る。"])]
+    assert score(rows)["overall"] == dict(exact_match=100, rouge1=0, rougeL=0, n=1)
+    assert score(rows, xlingual_tokenizer=byte_tokenizer)["overall"] == dict(exact_match=100, rouge1=100, rougeL=100, n=1)
+    many = " ".join(["cat"] * 3000)
+    assert len(rouge_tokens(many, byte_tokenizer)) == 3000  # longer than any model, and still whole
+
+
+def test_no_tokenizer_from_the_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for place in ("gpt2-that-is-not-here", str(tmp_path)):
+        with pytest.raises(OSError, match="give that folder") as e: gpt2_tokenizer(place)
+        assert str(e.value).startswith(place)
+
+
+# Speed and processes
+
+bench = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "metrics.py"), run_name="bench")
+
+def test_ten_times_as_fast_as_one_scorer_per_call():
+    rows = bench["label_rows"](2000) + bench["sentence_rows"](1500)
+    bench["check"](rows[1900:2100])
+    assert bench["ratios"](rows, 2, ["one scorer per call"])["one scorer per call"]["median"] >= 10
+
+
+def test_processes_change_nothing():
+    rows = bench["label_rows"](60) + bench["sentence_rows"](60)
+    assert score(rows, processes=2) == score(rows, processes=1) == score(rows)
+    assert score(rows[:3], processes=5) == score(rows[:3])
+    with pytest.raises(ValueError, match="processes: found 0; give 1 or more"): score(rows, processes=0)
+
+
+def test_processes_only_where_they_pay(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
+    def useful(n): return metrics._useful_processes([dict(prediction="x" * n, references=["y"])] * 1000)
+    assert useful(1000) == 1  # the same pair a thousand times is one
+    assert [useful(n) for n in (30_000_000, 60_000_000, 300_000_000)] == [1, 3, 4]
+
+
+SCRIPT = """
+import multiprocessing
+multiprocessing.set_start_method({method!r})
+from instop_nb.metrics import score
+class Letters:
+    def tokenize(self, text): return list(text)
+rows = [dict(task="t", category="c", prediction=p, references=["yes", "no"]) for p in ("yes", "yes no", "") * 20]
+print(score(rows, processes=2) == score(rows) and score(rows, Letters(), processes=2)["overall"]["n"])
+"""
+
+@pytest.mark.parametrize("how, method", [("script", "spawn"), ("standard input", "fork")])
+def test_processes_where_main_cannot_be_imported(tmp_path, how, method):
+    "No guard in the script, or no script at all; whatever start method the program has set."
+    if method not in torch.multiprocessing.get_all_start_methods(): pytest.skip(f"no {method} on this system")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(method=method))
+    call = dict(args=[sys.executable, script]) if how == "script" else dict(args=[sys.executable, "-"], input=script.read_text())
+    done = subprocess.run(**call, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == ["60"], done.stderr
+
+
+# Reports
+
+def test_six_categories_report_exact_match():
+    assert EXACT_MATCH_CATEGORIES == ("Textual Entailment", "Cause Effect Classification", "Coreference Resolution", "Dialogue Act Recognition",
+                                      "Answerability Classification", "Word Analogy")
+    assert {reported_measure(c) for c in EXACT_MATCH_CATEGORIES} == {"exact_match"}
+    assert reported_measure("textual_entailment") == reported_measure("Word  analogy") == "exact_match"
+    others = "Overlap Extraction,Keyword Tagging,Question Rewriting,Title Generation,Data to Text,Grammar Error Correction,Summarization"
+    assert {reported_measure(c) for c in others.split(",")} == {"rougeL"}
+
+
+def test_table():
+    rows = [dict(task="t1", category="Word Analogy", prediction="a cat", references=["cat"]),
+            dict(task="t2", category="Title Generation", prediction="cats", references=["the cat", "cat"])]
+    assert score_table(score(rows)).splitlines() == [
+        "|  | exact match | ROUGE-1 | ROUGE-L | n | reports |", "| --- | --- | --- | --- | --- | --- |",
+        "| Title Generation | 0.0 | 100.0 | 100.0 | 1 | ROUGE-L |", "| Word Analogy | 0.0 | 66.7 | 66.7 | 1 | exact match |",
+        "| **mean over tasks** | 0.0 | 83.3 | 83.3 | 2 |  |", "| **overall (by instance)** | 0.0 | 83.3 | 83.3 | 2 |  |"]
+    by_task = score_table(score(rows), by="per_task").splitlines()
+    assert by_task[0] == "|  | exact match | ROUGE-1 | ROUGE-L | n |" and by_task[2] == "| t1 | 0.0 | 66.7 | 66.7 | 1 |"
+    with pytest.raises(ValueError, match="choose"): score_table(score(rows), by="task")
+
+
+# Rank classification
+
+@pytest.fixture(scope="module")
+def tiny():
+    "A T5 with random weights, and the micro T5's tokenizer."
+    _, tokenizer = load_t5("micro", device="cpu")
+    return new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, d_kv=8, num_heads=2), seed=3), tokenizer
+
+
+SOURCES = ["axe", "Which of them is a fish, cod or hat?", "", "fox fig hat bee " * 6, "12 %"]
+OPTIONS = [["yes", "no", "yes, it may well be so"], ["cod"], ["", "a", "a a a a a a a"], ["fox", "fig"], ["12", "%", "twelve per cent", "Größe"]]
+
+
+def one_by_one(model, tokenizer, source, option):
+    labels = tokenizer(text_target=option, return_tensors="pt")["input_ids"]
+    with torch.no_grad(): loss = model(**tokenizer(source, return_tensors="pt"), labels=labels).loss
+    return -loss.item(), labels.shape[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+@pytest.mark.parametrize("by", ["sum", "mean"])
+def test_ranks_are_those_of_the_loss(tiny, by, batch_size):
+    choices, scores = rank_classify(*tiny, SOURCES, OPTIONS, by, batch_size)
+    assert [len(s) for s in scores] == [3, 1, 3, 2, 4] and choices == [int(np.argmax(s)) for s in scores]
+    for source, options, found in zip(SOURCES, OPTIONS, scores):
+        for option, value in zip(options, found):
+            mean, n = one_by_one(tiny[0].eval(), tiny[1], source, option)
+            assert value == pytest.approx(mean * n if by == "sum" else mean, rel=1e-5)
+
+
+def test_the_end_counts_and_length_is_not_normalised(tiny):
+    model, tokenizer = tiny
+    ends = tokenizer(text_target="a").input_ids
+    assert ends[-1] == tokenizer.eos_token_id
+    with torch.no_grad():
+        logits = model.eval()(**tokenizer("axe", return_tensors="pt"), labels=torch.tensor([ends])).logits[0]
+    by_hand = torch.log_softmax(logits, -1)[range(len(ends)), ends].sum().item()
+    assert rank_classify(model, tokenizer, ["axe"], [["a"]])[1][0][0] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_of_equals_the_first(tiny):
+    assert rank_classify(*tiny, ["axe", "bee"], [["hat", "hat"], ["fox", "fig", "fox", "fig"]], batch_size=2)[0][0] == 0
+    choice = rank_classify(*tiny, ["bee"], [["fox", "fig", "fox", "fig"]])[0][0]
+    assert choice in (0, 1)
+
+
+def test_each_source_is_encoded_once_without_gradient(tiny, monkeypatch):
+    model, tokenizer = tiny
+    seen, encoder = [], model.get_encoder()
+    forward = encoder.forward
+    def counting(*args, input_ids=None, **kwargs):
+        assert not model.training and not torch.is_grad_enabled()
+        seen.append(len(input_ids))
+        return forward(*args, input_ids=input_ids, **kwargs)
+    monkeypatch.setattr(encoder, "forward", counting)
+    for mode in (True, False):
+        model.train(mode); seen.clear()
+        rank_classify(model, tokenizer, SOURCES, OPTIONS, batch_size=2)
+        assert seen == [2, 2, 1] and model.training == mode
+    with pytest.raises(ValueError): rank_classify(model.train(), tokenizer, SOURCES, OPTIONS[:4])
+    assert model.training
+    monkeypatch.setattr(encoder, "forward", None)
+    with pytest.raises(TypeError): rank_classify(model, tokenizer, SOURCES, OPTIONS)
+    assert model.training
+
+
+def test_dropout_is_off(tiny):
+    model = new_t5(micro_config(len(tiny[1]), d_model=16, d_ff=32, d_kv=8, num_heads=2, dropout_rate=.5), seed=3).train()
+    assert rank_classify(model, tiny[1], SOURCES, OPTIONS) == rank_classify(model, tiny[1], SOURCES, OPTIONS)
+
+
+def test_source_without_end_as_t0_has_it(tiny):
+    model, tokenizer = tiny
+    ids = tokenizer("axe bee", return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad(): loss = model.eval()(input_ids=ids, labels=torch.tensor([tokenizer("hat").input_ids])).loss.item()
+    found = rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean", source_end=False)[1][0][0]
+    assert found == pytest.approx(-loss, rel=1e-5) != rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean")[1][0][0]
+
+
+def test_long_sources_and_options_are_cut(tiny):
+    long = rank_classify(*tiny, ["axe " * 50], [["bee " * 50]], max_source=4, max_target=3)
+    assert long == rank_classify(*tiny, ["axe axe axe"], [["bee bee"]])
+
+
+@pytest.mark.parametrize("options, by, words", [
+    ([["a"], []], "sum", "options[1]: found []; give a list"), (["yes", ["a"]], "sum", "options[0]: found 'yes'"),
+    ([["a"]], "sum", "found 1; give one list of options for each of the 2 sources"), ([["a"], ["b"]], "product", "choose 'sum'")])
+def test_rank_refuses(tiny, options, by, words):
+    with pytest.raises(ValueError) as e: rank_classify(*tiny, ["x", "y"], options, by)
+    assert words in str(e.value)
+
+
+def test_nothing_to_rank(tiny): assert rank_classify(*tiny, [], []) == ([], [])
+
+
+# Over prompts, seeds and runs
+
+@pytest.mark.parametrize("values, expected", [([7], (7, 7, 7)), ([1, 3], (2, 1.5, 2.5)), ([5, 1, 4, 2, 3], (3, 2, 4)), ((1, 2, 3, 4), (2.5, 1.75, 3.25))])
+def test_median_and_quartiles(values, expected): assert median_iqr(values) == expected
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=20))
+def test_quartiles_are_in_order(values):
+    middle, low, high = median_iqr(values)
+    assert min(values) <= low <= middle <= high <= max(values)
+
+
+def test_paired_interval():
+    assert paired_t_interval([60, 70, 65], [61, 71, 66]) == (1, 0)
+    assert paired_t_interval([60, 70], [63, 71]) == pytest.approx((2, 12.7062), rel=1e-4)
+    with pytest.raises(ValueError, match="give one score for each of the 2 seeds"): paired_t_interval([1, 2], [1])
+
+
+def answers(right, n=10):
+    return [dict(task=f"t{t}", category="c", prediction="yes" if i < k else "no", references=["yes"]) for t, k in enumerate(right) for i in range(n)]
+
+
+def test_bootstrap_counts_what_can_be_counted():
+    "Two tasks, gains 20 and -10: draws are -10, 5 (twice), 20; so p = 2 * 1/4."
+    found = paired_bootstrap(answers([3, 5]), answers([5, 4]), "exact_match", n=20_000)
+    assert found.difference == pytest.approx(5) and found[1:3] == pytest.approx((-10, 20)) and found.p == pytest.approx(.5, abs=.02)
+
+
+def test_bootstrap_by_instance_and_by_task_differ():
+    "One large task and one small: by instance the mean is over rows, by task over tasks."
+    def rows(large, small): return answers([large], 9) + [dict(r, task="u") for r in answers([small], 1)]
+    a, b = rows(0, 1), rows(9, 0)
+    assert paired_bootstrap(a, b, "rougeL", "instance", n=50).difference == pytest.approx(80)
+    assert paired_bootstrap(a, b, "rougeL", "task", n=50).difference == pytest.approx(0)
+
+
+def test_bootstrap_is_seeded_and_antisymmetric():
+    a, b = answers([3, 5, 6, 2]), answers([5, 4, 9, 9])
+    one, same, other = (paired_bootstrap(a, b, "exact_match", seed=s, n=500) for s in (1, 1, 2))
+    assert one == same != other and isinstance(one, Difference)
+    back = paired_bootstrap(b, a, "exact_match", seed=1, n=500)
+    assert (back.difference, back.p) == (-one.difference, one.p) and (back.low, back.high) == pytest.approx((-one.high, -one.low))
+    assert paired_bootstrap(a, a) == Difference(0, 0, 0, 1)
+    wide = paired_bootstrap(a, b, "exact_match", seed=1, n=500, confidence=.5)
+    assert one.low < wide.low < wide.high < one.high
+
+
+def test_bootstrap_holds_its_level():
+    "Under no difference an interval of 80 % leaves out the truth about one time in five."
+    rng = np.random.default_rng(0)
+    outside = 0
+    for _ in range(150):
+        a, b = (answers(rng.integers(3, 8, 30)) for _ in range(2))
+        outside += not (d := paired_bootstrap(a, b, "exact_match", n=200, confidence=.8)).low <= 0 <= d.high
+    assert .1 < outside / 150 < .32
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(b=answers([3])[::-1] + answers([4])), "give the same instances"), (dict(b=[]), "the same instances"),
+    (dict(b=[dict(r, references=["no"]) for r in answers([3, 3])]), "b[0]: found ('t0', ['no']); give the same instances in the same order"),
+    (dict(measure="bleu"), "measure: found 'bleu'; choose from"), (dict(by="category"), "by: found 'category'; choose from")])
+def test_bootstrap_refuses(change, words):
+    with pytest.raises(ValueError) as e: paired_bootstrap(**{**dict(a=answers([3, 4]), b=answers([2, 4])), **change})
+    assert words in str(e.value)
+
+
+def test_scores_of_a_row():
+    row = dict(task="t", category="c", prediction="The cats", references=["a dog", "cat the", "the cat!"])
+    assert score_row(row) == dict(exact_match=0, rouge1=100, rougeL=100)
+    assert score_row({**row, "prediction": "cats the"}) == dict(exact_match=0, rouge1=100, rougeL=100)
+    assert score_row({**row, "references": ["the big cat"]}) == pytest.approx(dict(exact_match=0, rouge1=80, rougeL=80))

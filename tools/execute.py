@@ -18,6 +18,11 @@ def skipped_directives():
     return re.compile(rf"^#\|\s*(?:(?:{flags})\s*$|eval:\s*false)", re.MULTILINE)
 
 
+def drop_widgets(cell):
+    "Leave out the progress bars that libraries have shown as widgets: without a kernel they are blank."
+    cell.outputs = [output for output in cell.outputs if not any("widget" in kind for kind in output.get("data", {}))]
+
+
 def execute(path):
     "Run one notebook in its own folder and save it with its outputs."
     notebook = nbformat.read(path, as_version=4)
@@ -26,6 +31,8 @@ def execute(path):
         if cell.cell_type == "code" and skip.search(cell.source): cell.metadata["tags"] = ["skip-execution"]
     NotebookClient(notebook, timeout=None, kernel_name="python3", store_widget_state=False,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code": drop_widgets(cell)
     nbformat.write(notebook, path)
 
 
