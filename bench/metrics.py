@@ -77,7 +77,7 @@ RIVALS = {"one scorer per call": with_scorer(new_scorer), "one per call and meas
 
 def forget():
     "Empty all memories of the module."
-    for memory in (metrics.normalise_answer, metrics.rouge_pair, metrics.rouge_tokens, metrics._stem, metrics._best): memory.cache_clear()
+    for memory in (metrics.normalise_answer, metrics.rouge_pair, metrics.rouge_tokens, metrics.porter_stem, metrics._best): memory.cache_clear()
 
 
 def cpu_seconds(f, rows):

@@ -73,19 +73,17 @@ def _fitting(parts, question, tokenizer, max_length):
         fitted.append(Part(kind, text, cut=kind in full))
     return fitted
 
-# %% ../nbs/05_natinst.ipynb #9922de19
+# %% ../nbs/05_natinst.ipynb #62ff4eb3
 def _cut(parts, ids, tokenizer, max_length):
-    def decode(start, end): return tokenizer.decode(ids[start:end], skip_special_tokens=True)
-    whole, added = decode(0, max_length), len(tokenizer("")["input_ids"])
-    read, start, shown = "", 0, 0  # the text of the parts so far, its tokens, and the characters that they decode to
+    kept, whole = (tokenizer.decode(some, skip_special_tokens=True) for some in (ids[:max_length], ids))
+    start = 0
     for part in parts:
         if part.cut: yield part; continue
-        read += part.text
-        end = len(ids) if part is parts[-1] else len(tokenizer(read)["input_ids"]) - added
-        until = max(shown, min(len(whole), len(decode(0, min(end, max_length)))))
-        yield part._replace(text=whole[shown:until])
-        if end > max_length: yield part._replace(text=decode(max(start, max_length), end), cut=True)
-        start, shown = end, until
+        letters = len("".join(part.text.split()))
+        end = re.compile(rf"(?:\s*\S){{0,{letters}}}\s*").match(whole, start).end() if part is not parts[-1] else len(whole + kept)
+        yield part._replace(text=kept[start:end])
+        yield part._replace(text=whole[max(start, len(kept)):end], cut=True)
+        start = end
 
 # %% ../nbs/05_natinst.ipynb #b31d5d72
 def _parts(parts, question, tokenizer, max_length):

@@ -7,7 +7,7 @@ __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_template
            'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'encode_row',
            'template_to_task', 'task_to_template']
 
-# %% ../nbs/04_promptsource.ipynb #5ea1b8a4
+# %% ../nbs/04_promptsource.ipynb #66721b08
 import random, re, uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from yaml.constructor import ConstructorError
-from .tasks import Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _cell, coloured
+from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _cell, coloured
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -80,17 +80,19 @@ _PLAIN = ["tag:yaml.org,2002:" + kind for kind in ("null", "bool", "int", "float
 _Loader.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in [*_PLAIN, None]}  # None: any other is an error
 for _tag in ("!Template", "!TemplateMetadata"): _Loader.add_constructor(_tag, _Loader.construct_tagged)
 
-# %% ../nbs/04_promptsource.ipynb #e8abde0e
-_LIMIT = 1_000_000  # bytes; the largest public file has 16,918
+# %% ../nbs/04_promptsource.ipynb #b6631da7
+_LIMIT = 200_000  # bytes; the largest public file has 16,918
 
 def _read(path):
     try:
         if path.stat().st_size > _LIMIT: raise TaskError(path, "size", path.stat().st_size, f"give a file of at most {_LIMIT:,} bytes")
-        return yaml.load(path.read_text("utf-8"), _Loader)
+        text = path.read_text("utf-8")
+        return yaml.load(text, _Loader)
     except TaskError: raise
-    except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as e:
-        mark, problem = getattr(e, "problem_mark", None), getattr(e, "problem", None) or f"{type(e).__name__}: {e}"
-    raise TaskError(path, f"line {mark.line + 1}" if mark else "the file", problem, "give YAML in PromptSource's layout, in UTF-8")
+    except yaml.MarkedYAMLError as e: mark, problem = e.problem_mark, e.problem
+    except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML in UTF-8") from None
+    line = "".join(text.splitlines()[mark.line:][:1])
+    raise TaskError(path, f"line {mark.line + 1}", line, f"repair the YAML ({problem[:200]})")
 
 # %% ../nbs/04_promptsource.ipynb #95b2eb1c
 def _is(*types): return lambda value: isinstance(value, types)

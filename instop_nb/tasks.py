@@ -295,7 +295,7 @@ def random_split(tasks: list[Task],                  # All tasks
     unseen = {n for c, ns in names.items() for n in random.Random(f"{seed} {c}").sample(sorted(ns), min(k, len(ns)))}
     return [t for t in tasks if t.name not in unseen], [t for t in tasks if t.name in unseen]
 
-# %% ../nbs/01_tasks.ipynb #f8e182f3
+# %% ../nbs/01_tasks.ipynb #6d56ff7c
 class Part(NamedTuple):
     "One part of a source text."
     kind: str          # What it is, such as "definition" or "input"
@@ -303,6 +303,7 @@ class Part(NamedTuple):
     cut: bool = False  # Left out of the source, because it did not fit
 
 COLOURS = {"task name": "#9467bd", "definition": "#1f77b4", "positive": "#2ca02c", "negative": "#d62728", "question": "#ff7f0e",
+           "title": "#9467bd", "prompt": "#8c564b", "avoid": "#e377c2", "emphasis": "#bcbd22",
            "template": "#7f7f7f", "input": "#ff7f0e", "options": "#bcbd22", "target": "#17becf"}
 
 # %% ../nbs/01_tasks.ipynb #7bac434b

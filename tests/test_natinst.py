@@ -286,8 +286,8 @@ def test_a_tokenizer_that_forgets_spaces(task, encoding, limit):
 def test_kept_and_cut_of_a_tokenizer_that_forgets_spaces():
     shown = highlight(TASK, ONE, Encoding(n_pos=0), Words(), 6)
     assert shown == "Definition: Halve the number. Now complete"
-    assert spans(shown)[:3] == [("definition", "kept", "Definition: Halve the number."), ("question", "kept", " Now complete"),
-                                ("question", "cut", "the following example - Input: 2. Output:")]
+    assert spans(shown)[:3] == [("definition", "kept", "Definition: Halve the number."), ("question", "kept", "Now complete"),
+                                ("question", "cut", " the following example - Input: 2. Output:")]
 
 
 # Ten encodings, and the mixture
@@ -342,6 +342,8 @@ def test_export_draws_encodings_and_references(tmp_path):
     assert {source for source, _ in first} == {" ".join(encode(TASK, ONE, e).split()) for e in TK_INSTRUCT}
     assert min(Counter(target for _, target in first).values()) > 60 and {target for _, target in first} == {"1", "one", "I"}
     assert read(export_text([TASK, many], tmp_path / "d", seed=1))[0][2:] == first, "a task draws the same whatever stands before it"
+    named = read(export_text([replace(many, name="other")], tmp_path / "e", seed=1))[0]
+    assert [target for _, target in named] != [target for _, target in first], "each task draws for itself"
 
 
 def test_export_with_a_limit(tmp_path):

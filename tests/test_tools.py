@@ -104,3 +104,13 @@ def test_demo_table_shows_means_and_intervals(tmp_path):
                                                 (">=3.11.5", ' ; python_full_version >= "3.11.5"')])
 def test_pins_that_need_a_newer_python_get_a_marker(requires, expected):
     assert constraints.marker(requires, "3.10") == expected
+
+
+def test_execute_leaves_out_widgets():
+    from types import SimpleNamespace
+
+    import execute
+    kept = {"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": {"text/plain": "y"}}
+    cell = SimpleNamespace(outputs=[kept[0], {"data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}}, kept[1]])
+    execute.drop_widgets(cell)
+    assert cell.outputs == list(kept)
