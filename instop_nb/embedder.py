@@ -99,7 +99,7 @@ def per_category(
     names = sorted({t.category for t in tasks})
     return start(len(names))[[names.index(t.category) for t in tasks]]
 
-# %% ../nbs/15_embedder.ipynb #a8ab71da
+# %% ../nbs/15_embedder.ipynb #a3de2288
 def pad_texts(
     ids: list[list[int]],  # Texts of different lengths
     length: int,           # Of the result; no text may be longer
@@ -109,7 +109,7 @@ def pad_texts(
     "Bring texts to one length."
     def fill(rows, value):
         rest = [[value] * (length - len(row)) for row in rows]
-        return torch.tensor([row + more if behind else more + row for row, more in zip(rows, rest)])
+        return torch.tensor([row + more if behind else more + row for row, more in zip(rows, rest)], dtype=torch.long)
     return fill(ids, pad_id), fill([[1] * len(row) for row in ids], 0)
 
 # %% ../nbs/15_embedder.ipynb #ab557d4a

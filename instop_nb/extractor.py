@@ -34,12 +34,12 @@ def exemplar(
     shown = instruction(Task("", [], positive=[Example(input, output)]), Encoding(definition=False, n_pos=1))[0].text
     return shown.replace("Example 1 -", "Example -", 1) if faithful else shown
 
-# %% ../nbs/16_extractor.ipynb #8cec4156
+# %% ../nbs/16_extractor.ipynb #b28515a2
 def _cut(text, tokenizer, limit):
     "Ids of a text; where it is too long, the longer of its two halves loses its end."
     ids, at = tokenizer(text, add_special_tokens=False)["input_ids"], text.rfind("\n Output:")
     if len(ids) <= limit: return ids
-    tail = len(tokenizer(text[at:], add_special_tokens=False)["input_ids"]) if at >= 0 else 0
+    tail = max(0, len(ids) - len(tokenizer(text[:at], add_special_tokens=False)["input_ids"])) if at >= 0 else 0
     kept = min(tail, max(limit // 2, limit - (len(ids) - tail)))
     return ids[:limit - kept] + ids[len(ids) - tail:][:kept]
 

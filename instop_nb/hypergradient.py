@@ -230,13 +230,13 @@ class Watched:
         self.rows.append((_length(v), _length(Hv), _dot(v, Hv)))
         return Hv
 
-# %% ../nbs/14_hypergradient.ipynb #6456ac85
+# %% ../nbs/14_hypergradient.ipynb #c94c0b49
 def judge(
     rows: list[tuple],  # (||v||, ||Hv||, v'Hv) of each product, from `Watched`
     method: str,  # one of SOLVERS, or "unrolled"
     n_terms: int,  # M
     gamma: float,  # of equation 12
-) -> tuple[float, str]:  # gamma ||Hv|| / ||v|| of the first product (nan if there was none), and a warning or ""
+) -> tuple[float, str]:  # gamma ||Hv|| / ||v|| of the first product (nan if gamma or H takes no part), and a warning or ""
     "What the products say about gamma and about the curvature."
     rows = [row for row in rows if row[0]]
     if not rows: return float("nan"), ""
@@ -246,16 +246,16 @@ def judge(
         text = "the terms of the series grow, so it diverges: take gamma below 2 / largest_curvature(...), or raise damping"
     elif method == "neumann" and n_terms * ratios[0] < 1e-2:
         text = "gamma is so small that the series does nothing but repeat its first term: take method 'identity', or a larger gamma"
-    return ratios[0], text
+    return (ratios[0] if method in ("neumann", "unrolled") else float("nan")), text
 
-# %% ../nbs/14_hypergradient.ipynb #30e0e5db
+# %% ../nbs/14_hypergradient.ipynb #c32c8d53
 class Hypergradient(list):
     "A gradient, one tensor like each of phi, and an account of how it was found."
     def __init__(self,
         tensors: list[Tensor],  # like phi
         how: str,  # method and product
         v_norm: float,  # ||v1||, the length of the outer gradient
-        ratio: float = float("nan"),  # gamma ||H v1|| / ||v1||; nan if there was no product with H
+        ratio: float = float("nan"),  # gamma ||H v1|| / ||v1||; nan if gamma or H takes no part
         warning: str = "",  # what is wrong with gamma or the curvature, in words; "" if nothing is
     ):
         super().__init__(tensors)

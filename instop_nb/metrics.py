@@ -157,12 +157,12 @@ def check_row(
         bad("references", repr(found) if "references" in row else "missing", 'a list of at least one text, such as ["yes"]')
     return row
 
-# %% ../nbs/08_metrics.ipynb #3e6ad200
+# %% ../nbs/08_metrics.ipynb #b80529c3
 MEASURES = {"exact_match": "exact match", "rouge1": "ROUGE-1", "rougeL": "ROUGE-L"}
 
 @lru_cache(maxsize=200_000)
 def _best(prediction, references, tokenizer):
-    rouge = [rouge_pair(prediction, r, tokenizer) for r in _checked(references)]
+    rouge = [rouge_pair(prediction, r, tokenizer) for r in references]
     return exact_match(prediction, references), max(one for one, _ in rouge), max(longest for _, longest in rouge)
 
 def score_row(
@@ -170,7 +170,7 @@ def score_row(
     xlingual_tokenizer=None,  # None: the English track; else the ROUGE tokens, see `rouge_tokens`
 ) -> dict[str, float]:  # exact_match, rouge1, rougeL, in percent
     "The three measures of one prediction."
-    best = _best(row["prediction"], tuple(row["references"]), xlingual_tokenizer)
+    best = _best(row["prediction"], tuple(_checked(row["references"])), xlingual_tokenizer)
     return {measure: 100 * value for measure, value in zip(MEASURES, best)}
 
 # %% ../nbs/08_metrics.ipynb #67916522
@@ -180,8 +180,8 @@ def mean_scores(
     "The plain mean of each measure."
     return {m: fmean(s[m] for s in scores) for m in MEASURES} | {"n": len(scores)}
 
-# %% ../nbs/08_metrics.ipynb #e7e934be
-_WORTH_A_PROCESS = 20_000_000  # characters in different pairs of texts
+# %% ../nbs/08_metrics.ipynb #28662241
+_WORTH_A_PROCESS = 40_000_000  # characters in different pairs of texts
 
 def _slices(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 
@@ -261,25 +261,26 @@ def _log_likelihoods(model, encoded, mask, labels):
     logits = model(encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=shifted, use_cache=False).logits
     return -cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none").view_as(labels).sum(1)
 
-# %% ../nbs/08_metrics.ipynb #5b9f3eaa
+# %% ../nbs/08_metrics.ipynb #4c129f5e
 def _padded(model, rows, value):
     from torch import tensor
     from torch.nn.utils.rnn import pad_sequence
     return pad_sequence([tensor(row) for row in rows], batch_first=True, padding_value=value).to(model.device)
 
-def _each_option(model, sources, targets, batch_size):
-    "Yields (source, option, its log-likelihood): each source goes through the encoder once."
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+def _option_scores(model, sources, targets, batch_size):
+    "(source, option) -> log-likelihood, for ids; each source goes through the encoder once."
+    order, found = sorted(range(len(sources)), key=lambda i: len(sources[i])), {}
     for batch in _slices(order, batch_size):
         mask = _padded(model, [[1] * len(sources[i]) for i in batch], 0)
         encoded = model.get_encoder()(input_ids=_padded(model, [sources[i] for i in batch], 0), attention_mask=mask)[0]
-        pairs = sorted(((row, k) for row, i in enumerate(batch) for k in range(len(targets[i]))), key=lambda p: len(targets[batch[p[0]]][p[1]]))
+        pairs = sorted({(len(ids), row, ids) for row, i in enumerate(batch) for ids in targets[i]})
         for part in _slices(pairs, batch_size):
-            rows, labels = [row for row, _ in part], _padded(model, [targets[batch[row]][k] for row, k in part], -100)
+            rows, labels = [row for _, row, _ in part], _padded(model, [ids for *_, ids in part], -100)
             values = _log_likelihoods(model, encoded[rows], mask[rows], labels).tolist()
-            yield from ((batch[row], k, value) for (row, k), value in zip(part, values))
+            found |= {(batch[row], ids): value for (_, row, ids), value in zip(part, values)}
+    return found
 
-# %% ../nbs/08_metrics.ipynb #bb188a39
+# %% ../nbs/08_metrics.ipynb #a118bca6
 def _check_options(sources, options, by):
     if by not in ("sum", "mean"): raise TaskError("rank_classify", "by", by, "choose 'sum' (as T0) or 'mean'")
     if len(sources) != len(options): raise TaskError("rank_classify", "options", len(options), f"give one list of options for each of the {len(sources)} sources")
@@ -302,15 +303,15 @@ def rank_classify(
     _check_options(sources, options, by)
     if not sources: return [], []
     ids = tokenizer(list(sources), truncation=True, max_length=max_source, add_special_tokens=source_end)["input_ids"]
+    if [] in ids: raise TaskError("rank_classify", f"sources[{ids.index([])}]", sources[ids.index([])], "give a source with a token, or source_end=True")
     texts = list(dict.fromkeys(chain.from_iterable(options)))
-    labels = dict(zip(texts, tokenizer(text_target=texts, truncation=True, max_length=max_target)["input_ids"]))
-    targets = [[labels[option] for option in some] for some in options]
-    scores, was_training = [[0.0] * len(some) for some in options], model.training
+    labels = dict(zip(texts, map(tuple, tokenizer(text_target=texts, truncation=True, max_length=max_target)["input_ids"])))
+    targets, was_training = [[labels[option] for option in some] for some in options], model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            for i, k, value in _each_option(model, ids, targets, batch_size): scores[i][k] = value / (len(targets[i][k]) if by == "mean" else 1)
+        with torch.inference_mode(): found = _option_scores(model, ids, targets, batch_size)
     finally: model.train(was_training)
+    scores = [[found[i, ids] / (len(ids) if by == "mean" else 1) for ids in some] for i, some in enumerate(targets)]
     return [max(range(len(s)), key=s.__getitem__) for s in scores], scores
 
 # %% ../nbs/08_metrics.ipynb #fde61ae7
@@ -347,18 +348,22 @@ def median_iqr(
     low, middle, high = np.quantile(np.asarray(values, float), [.25, .5, .75]).tolist()
     return middle, low, high
 
-# %% ../nbs/08_metrics.ipynb #8dde71a1
+# %% ../nbs/08_metrics.ipynb #2e2c6aee
+def _tails(confidence):
+    "The two quantiles that hold the middle."
+    if not 0 < confidence < 1: raise ValueError(f"confidence: {confidence}; give a number between 0 and 1, such as 0.95")
+    return (1 - confidence) / 2, (1 + confidence) / 2
+
 def t_interval(
     values: list[float],  # one score per seed
     confidence: float = 0.95,  # between 0 and 1
 ) -> tuple[float, float]:  # mean and half width, in the unit of the values; the half width of one value is nan (not known)
     "Mean and half width of the t interval over seeds (Isonuma et al. 2023, appendix A.4)."
-    values = [float(v) for v in values]
+    values, (_, upper) = [float(v) for v in values], _tails(confidence)
     if not values: raise ValueError("values: empty; give at least one score")
-    if not 0 < confidence < 1: raise ValueError(f"confidence: {confidence}; give a number between 0 and 1, such as 0.95")
     if len(values) == 1: return values[0], float("nan")
     n = len(values)
-    return fmean(values), float(stdtrit(n - 1, (1 + confidence) / 2)) * stdev(values) / n ** 0.5
+    return fmean(values), float(stdtrit(n - 1, upper)) * stdev(values) / n ** 0.5
 
 # %% ../nbs/08_metrics.ipynb #444f02bf
 def paired_t_interval(
@@ -370,7 +375,7 @@ def paired_t_interval(
     if len(a) != len(b): raise TaskError("paired_t_interval", "b", len(b), f"give one score for each of the {len(a)} seeds of a")
     return t_interval([y - x for x, y in zip(a, b)], confidence)
 
-# %% ../nbs/08_metrics.ipynb #16c7b801
+# %% ../nbs/08_metrics.ipynb #941e58a2
 class Difference(NamedTuple):
     "How much better the second run is, in points."
     difference: float  # mean of b - a
@@ -380,6 +385,7 @@ class Difference(NamedTuple):
 
 def _gains(a, b, measure, by):
     for i, (x, y) in enumerate(zip(a, b)):
+        check_row(x, f"a[{i}]"); check_row(y, f"b[{i}]")
         if (x["task"], x["references"]) != (y["task"], y["references"]):
             raise TaskError("paired_bootstrap", f"b[{i}]", (y["task"], y["references"]), f"give the same instances in the same order; a has {x['task']!r}, {x['references']}")
     gains = [score_row(y)[measure] - score_row(x)[measure] for x, y in zip(a, b)]
@@ -403,6 +409,6 @@ def paired_bootstrap(
     if not a or len(a) != len(b): raise TaskError("paired_bootstrap", "b", f"{len(b)} rows", f"a has {len(a)}; give at least one, the same instances in both")
     gains, rng = _gains(a, b, measure, by), np.random.default_rng(seed)
     drawn = np.array([gains[rng.integers(0, len(gains), len(gains))].mean() for _ in range(n)]).round(9)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, _tails(confidence))
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return Difference(float(gains.mean()), float(low), float(high), min(1.0, float(2 * (1 + beyond) / (n + 1))))

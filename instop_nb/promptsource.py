@@ -107,12 +107,13 @@ _TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference": _TEXT, "an
              "metadata": (_is_metadata, "write !TemplateMetadata {...}")}
 _METADATA = {"original_task": _FLAG, "choices_in_prompt": _FLAG, "metrics": _NAMES, "languages": _NAMES}
 
-# %% ../nbs/04_promptsource.ipynb #29cf561d
+# %% ../nbs/04_promptsource.ipynb #256b00b8
 def _brief(value):
     "A value for a message."
     plain = isinstance(value, (str, bool, float, _NULL)) or value is _NOTHING
     return value if plain else f"a {type(value).__name__.strip('_').lower()}"
 
+# %% ../nbs/04_promptsource.ipynb #7b2741eb
 def _check(fields, shape, where, file, others=()):
     for key, (fits, advice) in shape.items():
         name = key.rstrip("?")
@@ -122,7 +123,7 @@ def _check(fields, shape, where, file, others=()):
         if key not in shape and key + "?" not in shape and not isinstance(value, others):
             raise TaskError(file, where + key[:60], _brief(value), "leave the key out: PromptSource has none of this name")
 
-# %% ../nbs/04_promptsource.ipynb #fc1e759a
+# %% ../nbs/04_promptsource.ipynb #c44087e2
 def _template(key, fields, file, dataset):
     where = f"template {key[:60]!r}"
     if getattr(fields, "tag", "") != "!Template": raise TaskError(file, where, _brief(fields), "write !Template {...}")
@@ -133,6 +134,7 @@ def _template(key, fields, file, dataset):
     known = {name: fields[name] for name in _TEMPLATE} | {"metadata": fields["metadata"].metadata}
     return Template(**known, extra={k: v for k, v in fields.items() if k not in known}, dataset=dataset, file=file)
 
+# %% ../nbs/04_promptsource.ipynb #f5f25c80
 def _sorted(templates, file):
     for key in ("name", "id"):
         value, n = max(Counter(getattr(t, key) for t in templates).items(), key=lambda item: item[1], default=("", 0))
@@ -150,7 +152,7 @@ def load_templates(path,                # A `templates.yaml` of PromptSource, or
     dataset = "/".join(part for part in (data["dataset"], data.get("subset")) if part)
     return _sorted([_template(key, fields, path, dataset) for key, fields in data["templates"].items()], path)
 
-# %% ../nbs/04_promptsource.ipynb #bc872c8d
+# %% ../nbs/04_promptsource.ipynb #6745e3fc
 class _Dumper(yaml.SafeDumper):
     "Writes our classes with PromptSource's tags."
 _Dumper.add_representer(Metadata, lambda dumper, m: dumper.represent_mapping("!TemplateMetadata", vars(m)))
@@ -158,6 +160,7 @@ _Dumper.add_representer(Template, lambda dumper, t: dumper.represent_mapping("!T
 
 def _fields(template): return {key: getattr(template, key) for key in _TEMPLATE} | template.extra
 
+# %% ../nbs/04_promptsource.ipynb #8279dd80
 def write_templates(templates: list[Template],  # Prompts of one data set, in any order
                     path,                       # The file to write; its folder must exist
                     dataset: str,               # Name of the data set
@@ -168,10 +171,11 @@ def write_templates(templates: list[Template],  # Prompts of one data set, in an
     Path(path).write_text(yaml.dump(data, Dumper=_Dumper), encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/04_promptsource.ipynb #4026b87a
+# %% ../nbs/04_promptsource.ipynb #74630ba0
 _FILES = (Path(__file__).parent if "__file__" in globals() else Path("../instop_nb"))/"templates"
 TEMPLATES = load_templates(_FILES/"promptsource.yaml")  # Ours, none copied from PromptSource
 
+# %% ../nbs/04_promptsource.ipynb #66c51a1b
 def prompt_table(templates: list[Template],  # Any prompts
                 ) -> Table:                  # A row for each
     "Prompts with what is known of them."
@@ -193,12 +197,13 @@ def _inside(value):
     if isinstance(value, _BAGS): return list(value)
     return [value._Namespace__attrs] if isinstance(value, Namespace) else ()
 
-# %% ../nbs/04_promptsource.ipynb #76bd972c
+# %% ../nbs/04_promptsource.ipynb #6c6c9c8d
 def _own_size(value, inside):
     if isinstance(value, (str, bytes)): return len(value)
     if isinstance(value, int): return 8 + value.bit_length() // 8
     return 8 + 8 * len(value if isinstance(value, range) else inside)
 
+# %% ../nbs/04_promptsource.ipynb #ae67fe81
 def _size(value, most=float("inf")):
     "What a value costs, with all that is in it; counting stops at `most`."
     if type(value) is str: return len(value)
@@ -228,27 +233,22 @@ class _Run(Context):
             self.pay(price)
             yield self.paid(value)
 
-# %% ../nbs/04_promptsource.ipynb #8c37d483
+# %% ../nbs/04_promptsource.ipynb #792db9d9
 _REFUSED = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block, nodes.ScopedEvalContextModifier, nodes.Pow)
 
 def _filter(node, name, lineno, *args): return nodes.Filter(node, name, list(args), [], None, None, lineno=lineno)
 
 def _price(tree):
-    "What one run through a piece of a template costs: its words, and 8 for each node."
-    return sum(len(node.data) if isinstance(node, nodes.TemplateData) else 8 for node in tree.find_all(nodes.Node))
+    "What one run through a piece of a template costs: 32, its words, and 2 for each other node."
+    return 32 + sum(len(node.data) if isinstance(node, nodes.TemplateData) else 2 for node in tree.find_all(nodes.Node))
 
-# %% ../nbs/04_promptsource.ipynb #661d0a4d
+# %% ../nbs/04_promptsource.ipynb #fb64c55a
 class _Tolls(NodeTransformer):
-    "Puts a toll on whatever can repeat or grow, and a filter on whatever is printed."
-    def __init__(self, printed): self.printed = printed
+    "Puts a toll on whatever can repeat or grow."
     def generic_visit(self, node):
         if isinstance(node, _REFUSED) or getattr(node, "recursive", False):
             raise SecurityError(f"a prompt may not use {'a recursive ' * isinstance(node, nodes.For)}{type(node).__name__}")
         return super().generic_visit(node)
-    def visit_Output(self, node):
-        printed = self.generic_visit(node).nodes
-        node.nodes = [n if isinstance(n, nodes.TemplateData) else _filter(n, self.printed, node.lineno) for n in printed]
-        return node
     def visit_For(self, node):
         price = nodes.Const(_price(node))
         self.generic_visit(node).iter = _filter(node.iter, " rounds", node.lineno, price)
@@ -261,8 +261,17 @@ class _Tolls(NodeTransformer):
     def visit_Compare(self, node): return self.visit_Operand(node)
     def visit_Pair(self, node): return self.visit_Operand(node, "key")
     def visit_Getitem(self, node): return self.visit_Operand(node, "node" if isinstance(node.arg, nodes.Slice) else "arg")
+
+# %% ../nbs/04_promptsource.ipynb #ccf5b7c0
+class _Prints(_Tolls):
+    "Puts a filter on whatever is printed, too."
+    def __init__(self, printed): self.printed = printed
+    def visit_Output(self, node):
+        printed = self.generic_visit(node).nodes
+        node.nodes = [n if isinstance(n, nodes.TemplateData) else _filter(n, self.printed, node.lineno) for n in printed]
+        return node
     def visit_Macro(self, node):
-        printed, self.printed = self.printed, " text"  # what a macro prints becomes one value
+        printed, self.printed = self.printed, " text"
         self.generic_visit(node)
         self.printed = printed
         return node
@@ -271,25 +280,32 @@ class _Tolls(NodeTransformer):
         return nodes.FilterBlock([self.visit_Macro(node)], _filter(None, self.printed, node.lineno), lineno=node.lineno)
     def visit_FilterBlock(self, node): return self.visit_CallBlock(node)
 
-# %% ../nbs/04_promptsource.ipynb #6d0a9a68
+# %% ../nbs/04_promptsource.ipynb #1805db1c
+def _added(run, left, right):
+    return sum(len(value) if isinstance(value, (str, list, tuple)) else _size(value, run.left) for value in (left, right))
+
 def _times(run, left, right):
     sizes = _size(left, run.left), _size(right, run.left)
     if isinstance(left, int) and isinstance(right, int): return sizes[0] * sizes[1]
     return max(0, *(size * n for size, n in zip(sizes, (right, left)) if isinstance(n, int)), 0)
 
+# %% ../nbs/04_promptsource.ipynb #4c0cb378
 def _formatted(run, text, *args, **kwargs):
     if re.search(r"%[-+ #0-9.]*\*", text := str(text)): raise SecurityError("a format may not take its width from a value")
     return _size(kwargs or args, run.left) * text.count("%") + sum(map(int, re.findall(r"\d+", text)))
 
+# %% ../nbs/04_promptsource.ipynb #71fff7ad
 def _replaced(run, text, old, new, count=None): return str(text).count(str(old)) * len(str(new))
 def _joined(run, values, d="", attribute=None): return (len(str(d)) + 8) * len(values)
 def _rounded(run, value, precision=0, method="common"): return 10 ** min(abs(precision), 9)
 def _listed(run, text, *args, **kwargs): return 8 * len(text) if isinstance(text, str) else 0
 
-# %% ../nbs/04_promptsource.ipynb #f75688fe
-_PRICES = {"*": _times, "%": lambda run, left, right: _formatted(run, left, right) if isinstance(left, str) else 0,
+# %% ../nbs/04_promptsource.ipynb #0671bcb4
+_PRICES = {"+": _added, "*": _times, "%": lambda run, left, right: _formatted(run, left, right) if isinstance(left, str) else 0,
            "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded,
            **dict.fromkeys(("list", "sort", "unique", "split", "rsplit", "splitlines"), _listed)}
+
+# %% ../nbs/04_promptsource.ipynb #f1300327
 _METHODS = {str: "capitalize casefold count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle isupper "
                  "join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split "
                  "splitlines startswith strip swapcase title upper",
@@ -298,7 +314,7 @@ _METHODS = {str: "capitalize casefold count endswith find index isalnum isalpha 
 _METHODS = {(kind, name) for kind, names in _METHODS.items() for name in names.split()}
 _QUICK = set("append endswith get items keys pop setdefault startswith update values".split())  # as quick on a long value
 
-# %% ../nbs/04_promptsource.ipynb #c935e3fe
+# %% ../nbs/04_promptsource.ipynb #34dd8e94
 def _pay_method(run, name, owner, args):
     "Pays for the call of a method, and gives its arguments back."
     if name not in _QUICK: run.paid(owner)
@@ -307,12 +323,13 @@ def _pay_method(run, name, owner, args):
     if name in _PRICES: run.pay(_joined(run, *args, owner) if name == "join" else _PRICES[name](run, owner, *args))
     return args
 
+# %% ../nbs/04_promptsource.ipynb #d20a079d
 class _Sandbox(SandboxedEnvironment):
     "Jinja's sandbox, with prices."
     context_class, intercepted_binops = _Run, frozenset(("+", "*", "%"))
     def call_binop(self, run, operator, left, right):
-        run.paid(left), run.paid(right)
-        if operator in _PRICES: run.pay(_PRICES[operator](run, left, right))
+        if operator != "+": run.paid(left), run.paid(right)
+        run.pay(_PRICES[operator](run, left, right))
         return super().call_binop(run, operator, left, right)
     def call(self, run, function, /, *args, **kwargs):
         name, owner = getattr(function, "__name__", type(function).__name__), getattr(function, "__self__", None)
@@ -325,17 +342,19 @@ class _Sandbox(SandboxedEnvironment):
         return run.call(function, *args, **kwargs)
     def unsafe_undefined(self, value, name): raise SecurityError(f"a prompt may not look at {name}")
 
-# %% ../nbs/04_promptsource.ipynb #2d84fc36
+# %% ../nbs/04_promptsource.ipynb #bd77874b
 def _choice(run, values): return run.rng.choice(values)
 def _random(run, values): return run.rng.choice(values) if len(values) else run.environment.undefined("the sequence was empty")
 def _highlight(run, text): return "<span style='color: #F08080'>" + text + "</span>"
 def _concatenated(run, values): return "".join(map(str, values))
 
+# %% ../nbs/04_promptsource.ipynb #f21612cf
 def _most_frequent(run, items):
     "The values that occur most often, as a list; None if there are no items."
     counts = Counter(items) if items else {}
     return [item for item, n in counts.items() if n == max(counts.values())] or None
 
+# %% ../nbs/04_promptsource.ipynb #94c6ac80
 def _text(run, value):
     text = str(value)
     run.pay(len(text))
@@ -375,21 +394,22 @@ def _sandbox():
 
 _ENV = _sandbox()
 
-# %% ../nbs/04_promptsource.ipynb #880c7ad9
+# %% ../nbs/04_promptsource.ipynb #d8b48df2
 def _parse(source):
     if len(source) > _LONGEST: raise SecurityError(f"it has more than {_LONGEST:,} characters")
     return _ENV.parse(source)
 
+# %% ../nbs/04_promptsource.ipynb #3b426062
 @lru_cache(maxsize=4096)
 def _compiled(source, printed):
     tree = _parse(source)
     price = _price(tree)
-    return _ENV.from_string(_Tolls(printed).visit(tree)), price
+    return _ENV.from_string(_Prints(printed).visit(tree)), price
 
 def _fill(source, values, rng, printed=" text"):
     jinja, price = _compiled(source, printed)
     run = jinja.new_context(values)
-    run.left, run.rng, run.macro = _BUDGET + 20 * _size(values), rng or random, price
+    run.left, run.rng, run.macro = _BUDGET + 100 * _size(values), rng or random, price
     return "".join(jinja.root_render_func(run))
 
 # %% ../nbs/04_promptsource.ipynb #f65ea825
@@ -403,13 +423,14 @@ def _copy(value, text):
     if type(value) in (list, tuple): return type(value)(_copy(item, text) for item in value)
     return {key: _copy(item, text) for key, item in value.items()} if type(value) is dict else value
 
-# %% ../nbs/04_promptsource.ipynb #90ac22a5
+# %% ../nbs/04_promptsource.ipynb #5f583d70
 def _check_row(template, row):
     if not isinstance(row, Mapping) or not all(map(_is(str), row)):
         raise TaskError(template.file, "row", _brief(row), "give a dictionary: {column: value}")
     if "answer_choices" in row:
         raise TaskError(template.file, "row: answer_choices", _brief(row["answer_choices"]), "rename the column: templates use this name")
 
+# %% ../nbs/04_promptsource.ipynb #f6c56608
 def _values(template, row, faithful):
     _check_row(template, row)
     values = {key: _hide(value) if isinstance(value, str) else _copy(value, str if faithful else _hide) for key, value in row.items()}
@@ -439,7 +460,7 @@ def _fixed_choices(template, rng):
     is_fixed = template.answer_choices is not None and not meta.find_undeclared_variables(_parse(template.answer_choices))
     return _split_choices(template, {}, rng) if is_fixed else None
 
-# %% ../nbs/04_promptsource.ipynb #3d8b9c36
+# %% ../nbs/04_promptsource.ipynb #7337aa26
 def _pieces(text, cut):
     "What was printed, told apart by its marks."
     for n, piece in enumerate(re.split(f"{_OPEN}(.*?){_CLOSE}", text, flags=re.DOTALL)):
@@ -447,6 +468,7 @@ def _pieces(text, cut):
         if n % 2 and cut: piece = do_truncate(_ENV, piece, 2048)
         if piece: yield Part("input" if n % 2 else "template", piece)
 
+# %% ../nbs/04_promptsource.ipynb #932e21c3
 def _strip(parts):
     "Without the white space around the whole."
     while parts and not parts[0].text.strip(): parts = parts[1:]
@@ -492,7 +514,7 @@ def prompts(templates: list[Template],  # Prompts of one or more data sets
     original = select(sorted(templates, key=lambda t: t.name), original_task=True)
     return original if p == "original" else list({t.dataset: t for t in reversed(original)}.values())[::-1]
 
-# %% ../nbs/04_promptsource.ipynb #b256aa57
+# %% ../nbs/04_promptsource.ipynb #ad7aaf31
 class DataSet(NamedTuple):
     "A data set of T0."
     name: str             # With its subset after a slash
@@ -502,11 +524,12 @@ class DataSet(NamedTuple):
     size: int | None      # Training rows; None: not known or not used
     prompts: int          # In today's public collection
 
+# %% ../nbs/04_promptsource.ipynb #b9c8f29c
 MIXTURES = ("T0", "T0+", "T0++")
 _FACTS = yaml.safe_load((_FILES/"t0.yaml").read_text("utf-8"))
 T0 = {name: DataSet(name, *facts) for name, facts in _FACTS["datasets"].items()}
 
-# %% ../nbs/04_promptsource.ipynb #84740c9c
+# %% ../nbs/04_promptsource.ipynb #4a273cbf
 def _reach(mixture):
     if mixture not in MIXTURES: raise TaskError("T0", "mixture", mixture, f"choose from {list(MIXTURES)}")
     return MIXTURES[:MIXTURES.index(mixture) + 1]
@@ -516,12 +539,13 @@ def training_sets(mixture: str,         # "T0", "T0+" or "T0++"
     "What a mixture trains on."
     return [d for d in T0.values() if d.mixture in _reach(mixture)]
 
+# %% ../nbs/04_promptsource.ipynb #c752e466
 def held_out(mixture: str,       # "T0", "T0+" or "T0++"
             ) -> list[DataSet]:  # The evaluation sets that it has not seen
     "What a mixture can be tested on."
     return [d for d in T0.values() if d.held_out == "tasks" and d.mixture not in _reach(mixture)]
 
-# %% ../nbs/04_promptsource.ipynb #e70da322
+# %% ../nbs/04_promptsource.ipynb #bb1188d3
 _CAP = 500_000
 
 def cap(size: int,       # Training rows of a data set
@@ -530,6 +554,7 @@ def cap(size: int,       # Training rows of a data set
     "The rate of one prompt in a mixture (Sanh et al. 2022, section 5)."
     return _CAP // n_prompts if size > _CAP else size
 
+# %% ../nbs/04_promptsource.ipynb #97310228
 def task_name(template: Template,  # With its data set
              ) -> str:             # As T0 names its tasks
     "Data set, subset and prompt in one word."
@@ -580,11 +605,12 @@ def template_to_task(template: Template,  # A prompt
     dropped += [f"rows[{n}]: {row!r}" for n, row in enumerate(rows) if n not in dict(kept)]
     return Conversion(Task(name, ["Do what the input says."], instances=instances, raw={"Source": [template.dataset]}), dropped)
 
-# %% ../nbs/04_promptsource.ipynb #dc0a997e
+# %% ../nbs/04_promptsource.ipynb #293631e3
 def _literal(text):
     "Jinja that prints a text, in both modes."
     return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
 
+# %% ../nbs/04_promptsource.ipynb #10691d64
 def task_to_template(task: Task,     # Of any schema
                     ) -> Conversion:  # ((templates, rows), what they cannot hold)
     "Make a prompt of each wording of the definition, and a row {input, output} of each instance."

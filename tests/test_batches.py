@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import ByT5Tokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from instop_nb.batches import FEATURES, Collator, tokenize_tasks
+from instop_nb.batches import FEATURES, INSTANCE_FEATURES, Collator, tokenize_tasks
 from instop_nb.natinst import Encoding, encode, sources
 from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
 from instop_nb.t5 import BucketSampler, train_tokenizer
@@ -145,6 +145,70 @@ def test_a_wording_that_is_cut_stays_that_wording(tokenize):
     assert [ids[:6] for ids in long["input_ids"]] == [ids[:6] for ids in short["input_ids"]]
 
 
+# The instance itself
+
+def test_an_instance_is_input_and_output_without_an_end(tokenize):
+    data = tokenize(instance="own")
+    assert data.features == INSTANCE_FEATURES
+    targets = texts(data, "labels")
+    instances = [i for t in TASKS for i in t.instances]
+    assert texts(data, "instance_ids") == [f"Input: {i.input} Output: {target}" for i, target in zip(instances, targets)]
+    assert data["instance"][:] == [*range(40), *range(25)] and not any(TOKENIZER.eos_token_id in ids for ids in data["instance_ids"][:])
+
+
+@pytest.mark.parametrize("which", ["own", "another"])
+def test_what_is_read_besides_changes_nothing_else(tokenize, which):
+    plain, read = tokenize(all_wordings=True), tokenize(all_wordings=True, instance=which)
+    assert read.remove_columns(["instance", "instance_ids"])[:] == plain[:]
+
+
+def test_another_instance_is_of_the_same_task_and_never_the_own(tokenize):
+    data, own = tokenize(instance="another"), tokenize(instance="own")
+    possible = [[f"Input: {i.input} Output: {y}" for i in t.instances for y in i.output] for t in TASKS]
+    drawn = texts(data, "instance_ids")
+    assert all(text in possible[t] for t, text in zip(data["task"][:], drawn))
+    references = [{f"Input: {i.input} Output: {y}" for y in i.output} for t in TASKS for i in t.instances]
+    assert not any(text in mine for text, mine in zip(drawn, references)) and data["instance"][:] == own["instance"][:]
+    assert len(set(drawn)) > 30 and any("Output: it is" in text for text in drawn)
+
+
+def test_another_instance_comes_from_seed_and_task(tokenize, tmp_path):
+    first = tokenize(instance="another")
+    assert first[:] == tokenize(instance="another", cache_dir=tmp_path / "b")[:]
+    assert first["instance_ids"][:] != tokenize(instance="another", seed=1)["instance_ids"][:]
+    assert first["instance_ids"][40:] == tokenize(instance="another", tasks=TASKS[1:])["instance_ids"][:]
+
+
+def test_each_other_instance_is_as_likely(tokenize):
+    data = tokenize(tasks=[make_task(f"n{k}", 3) for k in range(300)], instance="another")
+    first = [text.split(" Output")[0] for text, n in zip(texts(data, "instance_ids"), data["instance"][:]) if n == 0]
+    assert set(Counter(first)) == {"Input: 1 2", "Input: 2 3 4"} and min(Counter(first).values()) > 110
+
+
+def test_a_long_instance_keeps_its_output(tokenize):
+    task = make_task("halve", instances=[Instance("x", "1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1", ["42"])])
+    whole = tokenize(tasks=[task], instance="own")[0]["instance_ids"]
+    short = tokenize(tasks=[task], instance="own", max_instance=len(whole) - 5)[0]["instance_ids"]
+    tail = TOKENIZER("Output: 42", add_special_tokens=False)["input_ids"]
+    assert len(short) == len(whole) - 5 and short == whole[:len(short) - len(tail)] + tail
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(instance="mine"), "instance: found 'mine'; choose 'own', 'another'"), (dict(instance="own", max_instance=1), "max_instance: found 1"),
+    (dict(instance="another", tasks=[make_task("halve", 1)]), "halve: instances: found 1; give two")])
+def test_instances_that_cannot_be_read(tokenize, changes, message):
+    with pytest.raises(TaskError, match=message): tokenize(**changes)
+
+
+def test_files_with_and_without_instances_are_told_apart(tokenize, no_reading):
+    for instance in (None, "own", "another"): tokenize(instance=instance)
+    tokenize(instance="own", max_instance=20)
+    assert len(list(tokenize.folder.iterdir())) == 4
+    no_reading()
+    assert "instance_ids" not in tokenize().column_names
+    assert tokenize(instance="own")["instance_ids"][:] != tokenize(instance="another")["instance_ids"][:]
+
+
 # The cache
 
 def test_the_second_call_reads_the_file(tokenize, no_reading):
@@ -237,6 +301,21 @@ def test_collator_pads_and_masks(tokenize):
         assert (batch["input_ids"][n, length:] == TOKENIZER.pad_token_id).all() and (batch["labels"][n, target:] == -100).all()
         assert batch["attention_mask"][n].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
     assert batch["task"].tolist() == [0, 0, 1] and batch["input_ids"].shape[1] == max(r["length"] for r in rows)
+
+
+def test_collator_pads_instances_by_themselves(tokenize):
+    data = tokenize(instance="own")
+    rows = [data[i] for i in (0, 6, 50)]
+    batch = Collator(TOKENIZER)(rows)
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "task", "instance", "instance_ids", "instance_mask"}
+    plain = Collator(TOKENIZER)([tokenize()[i] for i in (0, 6, 50)])
+    assert all(torch.equal(batch[name], plain[name]) for name in plain)
+    longest = max(len(row["instance_ids"]) for row in rows)
+    assert batch["instance_ids"].shape == batch["instance_mask"].shape == (3, longest) and batch["instance"].tolist() == [0, 6, 10]
+    for row, ids, mask in zip(rows, batch["instance_ids"], batch["instance_mask"]):
+        n = len(row["instance_ids"])
+        assert ids.tolist() == row["instance_ids"] + [TOKENIZER.pad_token_id] * (longest - n) and mask.tolist() == [1] * n + [0] * (longest - n)
+    assert all(batch[name].dtype == torch.int64 for name in batch)
 
 
 def test_collator_leaves_the_rows_alone_and_rounds_up(tokenize):

@@ -185,7 +185,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"dataset: \xe9")
     with pytest.raises(TaskError, match="UnicodeDecodeError"): load_templates(tmp_path / "latin.yaml")
     (tmp_path / "large.yaml").write_text(FILE + "# " + "x" * 200_000)
-    with pytest.raises(TaskError, match="size: found 2008"): load_templates(tmp_path / "large.yaml")
+    with pytest.raises(TaskError, match="size: found 200"): load_templates(tmp_path / "large.yaml")
 
 
 LAUGHS = "\n".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]" for n in range(30))
@@ -525,6 +525,9 @@ def test_honest_work_is_not_refused():
              "{% set _ = n.l.append(r.label) %}{% endfor %}{{ n.t | length }} {{ n.l | length }} {{ document.split('. ') | length }} {{ document }}")
     first = "3674 167 100001 All is well."
     assert render(jinja, many)[0].startswith(first) and render(jinja, many, faithful=True)[0].startswith(first)
+    tokens = {"tokens": [f"token {n}" for n in range(1500)]}
+    jinja = "{% set n = namespace(l=[]) %}{% for t in tokens %}{% set n.l = n.l + [t | upper, ' '] %}{% endfor %}{{ n.l | join | length }}"
+    assert render(jinja, tokens) == render(jinja, tokens, faithful=True) == ["15390"]
     assert render("{% for i in range(20000) %}.{% endfor %}") == ["." * 20000]
     assert render("{{ (10000 * 'ab') | length }}{{ '%5d' % 7 }} {{ 1000 * 1000 }} {{ ('a' * 100000 ~ 'b') | length }}") == ["20000    7 1000000 100001"]
 
