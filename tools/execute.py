@@ -29,8 +29,9 @@ def execute(path):
     skip = skipped_directives()
     for cell in notebook.cells:
         if cell.cell_type == "code" and skip.search(cell.source): cell.metadata["tags"] = ["skip-execution"]
-    NotebookClient(notebook, timeout=None, kernel_name="python3", store_widget_state=False,
+    NotebookClient(notebook, timeout=None, kernel_name="python3",
                    resources={"metadata": {"path": str(path.parent)}}).execute()
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code": drop_widgets(cell)
     nbformat.write(notebook, path)
