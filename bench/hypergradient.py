@@ -240,7 +240,7 @@ def measure(size, rounds, M):
     names = installed()
     found, base = times(size, rounds, M), alone("--peak", "inner step", "--sizes", size, "--terms", M)
     return {"parameters": sum(p.numel() for p in Problem(size).theta), "inner_step_seconds": found["inner step, seconds"],
-            "inner_step_peak_bytes": base, "loops": loops(size, max(1, rounds // 2), M),
+            "inner_step_peak_bytes": base, "loops": loops(size, rounds, M),
             "methods": {name: {"given_v": found[f"{name}, given v"], "whole": found[f"{name}, whole"],
                                "peak": alone("--peak", name, "--sizes", size, "--terms", M) / base, "error": error(size, name, M)}
                         for name in names}}

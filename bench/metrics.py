@@ -1,10 +1,11 @@
-"""How fast `score` is beside rouge-score with one scorer per call: `python bench/metrics.py [--rounds 5] [--pairs 100000]`.
+"""How fast `score` is beside rouge-score with one scorer per call: `python bench/metrics.py [--rounds 5] [--pairs 150000]`.
 
 Three sets of predictions, made up and seeded: labels that come again and again, sentences that do not, and half of each in
 the size of Super-NI's English test set (119 tasks of 100). CPU times of interleaved rounds, all memories emptied before each; a round divides the
 time of each rival by ours, and the table shows medians and quartiles of these ratios. Ours does more than the rivals: it
 also checks the rows, computes exact match and averages. All make the same numbers, which is checked first.
-Processes are compared by wall time on a large set of sentences, with workers to start and with workers that are there.
+Processes are compared by wall time on large sets of sentences, with workers to start (cold) and with workers that are there
+(warm; they get other sentences, for they remember). This needs idle CPUs: the record holds the load before it began.
 """
 import argparse
 import importlib.metadata
@@ -126,23 +127,24 @@ def stop_workers():
     get_reusable_executor().shutdown(wait=True)
 
 
-def process_round(rows, counts):
+def process_round(first, second, counts):
     "Wall seconds of one process, and of several with workers to start (cold) and with workers that are there (warm)."
-    row = {"1": wall_seconds(rows, 1)}
+    row = {"1": wall_seconds(first, 1)}
     for n in counts:
         stop_workers()
-        row |= {f"{n}, cold": wall_seconds(rows, n), f"{n}, warm": wall_seconds(rows, n)}
+        row |= {f"{n}, cold": wall_seconds(first, n), f"{n}, warm": wall_seconds(second, n)}
     stop_workers()
     return row
 
 
 def processes(n_pairs, rounds):
-    "The gain of several processes on one large set of sentences: wall time of one process divided by theirs."
-    rows = [r | {"references": r["references"][:1]} for r in sentence_rows(n_pairs, words=60)]
-    found = [process_round(rows, sorted({2, os.cpu_count()})) for _ in range(rounds)]
-    characters = sum(len(r["prediction"]) + len(r["references"][0]) for r in rows)
-    return {"pairs": n_pairs, "characters": characters, "seconds": spread([f["1"] for f in found]), "chosen": metrics._useful_processes(rows),
-            "gain": {name: spread([f["1"] / f[name] for f in found]) for name in found[0] if name != "1"}}
+    "The gain of several processes on a large set of sentences: wall time of one process divided by theirs."
+    load = os.getloadavg()[0]
+    first, second = ([r | {"references": r["references"][:1]} for r in sentence_rows(n_pairs, seed, words=60)] for seed in (0, 1))
+    found = [process_round(first, second, sorted({2, os.cpu_count()})) for _ in range(rounds)]
+    characters = sum(len(r["prediction"]) + len(r["references"][0]) for r in first)
+    return {"pairs": n_pairs, "characters": characters, "load": load, "chosen": metrics._useful_processes(first),
+            "seconds": spread([f["1"] for f in found]), "gain": {name: spread([f["1"] / f[name] for f in found]) for name in found[0] if name != "1"}}
 
 
 def show(record):
@@ -152,24 +154,23 @@ def show(record):
     print(f"{'rows':30}" + "".join(f"{found['rows']:>22,}" for found in record["sets"].values()))
     print(f"{'ours, rows per CPU second':30}" + "".join(f"{found['rows'] / found['seconds']['median']:>22,.0f}" for found in record["sets"].values()))
     large = record["processes"]
-    print(f"\n{large['pairs']:,} pairs, {large['characters'] / 1e6:.0f} million characters, one process: {text(large['seconds'])} s; chosen: {large['chosen']} processes")
+    print(f"\n{large['pairs']:,} pairs, {large['characters'] / 1e6:.0f} million characters, one process: {text(large['seconds'])} s; chosen: {large['chosen']} processes; load before: {large['load']:.1f}")
     for name, gain in large["gain"].items(): print(f"{name + ' workers':30}{text(gain):>22} times as fast")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=100_000, help="in the set for several processes")
+    parser.add_argument("--pairs", type=int, default=150_000, help="in the set for several processes")
     parser.add_argument("--out", type=Path, default=Path("results/bench/metrics.json"))
     options = parser.parse_args()
     versions = {p: importlib.metadata.version(p) for p in ("rouge-score", "nltk", "joblib")}
     record = {"command": "python bench/metrics.py", "rounds": options.rounds, "versions": versions, "python": platform.python_version(),
-              "cpus": os.cpu_count(), "sets": {}}
+              "cpus": os.cpu_count(), "processes": processes(options.pairs, max(1, options.rounds // 2)), "sets": {}}
     for name, make in SETS.items():
         rows = make()
         check(rows[::10])
         record["sets"][name] = {"rows": len(rows)} | ratios(rows, options.rounds)
-    record["processes"] = processes(options.pairs, max(1, options.rounds // 2))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     show(record)

@@ -7,7 +7,7 @@ __all__ = ['CLUSTERS', 'TEMPLATES', 'DATASETS', 'Cluster', 'check_row', 'Templat
            'template_table', 'micro_rows', 'no_template', 'dataset_name', 'round_robin', 'mixing_rates', 'mix', 'prune',
            'few_shot', 'map_row', 'load_rows', 'hold_out', 'parse', 'rows_to_task', 'task_to_rows']
 
-# %% ../nbs/03_flan.ipynb #b88963f5
+# %% ../nbs/03_flan.ipynb #7f59d57b
 import ast, random, re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 import yaml
 from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, facts, is_held_out
-from .tasks import Conversion, Example, Instance, Part, Table, Task, TaskError, _cell
+from .tasks import Conversion, Example, Instance, Part, Table, Task, TaskError, _cell, _need_references
 
 # %% ../nbs/03_flan.ipynb #1ee992ec
 @dataclass(frozen=True)
@@ -305,12 +305,13 @@ def dataset_name(cluster: str,   # Name of a cluster
     source, target = no_template(cluster)
     return Template(f"[{_cluster(cluster).title}: {title}] {source}", target)
 
-# %% ../nbs/03_flan.ipynb #4d504170
+# %% ../nbs/03_flan.ipynb #21df60ae
 def round_robin(rows: Iterable[dict],         # In order
                 templates: list[Template],    # Take turns
                 faithful: bool = False,       # Drop the last round if it is not complete, as FLAN's batches do
                ) -> Iterator[tuple[Template, dict]]:  # To be rendered
     "Give each row a template, in turn."
+    if not templates: raise TaskError("round_robin", "templates", templates, "give at least one")
     rows = list(rows)
     end = len(rows) // len(templates) * len(templates) if faithful else len(rows)
     for i, row in enumerate(rows[:end]): yield templates[i % len(templates)], row
@@ -448,14 +449,15 @@ def _hub_rows(entry, split, streaming):
             names, more = ["parquet"], {"data_files": {part: f"hf://datasets/{entry['hub']}@{entry['files'].format(split=part)}"}}
         yield from datasets.load_dataset(*names, split=part, streaming=streaming, **more)
 
-# %% ../nbs/03_flan.ipynb #589cfa0e
+# %% ../nbs/03_flan.ipynb #bf23fa07
 def load_rows(dataset: str,            # A data set of FLAN, or `micro_` and a cluster for rows of the small world
               split: str = "train",    # "train", "validation" or "test"
               n: int | None = None,    # The first so many rows with a label (FLAN takes 30,000); None: all (of `micro_`: 1,000)
              ) -> list[dict]:          # Rows of the cluster; `TaskError` if it cannot be loaded
     "Load a data set by name."
     if dataset.startswith("micro_"):
-        return micro_rows(dataset.removeprefix("micro_"), 1_000 if n is None else n, held_out=split != "train")
+        if split not in ("train", "validation", "test"): raise TaskError(dataset, "split", split, "choose from ['train', 'validation', 'test']")
+        return micro_rows(dataset.removeprefix("micro_"), 1_000 if n is None else n, seed=int(split == "validation"), held_out=split != "train")
     entry = _known(dataset, DATASETS, "data set")
     splits, instead = [s for s in ("train", "validation", "test") if s in entry], f"or take micro_rows({entry['cluster']!r}, n)"
     if "note" in entry: raise TaskError(dataset, "hub", None, f"{entry['note']}; {instead}")
@@ -506,7 +508,7 @@ def parse(source: str,                # As `render` gives it
 # %% ../nbs/03_flan.ipynb #26e020db
 def _columns(pattern): return list(dict.fromkeys(gap[1:-1] for gap in _GAP.findall(pattern) if gap not in _BLOCKS))
 
-# %% ../nbs/03_flan.ipynb #6edc6469
+# %% ../nbs/03_flan.ipynb #72adc7ef
 def rows_to_task(name: str,                        # Of the task
                  cluster: str,                     # Of the rows; its title is the category
                  rows: list[dict],                 # Become instances
@@ -518,16 +520,18 @@ def rows_to_task(name: str,                        # Of the task
     columns = _columns(template.source)
     layout = Template("\n".join([*(f"{c}: {{{c}}}" for c in columns), *["{options_}"] * template.has_options]), template.target)
     used = {*columns, *_columns(template.target), *["options"] * template.has_options}
-    dropped = [f"rows[{n}].{c}: {value!r}" for n, row in enumerate(rows) for c, value in row.items() if c not in used]
+    dropped = [f"{kind}[{n}].{c}: {value!r}" for kind, some in (("rows", rows), ("examples", examples))
+               for n, row in enumerate(some) for c, value in row.items() if c not in used]
     pairs = [render(layout, row) for row in rows]
     instances = [Instance(f"{name}-{n}", source, [target]) for n, (source, target) in enumerate(pairs)]
     good = [Example(*render(layout, row)) for row in examples]
     return Conversion(Task(name, [template.without_options().source], good, [], instances, [contract.title]), dropped)
 
-# %% ../nbs/03_flan.ipynb #cff481b7
+# %% ../nbs/03_flan.ipynb #ce3add65
 def task_to_rows(task: Task,     # Of any schema
                 ) -> Conversion:  # ((rows, templates), what they cannot hold)
     "Make rows of instances, and a template of each wording of the definition."
+    _need_references(task)
     wordings = [text for text in task.definition if not _GAP.search(text)][:10]
     if not wordings: raise TaskError(task.name, "definition", task.definition, "give it a wording without a word in braces")
     dropped = [f"{key}: {value!r}" for key, value in task.to_json().items()

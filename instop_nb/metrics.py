@@ -180,8 +180,8 @@ def mean_scores(
     "The plain mean of each measure."
     return {m: fmean(s[m] for s in scores) for m in MEASURES} | {"n": len(scores)}
 
-# %% ../nbs/08_metrics.ipynb #28662241
-_WORTH_A_PROCESS = 40_000_000  # characters in different pairs of texts
+# %% ../nbs/08_metrics.ipynb #244aaaa7
+_WORTH_A_PROCESS = 60_000_000  # characters in different pairs of texts
 
 def _slices(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 

@@ -7,7 +7,7 @@ __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_template
            'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'encode_row',
            'template_to_task', 'task_to_template']
 
-# %% ../nbs/04_promptsource.ipynb #66721b08
+# %% ../nbs/04_promptsource.ipynb #4a510d8e
 import random, re, uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from yaml.constructor import ConstructorError
-from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _cell, coloured
+from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _cell, _need_references, coloured
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -107,11 +107,11 @@ _TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference": _TEXT, "an
              "metadata": (_is_metadata, "write !TemplateMetadata {...}")}
 _METADATA = {"original_task": _FLAG, "choices_in_prompt": _FLAG, "metrics": _NAMES, "languages": _NAMES}
 
-# %% ../nbs/04_promptsource.ipynb #256b00b8
+# %% ../nbs/04_promptsource.ipynb #b2540160
 def _brief(value):
     "A value for a message."
-    plain = isinstance(value, (str, bool, float, _NULL)) or value is _NOTHING
-    return value if plain else f"a {type(value).__name__.strip('_').lower()}"
+    plain, kind = isinstance(value, (str, bool, float, _NULL)) or value is _NOTHING, type(value).__name__.strip("_").lower()
+    return value if plain else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 # %% ../nbs/04_promptsource.ipynb #7b2741eb
 def _check(fields, shape, where, file, others=()):
@@ -573,12 +573,12 @@ def mixture(name: str,                  # "T0", "T0+" or "T0++"
     if not rates: raise TaskError("mixture", "templates", sorted(counts), f"give prompts of a data set of {name}, such as {[*sizes][0]}")
     return rates
 
-# %% ../nbs/04_promptsource.ipynb #a78c795d
+# %% ../nbs/04_promptsource.ipynb #69f7afa6
 def encode_row(template: Template,      # A prompt
                row: dict,               # A row of its data set
                faithful: bool = False,  # To the byte as T0's `apply_template`, which also draws random answers a second time
                rng=None,                # Random generator or seed, for prompts that draw
-              ) -> dict | None:         # inputs, targets, answer_choices (None: any text); None if there are not two parts
+              ) -> dict | None:         # inputs, targets, answer_choices (None: any text); None if there are not two parts, or the input is empty
     "One example of a mixture (Sanh et al. 2022, section 4)."
     rng = random.Random(rng) if isinstance(rng, int) else rng
     _check_row(template, row)
@@ -610,10 +610,11 @@ def _literal(text):
     "Jinja that prints a text, in both modes."
     return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
 
-# %% ../nbs/04_promptsource.ipynb #10691d64
+# %% ../nbs/04_promptsource.ipynb #c14514a3
 def task_to_template(task: Task,     # Of any schema
                     ) -> Conversion:  # ((templates, rows), what they cannot hold)
-    "Make a prompt of each wording of the definition, and a row {input, output} of each instance."
+    "Make a prompt of each wording of the definition, and a row {id, input, output} of each instance."
+    _need_references(task)
     templates = [Template(f"wording {n}", f"{_literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}", dataset=task.name,
                           metadata=Metadata(original_task=True), id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task.name}/{n}")))
                  for n, text in enumerate(task.definition)]
@@ -621,4 +622,4 @@ def task_to_template(task: Task,     # Of any schema
                if key not in ("Definition", "Instances") and value not in ("", "-", [], {})]
     dropped += [f"{i.id}: output: {text!r}" for i in task.instances for text in i.output[1:]]
     dropped += [f"{i.id}: {key}: {value!r}" for i in task.instances for key, value in (i.extra or {}).items()]
-    return Conversion((templates, [{"input": i.input, "output": i.output[0]} for i in task.instances]), dropped)
+    return Conversion((templates, [{"id": i.id, "input": i.input, "output": i.output[0]} for i in task.instances]), dropped)

@@ -354,8 +354,12 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
         if not isinstance(row, dict): raise ValueError(f"{where}: {line[:60]!r} is not an object; {advice}")
         yield where, row
 
-# %% ../nbs/01_tasks.ipynb #8b8432e4
+# %% ../nbs/01_tasks.ipynb #eba338e9
 class Conversion(NamedTuple):
     "What a conversion made, and what it had to leave behind."
     result: object      # In the other format
     dropped: list[str]  # The fields that it cannot hold, with what they said
+
+def _need_references(task):
+    for i in task.instances:
+        if not i.output: raise TaskError(task.name, f"{i.id}: output", [], "give it a reference")

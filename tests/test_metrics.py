@@ -241,7 +241,7 @@ def test_processes_only_where_they_pay(monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
     def useful(n): return metrics._useful_processes([dict(prediction="x" * n, references=["y"])] * 1000)
     assert useful(1000) == 1  # the same pair a thousand times is one
-    assert [useful(n) for n in (70_000_000, 120_000_000, 300_000_000)] == [1, 3, 4]
+    assert [useful(n) for n in (110_000_000, 185_000_000, 500_000_000)] == [1, 3, 4]
 
 
 SCRIPT = """

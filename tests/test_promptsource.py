@@ -140,9 +140,9 @@ def test_any_text_survives_writing_and_reading(tmp_path_factory, templates, data
 SLIPS = {
     "no mapping": ("[1, 2]", "the file: found 'a list'"),
     "no data set": (FILE.replace("dataset: glue\n", ""), 'dataset: found nothing; add the key "dataset"'),
-    "data set is a number": (FILE.replace("dataset: glue", "dataset: 3"), "dataset: found 'a int'; write a text"),
+    "data set is a number": (FILE.replace("dataset: glue", "dataset: 3"), "dataset: found 'an int'; write a text"),
     "templates is a list": ("dataset: a\ntemplates: []", "templates: found 'a list'"),
-    "unknown key": ("extra: 1\n" + FILE, "extra: found 'a int'; leave the key out"),
+    "unknown key": ("extra: 1\n" + FILE, "extra: found 'an int'; leave the key out"),
     "no tag": (FILE.replace("b-2: !Template", "b-2:"), "template 'b-2': found 'a dict'; write !Template"),
     "template is a text": ("dataset: a\ntemplates: {x: hello}", "template 'x': found 'hello'"),
     "other tag": (FILE.replace("b-2: !Template", "b-2: !Tempalte"), "line 4: found '  b-2: !Tempalte'; repair the YAML (could not determine a constructor for the tag '!Tempalte')"),
