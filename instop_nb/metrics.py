@@ -180,7 +180,7 @@ def mean_scores(
     "The plain mean of each measure."
     return {m: fmean(s[m] for s in scores) for m in MEASURES} | {"n": len(scores)}
 
-# %% ../nbs/08_metrics.ipynb #244aaaa7
+# %% ../nbs/08_metrics.ipynb #b760f364
 _WORTH_A_PROCESS = 60_000_000  # characters in different pairs of texts
 
 def _slices(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
@@ -201,7 +201,8 @@ def _score_rows(rows, tokenizer, processes):
     if processes == 1: return _score_part(rows, tokenizer)
     from joblib import Parallel, delayed
     parts = _slices(rows, -(-len(rows) // (4 * processes)))
-    return list(chain.from_iterable(Parallel(processes)(delayed(_in_worker)(part, tokenizer) for part in parts)))
+    run = Parallel(processes, backend="loky", idle_worker_timeout=5)  # with joblib's 300 a process made by multiprocessing would end that late
+    return list(chain.from_iterable(run(delayed(_in_worker)(part, tokenizer) for part in parts)))
 
 # %% ../nbs/08_metrics.ipynb #9b489dc1
 def score(
