@@ -141,12 +141,17 @@ def encode(
     if format not in FORMATS: raise TaskError("encode", "format", format, f"choose from {list(FORMATS)}")
     for row in FORMATS[format](options): print(json.dumps(row, ensure_ascii=False))
 
-# %% ../nbs/99_cli.ipynb #a38a1141
+# %% ../nbs/99_cli.ipynb #e850170a
 @app.command()
-def score(predictions: Path = typer.Argument(..., metavar="PREDICTIONS.jsonl", help="Rows with task, category, prediction, references")):
+def score(
+    predictions: Path = typer.Argument(..., metavar="PREDICTIONS.jsonl", help="Rows with task, category, prediction, references"),
+    xlingual: bool = typer.Option(False, "--xlingual", help="ROUGE on GPT-2's tokens, for languages other than English"),
+    tokenizer: str = typer.Option("gpt2", help="xlingual: a folder, or a name on the hub"),
+):
     "Score predictions: JSON with the overall scores, per task and per category, in percent."
-    from instop_nb.metrics import read_predictions, score as score_rows
-    print(json.dumps(score_rows(read_predictions(predictions)), indent=1, ensure_ascii=False))
+    from instop_nb.metrics import gpt2_tokenizer, read_predictions, score as score_rows
+    rows = read_predictions(predictions)
+    print(json.dumps(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1, ensure_ascii=False))
 
 # %% ../nbs/99_cli.ipynb #40dde0c8
 def _lines(rows, tasks):

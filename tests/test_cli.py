@@ -114,6 +114,19 @@ def test_score_reads_predictions(tmp_path):
     assert scores["overall"]["exact_match"] == 50 and set(scores["per_task"]) == {"a", "b"} and set(scores["per_category"]) == {"c"}
 
 
+def test_score_in_other_languages(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    core = Tokenizer(models.BPE(vocab={c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(tmp_path / "bytes")
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"task": "a", "category": "c", "prediction": "kissä", "references": ["kissa"]}\n', encoding="utf-8")
+    other = json.loads(call("score", path, "--xlingual", "--tokenizer", tmp_path / "bytes"))
+    assert other["overall"]["rougeL"] == pytest.approx(100 * 2 * 4 / 11) and json.loads(call("score", path))["overall"]["rougeL"] < other["overall"]["rougeL"]
+    assert "nowhere" in fail("score", path, "--xlingual", "--tokenizer", tmp_path / "nowhere")
+
+
 def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
     outputs = [call("tune", *SMALL, "--out", tmp_path / name) for name in "ab"]
     assert "copy the input" in outputs[0]
