@@ -674,3 +674,13 @@ def test_real_tasks_become_rows(real_tasks):
         (rows, templates), dropped = task_to_rows(task)
         assert render(templates[0], rows[0]) == (f"{task.definition[0]}\n\n{task.instances[0].input}", task.instances[0].output[0])
         assert sum(": output: " in text for text in dropped) == sum(len(i.output) - 1 for i in task.instances)
+
+
+def test_what_the_review_found():
+    "A task without a reference, examples with columns of their own, no templates, a split that is none: told, not lost."
+    with pytest.raises(TaskError, match="t-0: output.*give it a reference"): task_to_rows(Task("t", ["Do."], instances=[Instance("t-0", "1", [])]))
+    row = {"text": "a", "answer": "b"}
+    assert rows_to_task("t", "summarization", [row], examples=[row | {"note": "hi"}]).dropped == ["examples[0].note: 'hi'"]
+    with pytest.raises(TaskError, match="give at least one"): list(round_robin([row], []))
+    with pytest.raises(TaskError, match="tarin.*choose from"): load_rows("micro_nli", "tarin", 1)
+    assert load_rows("micro_nli", "validation", 20) != load_rows("micro_nli", "test", 20)

@@ -654,12 +654,14 @@ def test_task_to_template():
     task = Task("t", ["Add.", "Sum {{ up }}"], instances=[Instance("t-0", "1 2", ["3", "three"], {"x": 1}), Instance("t-1", "4 |||", ["}}"])],
                 categories=["Maths"])
     (templates, rows), dropped = task_to_template(task)
-    assert [t.name for t in templates] == ["wording 0", "wording 1"] and rows == [{"input": "1 2", "output": "3"}, {"input": "4 |||", "output": "}}"}]
+    assert [t.name for t in templates] == ["wording 0", "wording 1"]
+    assert rows == [{"id": "t-0", "input": "1 2", "output": "3"}, {"id": "t-1", "input": "4 |||", "output": "}}"}]
     assert templates[0].jinja == "Add.\n\n{{ input }}\n|||\n{{ output }}"
     assert [t.render(rows[0]) for t in templates] == [["Add.\n\n1 2", "3"], ["Sum {{ up }}\n\n1 2", "3"]]
     assert templates[1].render(rows[1]) == templates[1].render(rows[1], faithful=True) == ["Sum {{ up }}\n\n4 |||", "}}"]
     assert dropped == ["Categories: ['Maths']", "t-0: output: 'three'", "t-0: x: 1"]
     assert task_to_template(task).result == (templates, rows)
+    with pytest.raises(TaskError, match="t-0: output.*give it a reference"): task_to_template(Task("t", ["Add."], instances=[Instance("t-0", "1", [])]))
 
 
 @settings(max_examples=150, deadline=None)
