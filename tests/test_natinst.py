@@ -184,7 +184,7 @@ def test_no_definition_to_show():
 
 # What holds for any text
 
-texts = st.text(max_size=30)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x01"), max_size=30)  # \x01 is the end token of Letters
 examples = st.lists(st.builds(Example, texts, texts, st.none() | texts), max_size=3)
 tasks = st.builds(Task, st.text("abc", min_size=1), st.lists(texts, min_size=1, max_size=2), examples, examples,
                   st.lists(st.builds(Instance, texts, texts, st.lists(texts, min_size=1)), min_size=1, max_size=2))
