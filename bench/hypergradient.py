@@ -9,16 +9,16 @@ The peers (betty-ml, torchopt) are measured where they are installed: pip instal
 """
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from instop_nb.hypergradient import implicit_term, outer_gradient
+from rounds import cpu_seconds, spread, write_record
 
 SIZES = {"2M": dict(vocab_size=4096, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4),
          "13M": dict(vocab_size=8192, d_model=384, d_kv=64, d_ff=768, num_layers=2, num_heads=6),
@@ -37,11 +38,11 @@ BATCH, META_BATCH, PREFIX, SOURCE, TARGET, GAMMA = 2, 8, 64, 256, 32, 1e-5
 
 class Problem:
     "A T5 with a learnable prefix, one inner batch and one meta batch."
-    def __init__(self, size, dtype=torch.float32, attention="sdpa"):
+    def __init__(self, size, attention="sdpa"):
         torch.manual_seed(0)
         config = T5Config(**SIZES[size], dropout_rate=0., decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-        self.model = T5ForConditionalGeneration._from_config(config, attn_implementation=attention).to(dtype)
-        self.prefix = torch.nn.Parameter(.5 * torch.randn(PREFIX, config.d_model, dtype=dtype))
+        self.model = T5ForConditionalGeneration._from_config(config, attn_implementation=attention)
+        self.prefix = torch.nn.Parameter(.5 * torch.randn(PREFIX, config.d_model))
         self.theta, self.phi = list(self.model.parameters()), [self.prefix]
         self.optimizer = torch.optim.Adam(self.theta, lr=0.)  # a real step in all but length: the problem stays the same
         self.ids, self.labels = (torch.randint(2, config.vocab_size, (BATCH, n)) for n in (SOURCE, TARGET))
@@ -51,7 +52,7 @@ class Problem:
         text = self.model.get_input_embeddings()(self.ids)
         return self.model(inputs_embeds=torch.cat([self.prefix.expand(BATCH, -1, -1), text], 1), labels=self.labels).loss
 
-    def outer(self, rows=slice(None)): return self.model(input_ids=self.meta_ids[rows], labels=self.meta_labels[rows]).loss
+    def outer(self, rows): return self.model(input_ids=self.meta_ids[rows], labels=self.meta_labels[rows]).loss
 
     def micro_batches(self, n):
         return [lambda i=i: self.outer(slice(i, i + n)) * n / META_BATCH for i in range(0, META_BATCH, n)]
@@ -147,11 +148,6 @@ def whole(name, problem, M):
     return METHODS[name].run(problem, meta_gradient(problem, METHODS[name].micro), M)
 
 
-def cpu_seconds(task):
-    start = time.process_time(); task()
-    return time.process_time() - start
-
-
 def time_round(problems, names, v1, M):
     "CPU seconds of everything, once each, as ratios to an inner step (the mean of one before and one after)."
     step = lambda: cpu_seconds(problems["sdpa"].inner_step)
@@ -163,11 +159,6 @@ def time_round(problems, names, v1, M):
         steps.append(step())
     mean = statistics.mean(steps)
     return {key: seconds / mean for key, seconds in row.items()} | {("inner step", "seconds"): mean}
-
-
-def spread(values):
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return {"median": middle, "low": low, "high": high}
 
 
 def times(size, rounds, M):
@@ -195,20 +186,33 @@ def loops(size, rounds, M):
     return {name: spread([row[name] for row in found]) for name in LOOPED}
 
 
-def error(size, name, M):
-    "Relative error of a method's single-precision result to the same arithmetic in double precision."
+@contextmanager
+def exact_layer_norm():
+    "Inside, T5's layer norm keeps double precision; the stock one computes in single precision whatever it is given."
     from transformers.models.t5.modeling_t5 import T5LayerNorm
     def norm(self, x): return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-    stock, T5LayerNorm.forward = T5LayerNorm.forward, norm  # the stock one computes in single precision whatever it is given
-    try:
-        single, precise = Problem(size, attention=METHODS[name].attention), Problem(size, attention="eager")
-        precise.model.double(); precise.prefix.data = precise.prefix.data.double()
-        without_products = name.startswith("identity") or name == "betty-ml, darts"
-        expected = double_backward(precise, meta_gradient(precise), 0 if without_products else M)[0] * (M + 1 if without_products else 1)
-        found = METHODS[name].run(single, meta_gradient(single), M)[0]
-        if name == "betty-ml, darts": found = found * GAMMA * (M + 1)  # it gives the direction alone
-        return ((found.double() - expected).norm() / expected.norm()).item()
+    stock, T5LayerNorm.forward = T5LayerNorm.forward, norm
+    try: yield
     finally: T5LayerNorm.forward = stock
+
+
+@lru_cache
+def in_double_precision(size, M):
+    "What the paper's arithmetic gives there."
+    problem = Problem(size, attention="eager")
+    problem.model.double(); problem.prefix.data = problem.prefix.data.double()
+    return double_backward(problem, meta_gradient(problem), M)[0]
+
+
+def error(size, name, M):
+    "Relative error of a method's single-precision result to the same arithmetic in double precision."
+    without_products = name.startswith("identity") or name == "betty-ml, darts"
+    with exact_layer_norm():
+        expected = (M + 1) * in_double_precision(size, 0) if without_products else in_double_precision(size, M)
+        single = Problem(size, attention=METHODS[name].attention)
+        found = METHODS[name].run(single, meta_gradient(single), M)[0]
+    if name == "betty-ml, darts": found = found * GAMMA * (M + 1)  # it gives the direction alone
+    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 def resident():
@@ -273,10 +277,9 @@ def main():
     versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "betty-ml", "torchopt") if is_installed(p)}
     record = {"command": "python bench/hypergradient.py", "terms": options.terms, "rounds": options.rounds, "versions": versions,
               "python": platform.python_version(), "sizes": {}}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     for size in options.sizes.split(","):
         record["sizes"][size] = measure(size, options.rounds, options.terms)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(record, options.out)
     show(record)
 
 

@@ -9,7 +9,6 @@ Processes are compared by wall time on large sets of sentences, with workers to 
 """
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from rouge_score.rouge_scorer import RougeScorer
 
 from instop_nb import metrics
+from rounds import cpu_seconds, spread, write_record
 
 LABELS = ("yes", "no", "Positive", "Negative", "entailment", "contradiction", "neutral", "True.", "False.", "A", "B", "C", "D",
           "inform", "request", "cause", "effect", "answerable", "not answerable", "The first one")
@@ -81,10 +81,9 @@ def forget():
     for memory in (metrics.normalise_answer, metrics.rouge_pair, metrics.rouge_tokens, metrics.porter_stem, metrics._best): memory.cache_clear()
 
 
-def cpu_seconds(f, rows):
+def cold_seconds(f, rows):
     forget()
-    start = time.process_time(); f(rows)
-    return time.process_time() - start
+    return cpu_seconds(f, rows)
 
 
 def ours(rows): return metrics.score(rows, processes=1)
@@ -96,17 +95,12 @@ def check(rows):
     for name, rival in RIVALS.items(): assert rival(rows) == mine, name
 
 
-def spread(values):
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return {"median": middle, "low": low, "high": high}
-
-
 def ratio_round(rows, rivals):
     "Each rival's CPU time as a ratio to ours (the mean of one before and one after), and ours in seconds."
-    times, mine = {}, [cpu_seconds(ours, rows)]
+    times, mine = {}, [cold_seconds(ours, rows)]
     for name in rivals:
-        times[name] = cpu_seconds(RIVALS[name], rows)
-        mine.append(cpu_seconds(ours, rows))
+        times[name] = cold_seconds(RIVALS[name], rows)
+        mine.append(cold_seconds(ours, rows))
     return {name: 2 * t / (a + b) for (name, t), a, b in zip(times.items(), mine, mine[1:])} | {"seconds": statistics.mean(mine)}
 
 
@@ -171,8 +165,7 @@ def main():
         rows = make()
         check(rows[::10])
         record["sets"][name] = {"rows": len(rows)} | ratios(rows, options.rounds)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(record, options.out)
     show(record)
 
 

@@ -6,11 +6,8 @@ fresh compile of the same round; the table shows medians and quartiles. The reco
 """
 import argparse
 import importlib.metadata
-import json
 import platform
 import random
-import statistics
-import time
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import jinja2
 
 from instop_nb.flan import micro_rows
 from instop_nb.promptsource import TEMPLATES
+from rounds import cpu_seconds, spread, write_record
 
 RECORD = Path(__file__).resolve().parent.parent / "results" / "bench" / "promptsource.json"
 ENVIRONMENT = jinja2.Environment(loader=jinja2.BaseLoader)
@@ -38,25 +36,21 @@ def mended(template, row): return template.render(row)
 METHODS = {"fresh compile": fresh, "kept, faithful": faithful, "kept, mended": mended}
 
 
-def cpu_seconds(method, examples):
-    start = time.process_time()
+def render_all(method, examples):
     for template, row in examples: method(template, row)
-    return time.process_time() - start
 
 
-def spread(values):
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return {"median": round(middle, 2), "low": round(low, 2), "high": round(high, 2)}
+def rounded(values): return {name: round(value, 2) for name, value in spread(values).items()}
 
 
 def measure(rounds, n):
     "Microseconds per example, and how many times as fast as a fresh compile."
     prompts = [template for template in TEMPLATES if template.answer_choices]
     examples = list(islice(zip(cycle(prompts), cycle(micro_rows("nli", 500))), n))
-    for method in METHODS.values(): cpu_seconds(method, examples[:len(prompts)])
-    found = [{name: cpu_seconds(method, examples) for name, method in METHODS.items()} for _ in range(rounds)]
-    return {name: {"microseconds": spread([row[name] / n * 1e6 for row in found]),
-                   "times as fast": spread([row["fresh compile"] / row[name] for row in found])} for name in METHODS}
+    for method in METHODS.values(): render_all(method, examples[:len(prompts)])
+    found = [{name: cpu_seconds(render_all, method, examples) for name, method in METHODS.items()} for _ in range(rounds)]
+    return {name: {"microseconds": rounded([row[name] / n * 1e6 for row in found]),
+                   "times as fast": rounded([row["fresh compile"] / row[name] for row in found])} for name in METHODS}
 
 
 def show(record):
@@ -76,8 +70,7 @@ def main():
     record = {"command": "python bench/promptsource.py", "examples": args.examples, "rounds": args.rounds, "methods": measure(args.rounds, args.examples),
               "versions": {"python": platform.python_version(), "jinja2": importlib.metadata.version("jinja2")},
               "machine": f"{platform.system()} {platform.machine()}, one thread"}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(record, args.out)
     show(record)
 
 

@@ -62,7 +62,7 @@ def _tk_instruct(o):
     for t in _chosen(o):
         for i, source in sources(t, encoding, reader, o.max_length): yield {"id": i.id, "task": t.name, "source": source, "targets": i.output}
 
-# %% ../nbs/99_cli.ipynb #9f01bcc9
+# %% ../nbs/99_cli.ipynb #c76372a6
 def _v1_fields(o):
     "The fields that the options ask for, and the number of examples."
     from instop_nb.tasks import TaskError
@@ -74,10 +74,11 @@ def _v1_fields(o):
 
 def _ni_v1(o):
     "The text of Natural Instructions v1."
-    from instop_nb.natinst import encode_v1
+    from instop_nb.natinst import complete_v1, instruction_v1
     fields, n = _v1_fields(o)
     for t in _chosen(o):
-        for i in t.instances: yield {"id": i.id, "task": t.name, "source": encode_v1(t, i.input, fields, n), "targets": i.output}
+        instruction = "".join(part.text for part in instruction_v1(t, fields, n))  # the same for all instances
+        for i in t.instances: yield {"id": i.id, "task": t.name, "source": instruction + complete_v1(i.input), "targets": i.output}
 
 # %% ../nbs/99_cli.ipynb #e135f8f1
 def _needed(o, *names):

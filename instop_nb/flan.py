@@ -7,17 +7,18 @@ __all__ = ['CLUSTERS', 'TEMPLATES', 'DATASETS', 'Cluster', 'check_row', 'Templat
            'template_table', 'micro_rows', 'no_template', 'dataset_name', 'round_robin', 'mixing_rates', 'mix', 'prune',
            'few_shot', 'map_row', 'load_rows', 'hold_out', 'parse', 'rows_to_task', 'task_to_rows']
 
-# %% ../nbs/03_flan.ipynb #7f59d57b
+# %% ../nbs/03_flan.ipynb #b6af7c0c
 import ast, random, re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import islice, permutations
 from pathlib import Path
 from typing import NamedTuple
 import yaml
 from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, facts, is_held_out
-from .tasks import Conversion, Example, Instance, Part, Table, Task, TaskError, _cell, _need_references
+from .tasks import Conversion, Example, Instance, Part, Table, Task, TaskError, _beyond_rows, _cell
 
 # %% ../nbs/03_flan.ipynb #1ee992ec
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ def load_flan(path,                          # Our YAML, or the Python file of t
                 raise TaskError(path, f"{name}[{n}]", pair, "write two strings, source and target")
     return {name: [Template(*pair) for pair in pairs] for name, pairs in patterns.items()}
 
-# %% ../nbs/03_flan.ipynb #d6724878
-_FILES = (Path(__file__).parent if "__file__" in globals() else Path("../instop_nb"))/"templates"
+# %% ../nbs/03_flan.ipynb #89bb88de
+_FILES = Path(str(files("instop_nb")))/"templates"
 TEMPLATES = load_flan(_FILES/"flan.yaml")  # Ours: ten for each cluster, none copied from FLAN
 
 # %% ../nbs/03_flan.ipynb #c58cb1f3
@@ -449,17 +450,19 @@ def _hub_rows(entry, split, streaming):
             names, more = ["parquet"], {"data_files": {part: f"hf://datasets/{entry['hub']}@{entry['files'].format(split=part)}"}}
         yield from datasets.load_dataset(*names, split=part, streaming=streaming, **more)
 
-# %% ../nbs/03_flan.ipynb #bf23fa07
+# %% ../nbs/03_flan.ipynb #af9583fb
+_SPLITS = ["train", "validation", "test"]
+
 def load_rows(dataset: str,            # A data set of FLAN, or `micro_` and a cluster for rows of the small world
               split: str = "train",    # "train", "validation" or "test"
               n: int | None = None,    # The first so many rows with a label (FLAN takes 30,000); None: all (of `micro_`: 1,000)
              ) -> list[dict]:          # Rows of the cluster; `TaskError` if it cannot be loaded
     "Load a data set by name."
     if dataset.startswith("micro_"):
-        if split not in ("train", "validation", "test"): raise TaskError(dataset, "split", split, "choose from ['train', 'validation', 'test']")
+        if split not in _SPLITS: raise TaskError(dataset, "split", split, f"choose from {_SPLITS}")
         return micro_rows(dataset.removeprefix("micro_"), 1_000 if n is None else n, seed=int(split == "validation"), held_out=split != "train")
     entry = _known(dataset, DATASETS, "data set")
-    splits, instead = [s for s in ("train", "validation", "test") if s in entry], f"or take micro_rows({entry['cluster']!r}, n)"
+    splits, instead = [s for s in _SPLITS if s in entry], f"or take micro_rows({entry['cluster']!r}, n)"
     if "note" in entry: raise TaskError(dataset, "hub", None, f"{entry['note']}; {instead}")
     if split not in splits: raise TaskError(dataset, "split", split, f"choose from {splits}")
     try: return list(islice(filter(None, (map_row(entry, row) for row in _hub_rows(entry, split, n is not None))), n))
@@ -527,17 +530,12 @@ def rows_to_task(name: str,                        # Of the task
     good = [Example(*render(layout, row)) for row in examples]
     return Conversion(Task(name, [template.without_options().source], good, [], instances, [contract.title]), dropped)
 
-# %% ../nbs/03_flan.ipynb #ce3add65
+# %% ../nbs/03_flan.ipynb #ee459cf4
 def task_to_rows(task: Task,     # Of any schema
                 ) -> Conversion:  # ((rows, templates), what they cannot hold)
     "Make rows of instances, and a template of each wording of the definition."
-    _need_references(task)
     wordings = [text for text in task.definition if not _GAP.search(text)][:10]
+    dropped = _beyond_rows(task, wordings)
     if not wordings: raise TaskError(task.name, "definition", task.definition, "give it a wording without a word in braces")
-    dropped = [f"{key}: {value!r}" for key, value in task.to_json().items()
-               if key not in ("Definition", "Instances") and value not in ("", "-", [], {})]
-    dropped += [f"definition[{n}]: {text!r}" for n, text in enumerate(task.definition) if text not in wordings]
-    dropped += [f"{i.id}: output: {text!r}" for i in task.instances for text in i.output[1:]]
-    dropped += [f"{i.id}: {key}: {value!r}" for i in task.instances for key, value in (i.extra or {}).items()]
     rows = [{"id": i.id, "input": i.input, "answer": i.output[0]} for i in task.instances]
     return Conversion((rows, [Template(f"{text}\n\n{{input}}", "{answer}") for text in wordings]), dropped)

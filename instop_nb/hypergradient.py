@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# %% ../nbs/14_hypergradient.ipynb #d76eeec7
-def _grad(outputs, inputs, grad_outputs=None, **kwargs):
-    "torch.autograd.grad with zeros, not None, for the inputs that take no part."
-    found = torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **kwargs)
+# %% ../nbs/14_hypergradient.ipynb #4b88403f
+def _filled(found, inputs):
+    "Gradients with zeros, not None, for the inputs that take no part."
     return [torch.zeros_like(i) if f is None else f for i, f in zip(inputs, found)]
+
+def _grad(outputs, inputs, grad_outputs=None, **kwargs):
+    "torch.autograd.grad, filled."
+    return _filled(torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **kwargs), inputs)
 
 # %% ../nbs/14_hypergradient.ipynb #d418df38
 def _value(loss, name, needs_graph=True):
@@ -116,7 +119,7 @@ def _same_draws(device):
     if device.type == "cpu": return torch.random.fork_rng([])
     return torch.random.fork_rng([device.index or 0], device_type=device.type)
 
-# %% ../nbs/14_hypergradient.ipynb #bda8de3f
+# %% ../nbs/14_hypergradient.ipynb #5e5803b2
 class Differences:
     "Products with the second derivatives of the inner loss, from its gradient a little ahead of theta and a little behind."
     RADII = {torch.float32: 1e-3, torch.float64: 1e-5}  # How far theta is moved, as a length, while it is shorter than 200
@@ -137,7 +140,7 @@ class Differences:
             with _same_draws(self.device): return _value(self.inner_loss, "inner_loss", needs_graph=False) / (2 * step)
         with kept(self.theta) as start:
             found = _accumulated([partial(loss, start, sign * self.radius / length) for sign in (1, -1)], inputs)
-        return [torch.zeros_like(i) if f is None else f for i, f in zip(inputs, found)]
+        return _filled(found, inputs)
 
     def hessian(self,
         v: list[Tensor],  # like theta
@@ -298,7 +301,7 @@ def _explained():
         raise ValueError(f"product 'exact': the inner loss has no second derivative ({str(error)[:80]} ...); take product 'differences', "
                          "or a model that is not compiled, with attn_implementation='eager'") from error
 
-# %% ../nbs/14_hypergradient.ipynb #8ca5390f
+# %% ../nbs/14_hypergradient.ipynb #252e921a
 def outer_gradient(
     outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out; a list of micro-batches is summed
     theta: list[Tensor],  # model parameters
@@ -307,7 +310,7 @@ def outer_gradient(
     "First derivatives of the outer loss (the first factor of equation 10)."
     losses = outer_loss if isinstance(outer_loss, (list, tuple)) else [outer_loss]
     found = _dependent(_accumulated([partial(_value, loss, "outer_loss") for loss in losses], theta + phi), "outer_loss")
-    found = [torch.zeros_like(p) if f is None else f for p, f in zip(theta + phi, found)]
+    found = _filled(found, theta + phi)
     return found[:len(theta)], found[len(theta):]
 
 # %% ../nbs/14_hypergradient.ipynb #193d6c82

@@ -7,14 +7,12 @@ __all__ = ['MATRIX', 'TK_INSTRUCT', 'V1_ENCODINGS', 'FORMATS', 'Encoding', 'comp
            'highlight', 'tk_instruct', 'export_text', 'parse', 'instruction_v1', 'complete_v1', 'encode_v1',
            'v1_indices', 'to_v1', 'to_super_ni', 'view', 'explorer']
 
-# %% ../nbs/05_natinst.ipynb #1ead9d19
+# %% ../nbs/05_natinst.ipynb #866a6ce0
 import html, json, random, re, string
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from .flan import Template, parts as flan_parts, task_to_rows
-from .promptsource import task_to_template
-from .tasks import Conversion, Example, Highlighted, Instance, Part, Task, TaskError, coloured, _flat
+from .tasks import Conversion, Example, Highlighted, Instance, Part, Task, TaskError, coloured, _flat, _need_references
 
 # %% ../nbs/05_natinst.ipynb #8285a3f6
 @dataclass(frozen=True)
@@ -147,12 +145,12 @@ def tk_instruct(task: Task,                     # What is to be done
     "The source of an instance in an encoding drawn at random (their option `tk_instruct`)."
     return encode(task, instance, rng.choice(TK_INSTRUCT), tokenizer, max_length)
 
-# %% ../nbs/05_natinst.ipynb #0d7c8a2a
+# %% ../nbs/05_natinst.ipynb #8ab88503
 def _examples(tasks, encoding, seed, tokenizer, max_length):
     for task in tasks:
+        _need_references(task)
         file, rng = task.to_json(), random.Random(f"{seed} {task.name}")
         for instance, row in zip(task.instances, file.pop("Instances")):
-            if not instance.output: raise TaskError(task.name, f"{instance.id}: output", [], "give it a reference")
             source = tk_instruct(task, instance, rng, tokenizer, max_length) if encoding == "tk_instruct" else \
                      encode(task, instance, encoding, tokenizer, max_length)
             yield {"id": instance.id, "Task": task.name, **file, "Instance": row, "s2s_input": " ".join(source.split()),
@@ -195,7 +193,7 @@ def _labels(field, kind="Positive", n=0):
     why = [("\n Explanation: ", ("explanation", kind, n))] * (field == "output")
     return why + [("\n\n" + label, text) for label, text in labels]
 
-# %% ../nbs/05_natinst.ipynb #fd6463c7
+# %% ../nbs/05_natinst.ipynb #1210a9ef
 def _ends(label, source, start):
     "All places where the label ends a text that begins at `start`."
     end = -1 if source[start:start + 1].isspace() else source.find(label, start + 1)
@@ -203,19 +201,27 @@ def _ends(label, source, start):
         if source[end - 1] in string.punctuation: yield end
         end = source.find(label, end + 1)
 
+def _path(source, came_from, before, end):
+    "The texts on the way to a place, from the first on."
+    texts = []
+    while before:
+        texts.append((before[0], source[before[1]:end]))
+        before, end = came_from[before]
+    return dict(([(("name",), source[:end - 2])] if end else []) + texts[::-1])
+
 def _walk(source):
     "The texts of a source by field, or None."
-    begins, tried = [0, *(m.end() for m in re.finditer(r"\. ", source))], set()  # before a later one stands the task name
-    todo = [(text, begin + len(label), {("name",): source[:begin - 2]} if begin else {})
+    begins, came_from = [0, *(m.end() for m in re.finditer(r"\. ", source))], {}  # before a later one stands the task name
+    todo = [(text, begin + len(label), None, begin)
             for begin in begins for label, text in _labels("start") if source.startswith(label, begin)][::-1]
     while todo:
-        text, start, found = todo.pop()
-        if text == ("end",) and start == len(source): return found
-        if text == ("end",) or (text, start) in tried: continue
-        tried.add((text, start))
+        text, start, before, end = todo.pop()  # a text begins at `start`; the one before it ends at `end`
+        if text == ("end",) and start == len(source): return _path(source, came_from, before, end)
+        if text == ("end",) or (text, start) in came_from: continue
+        came_from[text, start] = before, end
         steps = [(end, label, after) for label, after in _labels(*text) for end in _ends(label, source, start)]
         steps.sort(reverse=True)  # the first place is tried first
-        todo += [(after, end + len(label), {**found, text: source[start:end]}) for end, label, after in steps]
+        todo += [(after, end + len(label), (text, start), end) for end, label, after in steps]
 
 # %% ../nbs/05_natinst.ipynb #fd93920f
 def parse(source: str,                         # A text as `encode` gives it, not cut by a limit
@@ -351,11 +357,13 @@ def to_super_ni(task: Task,      # In either schema
     good, bad = ([replace(e, suggestion=None) for e in examples] for examples in (task.positive, task.negative))
     return _converted(task, schema="super-ni", positive=good, negative=bad, **dict.fromkeys(_V1_ONLY, ""))
 
-# %% ../nbs/05_natinst.ipynb #f88d80b6
+# %% ../nbs/05_natinst.ipynb #1699dec0
 FORMATS = ("Tk-Instruct", "Natural Instructions v1", "PromptSource", "FLAN")
 
 def _layouts(task, instance, format):
     "The parts of an instance in all encodings or templates of a format, by name."
+    from instop_nb.flan import Template, parts as flan_parts, task_to_rows
+    from instop_nb.promptsource import task_to_template
     one = replace(task, instances=[replace(instance, output=instance.output or [""])])
     if format == "Tk-Instruct":
         return {name: _parts(instruction(task, e), complete(instance.input), None, None) for name, e in MATRIX.items()}

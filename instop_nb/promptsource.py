@@ -7,12 +7,13 @@ __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_template
            'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'encode_row',
            'template_to_task', 'task_to_template']
 
-# %% ../nbs/04_promptsource.ipynb #4a510d8e
+# %% ../nbs/04_promptsource.ipynb #2613be53
 import random, re, uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, wraps
+from importlib.resources import files
 from pathlib import Path
 from types import BuiltinMethodType
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from yaml.constructor import ConstructorError
-from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _cell, _need_references, coloured
+from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -171,8 +172,8 @@ def write_templates(templates: list[Template],  # Prompts of one data set, in an
     Path(path).write_text(yaml.dump(data, Dumper=_Dumper), encoding="utf-8")
     return Path(path)
 
-# %% ../nbs/04_promptsource.ipynb #74630ba0
-_FILES = (Path(__file__).parent if "__file__" in globals() else Path("../instop_nb"))/"templates"
+# %% ../nbs/04_promptsource.ipynb #ad47e1a9
+_FILES = Path(str(files("instop_nb")))/"templates"
 TEMPLATES = load_templates(_FILES/"promptsource.yaml")  # Ours, none copied from PromptSource
 
 # %% ../nbs/04_promptsource.ipynb #66c51a1b
@@ -436,12 +437,14 @@ def _values(template, row, faithful):
     values = {key: _hide(value) if isinstance(value, str) else _copy(value, str if faithful else _hide) for key, value in row.items()}
     return values if faithful else {key.replace("-", "_"): value for key, value in values.items()} | values
 
-# %% ../nbs/04_promptsource.ipynb #6ca9a87c
+# %% ../nbs/04_promptsource.ipynb #ee4d45e9
+def _generator(rng): return random.Random(rng) if isinstance(rng, int) else rng
+
 def _guard(function):
     "Turns whatever goes wrong in a template into a `TaskError`."
     @wraps(function)
     def guarded(template, *args, rng=None):
-        try: return function(template, *args, rng=random.Random(rng) if isinstance(rng, int) else rng)
+        try: return function(template, *args, rng=_generator(rng))
         except TaskError: raise
         except Exception as e: problem = f"{type(e).__name__}: {e}"[:200]
         raise TaskError(template.file, f"template {template.name!r}", template.jinja, f"{problem}; mend the template or the row")
@@ -573,14 +576,14 @@ def mixture(name: str,                  # "T0", "T0+" or "T0++"
     if not rates: raise TaskError("mixture", "templates", sorted(counts), f"give prompts of a data set of {name}, such as {[*sizes][0]}")
     return rates
 
-# %% ../nbs/04_promptsource.ipynb #69f7afa6
+# %% ../nbs/04_promptsource.ipynb #2111f079
 def encode_row(template: Template,      # A prompt
                row: dict,               # A row of its data set
                faithful: bool = False,  # To the byte as T0's `apply_template`, which also draws random answers a second time
                rng=None,                # Random generator or seed, for prompts that draw
               ) -> dict | None:         # inputs, targets, answer_choices (None: any text); None if there are not two parts, or the input is empty
     "One example of a mixture (Sanh et al. 2022, section 4)."
-    rng = random.Random(rng) if isinstance(rng, int) else rng
+    rng = _generator(rng)
     _check_row(template, row)
     if faithful: row = {key.replace("-", "_"): value for key, value in row.items()}
     parts, choices = _rendered(template, row, faithful, rng=rng)
@@ -588,13 +591,13 @@ def encode_row(template: Template,      # A prompt
     inputs, targets = _texts(parts) if len(parts) == 2 else ("", "")
     return {"inputs": inputs, "targets": targets or "<NO LABEL>", "answer_choices": choices} if inputs else None
 
-# %% ../nbs/04_promptsource.ipynb #dc68c64a
+# %% ../nbs/04_promptsource.ipynb #0c6b3642
 def template_to_task(template: Template,  # A prompt
                      rows: list[dict],    # Of its data set
                      rng=None,            # Random generator or seed
                     ) -> Conversion:      # The task; what of the prompt it does not say, and rows without input or target
     "Make a task of a prompt and rows; the possible answers stay with each instance."
-    rng, name = random.Random(rng) if isinstance(rng, int) else rng, task_name(template)
+    rng, name = _generator(rng), task_name(template)
     examples = [encode_row(template, row, rng=rng) for row in rows]
     kept = [(n, e) for n, e in enumerate(examples) if e and e["targets"] != "<NO LABEL>"]
     if not kept: raise TaskError(template.file, f"template {template.name!r}", template.jinja, "give it a row for which it prints an input and a target")
@@ -610,16 +613,12 @@ def _literal(text):
     "Jinja that prints a text, in both modes."
     return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
 
-# %% ../nbs/04_promptsource.ipynb #c14514a3
+# %% ../nbs/04_promptsource.ipynb #f23d6f34
 def task_to_template(task: Task,     # Of any schema
                     ) -> Conversion:  # ((templates, rows), what they cannot hold)
     "Make a prompt of each wording of the definition, and a row {id, input, output} of each instance."
-    _need_references(task)
     templates = [Template(f"wording {n}", f"{_literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}", dataset=task.name,
                           metadata=Metadata(original_task=True), id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task.name}/{n}")))
                  for n, text in enumerate(task.definition)]
-    dropped = [f"{key}: {value!r}" for key, value in task.to_json().items()
-               if key not in ("Definition", "Instances") and value not in ("", "-", [], {})]
-    dropped += [f"{i.id}: output: {text!r}" for i in task.instances for text in i.output[1:]]
-    dropped += [f"{i.id}: {key}: {value!r}" for i in task.instances for key, value in (i.extra or {}).items()]
+    dropped = _beyond_rows(task, task.definition)
     return Conversion((templates, [{"id": i.id, "input": i.input, "output": i.output[0]} for i in task.instances]), dropped)

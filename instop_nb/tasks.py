@@ -354,7 +354,7 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
         if not isinstance(row, dict): raise ValueError(f"{where}: {line[:60]!r} is not an object; {advice}")
         yield where, row
 
-# %% ../nbs/01_tasks.ipynb #eba338e9
+# %% ../nbs/01_tasks.ipynb #42799119
 class Conversion(NamedTuple):
     "What a conversion made, and what it had to leave behind."
     result: object      # In the other format
@@ -363,3 +363,12 @@ class Conversion(NamedTuple):
 def _need_references(task):
     for i in task.instances:
         if not i.output: raise TaskError(task.name, f"{i.id}: output", [], "give it a reference")
+
+def _beyond_rows(task, wordings):
+    "What templates of these wordings, and rows with one answer, cannot hold of a task."
+    _need_references(task)
+    keys = [f"{key}: {value!r}" for key, value in task.to_json().items()
+            if key not in ("Definition", "Instances") and value not in ("", "-", [], {})]
+    texts = [f"definition[{n}]: {text!r}" for n, text in enumerate(task.definition) if text not in wordings]
+    outputs = [f"{i.id}: output: {text!r}" for i in task.instances for text in i.output[1:]]
+    return keys + texts + outputs + [f"{i.id}: {key}: {value!r}" for i in task.instances for key, value in (i.extra or {}).items()]
