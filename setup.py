@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=" + settings["min_python"],
     packages=[package],
-    package_data={package: ["micro/*", "templates/*"]},
+    package_data={package: ["micro/*", "records/*", "templates/*"]},
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split(), "bench": settings["bench_requirements"].split()},
     entry_points={
