@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['QUESTIONS', 'STEPS', 'COLUMNS', 'COLOURS', 'questions', 'run_arm', 'summarise', 'show_table', 'draw_pictures', 'demo']
 
-# %% ../nbs/98_demo.ipynb #88f8e82c
-import functools, json, multiprocessing, time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+# %% ../nbs/98_demo.ipynb #03e9954b
+import functools, json, time
 from dataclasses import replace
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -16,11 +15,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from transformers import TrainerCallback
 from .batches import tokenize_tasks
-from .bilevel import optimize
-from .embedder import encoder_mean, with_prefix
+from .bilevel import meta_split, optimize
+from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .metrics import copy_input, score, t_interval
 from .t5 import load_t5
-from .tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, group_scores, tune
+from .tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, group_scores, _in_processes, tune
 
 # %% ../nbs/98_demo.ipynb #2bb3df26
 QUESTIONS = {"combinations": 16, "categories": 21}  # Split -> instances a task
@@ -44,24 +43,25 @@ class _Probe(TrainerCallback):
         self.run.log(step=state.global_step, probe=score(self.ask())["overall"]["exact_match"])
         self.model.train()
 
-# %% ../nbs/98_demo.ipynb #3ad0120c
-def _run_folder(folder, arm, seed): return Path(folder)/f"{arm.replace(' ', '')}-{seed}"
+# %% ../nbs/98_demo.ipynb #68144f5b
+def _name(arm, seed): return f"{arm.replace(' ', '')}-{seed}"
 
-# %% ../nbs/98_demo.ipynb #661632be
-def _save_map(model, tokenizer, embedder, names, tasks, folder):
-    "Save the mean encoder states of each training task's definition, without and with its learned instruction."
-    by_name = {t.name: t for t in tasks}
-    batch = tokenizer([by_name[n].definition[0] for n in names], return_tensors="pt", padding=True)
-    batch["task"] = torch.arange(len(names))
+# %% ../nbs/98_demo.ipynb #d64cb3e4
+def _save_map(model, tokenizer, embedder, tasks, folder):
+    "Save the mean encoder states of the meta-train tasks' definitions, without and with their learned instruction."
+    batch = tokenizer([t.definition[0] for t in tasks], return_tensors="pt", padding=True)
+    batch["task"] = torch.arange(len(tasks))
     states = {"definition": encoder_mean(model, batch), "learned": encoder_mean(model, with_prefix(model, dict(batch), *embedder(batch)))}
-    torch.save({"category": [by_name[n].category for n in names], **{k: v.detach() for k, v in states.items()}}, Path(folder)/"map.pt")
+    torch.save({"category": [t.category for t in tasks], **{k: v.detach() for k, v in states.items()}}, Path(folder)/"map.pt")
 
-# %% ../nbs/98_demo.ipynb #eb821c5e
+# %% ../nbs/98_demo.ipynb #d14f1dc2
 def _train(arm, model, tokenizer, tasks, run, steps, encoding, seed, probe):
     "Tune the model as its arm says, and return it."
     if arm == "definition + embedder":
-        model, embedder = optimize(model, tokenizer, tasks, run.folder, steps, seed=seed, quiet=True, callbacks=[probe])
-        _save_map(model, tokenizer, embedder, torch.load(run.folder/"embedder.pt", weights_only=True)["tasks"], tasks, run.folder)
+        meta_train, meta_test = meta_split(tasks, seed=seed)
+        embedder = DirectEmbedder.for_model(model, len(meta_train), l=4, seed=seed)
+        optimize(model, tokenizer, embedder, meta_train, meta_test, run.folder, steps, seed=seed, quiet=True, callbacks=[probe])
+        _save_map(model, tokenizer, embedder, meta_train, run.folder)
         return model
     rows = draw_rows(tokenize_tasks(tasks, tokenizer, encoding, all_wordings=True, seed=seed), tasks, steps * 64, seed)
     return tune(model, tokenizer, rows, run.folder, steps, seed=seed, quiet=True, callbacks=[probe])
@@ -74,26 +74,23 @@ def _ask(model, tokenizer, asked, encoding, run):
     run.save_predictions(together)
     return {**{split: score(r) for split, r in rows.items()}, "novelty": group_scores(together)}
 
-# %% ../nbs/98_demo.ipynb #b15c13d4
+# %% ../nbs/98_demo.ipynb #680a1dfa
 def run_arm(
+    folder,              # Of the run
     arm: str,            # A key of STEPS
     seed: int,           # Of training instances, wordings, order, and the embedder's start
-    folder,              # Of the demo; the run goes to folder/arm-seed
     scale: float = 1.0,  # Of steps and questions; smaller for a smoke run
 ) -> dict:  # Split -> scores of `score`; "novelty": those of `group_scores`; "cpu_seconds" of the training
-    "Tune from the shipped checkpoint, ask, and save the record."
-    torch.set_num_threads(1)
+    "Tune from the shipped checkpoint, and ask."
     steps, encoding = max(2, round(scale * STEPS[arm])), NO_INSTRUCTION if arm == "no instruction" else DEFINITION
-    run = Run(_run_folder(folder, arm, seed), arm=arm, seed=seed, steps=steps)
+    run = Run(folder, arm=arm, seed=seed, steps=steps)
     model, tokenizer = load_t5("micro", device="cpu")
     train, asked = get_tasks("micro", "train", 100, seed), questions(scale)
     few = [replace(t, instances=t.instances[:1]) for t in asked["combinations"]]
     probe, start = _Probe(run, model, tokenizer, few, encoding, max(1, steps // 4)), time.process_time()
     model = _train(arm, model, tokenizer, train, run, steps, encoding, seed, probe)
     seconds = time.process_time() - start
-    result = {**_ask(model, tokenizer, asked, encoding, run), "cpu_seconds": seconds}
-    (run.folder/"score.json").write_text(json.dumps(result, indent=1) + "\n")
-    return result
+    return {**_ask(model, tokenizer, asked, encoding, run), "cpu_seconds": seconds}
 
 # %% ../nbs/98_demo.ipynb #f5843d27
 COLUMNS = {"em": "exact_match", "rouge_l": "rougeL"}  # In the record -> in the scores
@@ -128,14 +125,14 @@ def show_table(
         shown.add_row(row["instruction"], *(f"{mean:.1f} ± {half:.1f}" if half else f"{mean:.1f}" for mean, half in pairs))
     return shown
 
-# %% ../nbs/98_demo.ipynb #5d936bbf
+# %% ../nbs/98_demo.ipynb #3619edb7
 COLOURS = {"definition": "C0", "definition + embedder": "C1", "no instruction": "C7"}
 
 def _draw_curves(folder, results, picture):
     "Draw exact match on the probe's questions over the steps of each run."
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     for arm, seed in results:
-        probes = [r for r in Run(_run_folder(folder, arm, seed)).metrics() if "probe" in r]
+        probes = [r for r in Run(Path(folder)/_name(arm, seed)).metrics() if "probe" in r]
         ax.plot([r["step"] for r in probes], [r["probe"] for r in probes], color=COLOURS[arm], alpha=0.8, marker=".", label=arm if seed == 0 else None)
     ax.set_xlabel("tuning steps"); ax.set_ylabel("exact match on unseen\ncombinations, % (probe)"); ax.set_ylim(0, 100); ax.legend()
     fig.savefig(picture, dpi=110); plt.close(fig)
@@ -166,7 +163,7 @@ def _draw_map(saved, picture):
         ax.set_title(title); ax.set_xticks([]); ax.set_yticks([])
     axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)); fig.savefig(picture, dpi=110); plt.close(fig)
 
-# %% ../nbs/98_demo.ipynb #42d24d84
+# %% ../nbs/98_demo.ipynb #b508e712
 def draw_pictures(
     folder,         # Of the demo: read for the probes and the map; the pictures go here
     results: dict,  # (arm, seed) -> result of `run_arm`; seed 0 of "definition + embedder" among them
@@ -175,18 +172,16 @@ def draw_pictures(
     folder = Path(folder)
     _draw_curves(folder, results, folder/"learning_curves.png")
     _draw_categories(results, folder/"categories.png")
-    _draw_map(_run_folder(folder, "definition + embedder", 0)/"map.pt", folder/"instructions.png")
+    _draw_map(folder/_name("definition + embedder", 0)/"map.pt", folder/"instructions.png")
 
-# %% ../nbs/98_demo.ipynb #90f2568a
+# %% ../nbs/98_demo.ipynb #4e89c462
 def _run_all(jobs, folder, workers, scale, console):
     "Run all jobs (arm, seed) in processes, report each as it ends, and return their results."
-    results = {}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_arm, arm, seed, folder, scale): (arm, seed) for arm, seed in jobs}
-        for done in as_completed(futures):
-            arm, seed = futures[done]; results[arm, seed] = done.result()
-            em = results[arm, seed]["combinations"]["overall"]["exact_match"]
-            console.print(f"  {len(results)}/{len(jobs)}  {arm}, seed {seed}: {em:.1f} % on unseen combinations")
+    results, names = {}, {_name(*job): job for job in jobs}
+    for name, result in _in_processes(run_arm, {name: dict(arm=arm, seed=seed, scale=scale) for name, (arm, seed) in names.items()}, folder, workers):
+        results[names[name]] = result
+        em = result["combinations"]["overall"]["exact_match"]
+        console.print(f"  {len(results)}/{len(jobs)}  {', seed '.join(map(str, names[name]))}: {em:.1f} % on unseen combinations")
     return results
 
 # %% ../nbs/98_demo.ipynb #e9e273e5

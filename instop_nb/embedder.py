@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['normal_start', 'DirectEmbedder', 'with_prefix', 'vocabulary_start', 'per_category', 'pad_texts', 'instruction_start',
-           'masked_mean', 'InstanceEmbedder', 'encoder_mean', 'nearest_words']
+           'masked_mean', 'InstanceEmbedder', 'NoPrefix', 'NoisePrefix', 'encoder_mean', 'nearest_words']
 
 # %% ../nbs/15_embedder.ipynb #9e4683f0
 from collections.abc import Callable
@@ -161,6 +161,42 @@ class InstanceEmbedder(nn.Module):
         h = masked_mean(self.V[_column(batch, "instance_ids")], _column(batch, "instance_mask"))
         prefix = torch.einsum("lde,be->bld", self.W, h)
         return prefix, torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
+
+# %% ../nbs/15_embedder.ipynb #61dc8d35
+class NoPrefix(nn.Module):
+    "The control without any learnable instruction: a prefix of length 0."
+    def __init__(self,
+        model,  # A T5
+    ):
+        super().__init__()
+        self.d = model.get_input_embeddings().weight.shape[1]
+    def forward(self,
+        batch: dict,  # From `Collator`
+    ) -> tuple[Tensor, Tensor]:  # Prefix [B, 0, d], and its mask [B, 0]
+        "Nothing for each row."
+        ids = batch["input_ids"]
+        return torch.zeros(len(ids), 0, self.d, device=ids.device), ids[:, :0]
+
+# %% ../nbs/15_embedder.ipynb #a50e265d
+class NoisePrefix(nn.Module):
+    "The control whose prefix is drawn anew for each row of each batch: nothing can be learned from it."
+    def __init__(self,
+        model,          # A T5: the numbers are as large as its words
+        l: int = 64,    # Length
+        seed: int = 0,  # Of the numbers
+    ):
+        super().__init__()
+        words = model.get_input_embeddings().weight
+        self.shape, self.size, self.rng = (l, words.shape[1]), words.std().item(), torch.Generator().manual_seed(seed)
+    def get_extra_state(self): return self.rng.get_state()
+    def set_extra_state(self, state): self.rng.set_state(state)
+    def forward(self,
+        batch: dict,  # From `Collator`
+    ) -> tuple[Tensor, Tensor]:  # Prefix [B, l, d], and its mask [B, l], all ones
+        "Fresh noise for each row."
+        ids = batch["input_ids"]
+        noise = self.size * torch.randn(len(ids), *self.shape, generator=self.rng).to(ids.device)
+        return noise, torch.ones(noise.shape[:2], dtype=torch.long, device=ids.device)
 
 # %% ../nbs/15_embedder.ipynb #6482f364
 @torch.no_grad()

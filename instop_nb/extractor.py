@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'exemplar', 'Candidates', 'tokenize_candidates', 'draw_candidates', 'Extractor', 'DirectExtractor',
-           'InstanceExtractor', 'Selection', 'selection']
+           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection']
 
 # %% ../nbs/16_extractor.ipynb #1c6609aa
 import random
@@ -89,7 +89,7 @@ def draw_candidates(
         texts.append([exemplar(*pair, faithful) for pair in pairs]); numbers.append([-1] * blanks + drawn)
     return tokenize_candidates(texts, tokenizer, max_length, faithful)._replace(number=torch.tensor(numbers))
 
-# %% ../nbs/16_extractor.ipynb #c04bc152
+# %% ../nbs/16_extractor.ipynb #e5433b39
 class Extractor(nn.Module, ABC):
     "Chooses one of a task's candidates. How good each is, a subclass says in `logits`."
     def __init__(self,
@@ -97,13 +97,14 @@ class Extractor(nn.Module, ABC):
         candidates: Candidates,  # From `draw_candidates`
         soft: bool = False,      # Read the expectation of all candidates; False: the best one, straight-through
         exclude_own: bool = False,  # Never show an instance itself as its exemplar (the paper's code may); needs `instance` in the batch
+        lean: float = 0.0,       # Added to the logits of blanks: a head start that has to be overcome
     ):
         super().__init__()
         if exclude_own and candidates.ids.shape[1] < 2: raise ValueError("exclude_own: there is 1 candidate; give 2 or more, so that one is left")
         device = model.get_input_embeddings().weight.device
         for name, value in candidates._asdict().items(): self.register_buffer(name, value.to(device))
         self.embed = lambda ids: model.get_input_embeddings()(ids)
-        self.soft, self.exclude_own = soft, exclude_own
+        self.soft, self.exclude_own, self.lean = soft, exclude_own, lean
 
     @abstractmethod
     def logits(self,
@@ -115,10 +116,9 @@ class Extractor(nn.Module, ABC):
         batch: dict,  # From `Collator`
     ) -> Tensor:  # [B, N]; each row adds up to 1
         "p_phi of each candidate (equations 6 and 7)."
-        logits = self.logits(batch)
-        if self.exclude_own:
-            own = self.number[batch["task"]] == _column(batch, "instance")[:, None]
-            logits = logits.masked_fill(own, float("-inf"))
+        number = self.number[_column(batch, "task")]
+        logits = self.logits(batch) + self.lean * (number < 0)
+        if self.exclude_own: logits = logits.masked_fill(number == _column(batch, "instance")[:, None], float("-inf"))
         return logits.softmax(-1)
 
     def forward(self,
@@ -134,13 +134,13 @@ class Extractor(nn.Module, ABC):
         if self.soft: return mix(p), shown.amax(1)
         return (mix(straight_through(p)) if p.requires_grad else read(ids[best], shown[best])), shown[best]
 
-# %% ../nbs/16_extractor.ipynb #7c85354e
+# %% ../nbs/16_extractor.ipynb #e7c45db7
 class DirectExtractor(Extractor):
     "A logit for each candidate of each task (section 3.2, direct parameterization): equation 6."
     def __init__(self,
         model,                   # See `Extractor`
         candidates: Candidates,  # From `draw_candidates`
-        **options,               # Of `Extractor`: soft, exclude_own
+        **options,               # Of `Extractor`: soft, exclude_own, lean
     ):
         super().__init__(model, candidates, **options)
         self.v = nn.Parameter(torch.ones(self.ids.shape[:2], device=self.ids.device))  # [T, N]
@@ -151,14 +151,14 @@ class DirectExtractor(Extractor):
         "v_t of each row's task."
         return self.v[_column(batch, "task")]
 
-# %% ../nbs/16_extractor.ipynb #194f8be5
+# %% ../nbs/16_extractor.ipynb #29414909
 class InstanceExtractor(Extractor):
     "A logit from instance and candidate (section 3.2, instance conversion): h_j W h_i of equation 7."
     def __init__(self,
         model,                   # See `Extractor`; V begins as a copy of its input embeddings
         candidates: Candidates,  # From `draw_candidates`
         seed: int = 0,           # Of W
-        **options,               # Of `Extractor`: soft, exclude_own
+        **options,               # Of `Extractor`: soft, exclude_own, lean
     ):
         super().__init__(model, candidates, **options)
         words = model.get_input_embeddings().weight.detach()
@@ -174,6 +174,25 @@ class InstanceExtractor(Extractor):
         h_i = masked_mean(self.V[_column(batch, "instance_ids")], _column(batch, "instance_mask"))  # [B, d]
         h_j = masked_mean(self.V[self.ids[task]], self.mask[task])                                  # [B, N, d]
         return torch.einsum("bnd,bd->bn", h_j, h_i @ self.W.T)
+
+# %% ../nbs/16_extractor.ipynb #e4ec6fc8
+class CoinFlip(Extractor):
+    "The control that chooses any candidate with the same probability, anew for each row of each batch."
+    def __init__(self,
+        model,                   # See `Extractor`
+        candidates: Candidates,  # From `draw_candidates`
+        seed: int = 0,           # Of the choices, kept in checkpoints
+        **options,               # Of `Extractor`
+    ):
+        super().__init__(model, candidates, **options)
+        self.rng = torch.Generator().manual_seed(seed)
+    def get_extra_state(self): return self.rng.get_state()
+    def set_extra_state(self, state): self.rng.set_state(state)
+    def logits(self,
+        batch: dict,  # With `task` [B]
+    ) -> Tensor:  # [B, N]
+        "Random numbers: the largest wins."
+        return torch.rand(len(batch["task"]), self.ids.shape[1], generator=self.rng).to(self.ids.device)
 
 # %% ../nbs/16_extractor.ipynb #63021452
 class Selection(NamedTuple):

@@ -175,10 +175,10 @@ class BucketSampler(torch.utils.data.Sampler):
             full = [k for k in torch.randperm(len(batches)).tolist() if len(batches[k]) == self.batch_size]
             for k in full + [len(batches) - 1] * (len(full) < len(batches)): yield from batches[k]
 
-# %% ../nbs/06_t5.ipynb #22cae793
+# %% ../nbs/06_t5.ipynb #660d38ee
 class T5Trainer(Seq2SeqTrainer):
     "transformers' trainer with `t5_optimizer` and `BucketSampler`; everything else is as there."
-    bias_rate = 30.0  # In units of the learning rate
+    bias_rate = 30.0  # In units of the learning rate; None: transformers' own AdamW, one rate for all
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # A progress bar or nothing, never a line for each row of the log
@@ -186,6 +186,7 @@ class T5Trainer(Seq2SeqTrainer):
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept
         "Make the optimizer that this trainer steps."
+        if self.bias_rate is None: return super().create_optimizer()
         if self.optimizer is None: self.optimizer = t5_optimizer(self.model, self.args.learning_rate, self.bias_rate)
         return self.optimizer
     def _get_train_sampler(self, train_dataset=None):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DEFINITION', 'NO_INSTRUCTION', 'RECORDS', 'get_tasks', 'draw_rows', 'Run', 'LogToRun', 'evaluate', 'begin', 'tune',
-           'group_scores', 'group_table', 'run_jobs', 'Study', 'reproduce', 'by_arm', 'study_table', 'read_record']
+           'group_scores', 'group_table', 'run_jobs', 'Study', 'reproduce', 'by_arm', 'interval', 'study_table',
+           'read_record']
 
-# %% ../nbs/09_tuning.ipynb #26edf418
+# %% ../nbs/09_tuning.ipynb #dc52d4be
 import json, multiprocessing, os, random, time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,8 +19,9 @@ import datasets, torch, transformers
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as hf_logging
 from .batches import Collator, tokenize_tasks
-from .metrics import paired_t_interval, score, t_interval
+from .metrics import score, t_interval
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, sources
 from .t5 import T5Trainer, no_bars, training_arguments
@@ -185,19 +187,20 @@ def _finished(folder, job):
     if saved["job"] == json.loads(json.dumps(job)): return saved["result"]
     raise TaskError(str(path), "job", saved["job"], f"this run was made with other settings than {job}: choose another folder, or remove this one")
 
-# %% ../nbs/09_tuning.ipynb #bf89dfde
+# %% ../nbs/09_tuning.ipynb #3fc4d5a5
 def _run_job(run, folder, job):
     "Run a job on one thread, and keep what it found; a half-written result is none."
-    torch.set_num_threads(1); start = time.process_time()
+    torch.set_num_threads(1); hf_logging.set_verbosity_error(); start = time.process_time()
     Path(folder).mkdir(parents=True, exist_ok=True)
-    result = {**run(folder, **job), "cpu_seconds": round(time.process_time() - start, 1)}
+    result = run(folder, **job)
+    result = {"cpu_seconds": round(time.process_time() - start, 1), **result}
     draft = Path(folder)/"result.draft"
     draft.write_text(json.dumps({"job": job, "result": result}) + "\n"); os.replace(draft, Path(folder)/"result.json")
     return result
 
-# %% ../nbs/09_tuning.ipynb #da5de0b7
+# %% ../nbs/09_tuning.ipynb #8f1a21e9
 def _in_processes(run, jobs, folder, workers):
-    "Yield (name, result) of each job as it ends."
+    "Yield (name, results) of each job as it ends; what has not begun when one fails, or the user interrupts, is not begun."
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(_run_job, run, Path(folder)/name, job): name for name, job in jobs.items()}
         try:
@@ -206,7 +209,7 @@ def _in_processes(run, jobs, folder, workers):
             pool.shutdown(cancel_futures=True)
             raise
 
-# %% ../nbs/09_tuning.ipynb #092f184a
+# %% ../nbs/09_tuning.ipynb #20d775c5
 def run_jobs(
     run: Callable,          # (folder, **job) -> dict of results, JSON's types alone; at the top of a module where workers > 1
     jobs: dict[str, dict],  # Name of a run -> what `run` gets
@@ -222,7 +225,7 @@ def run_jobs(
         found[name] = result
     return {name: found[name] for name in jobs}
 
-# %% ../nbs/09_tuning.ipynb #db13edca
+# %% ../nbs/09_tuning.ipynb #b8359eac
 @dataclass(frozen=True)
 class Study:
     "One table or figure of a paper, as runs that can be repeated."
@@ -233,8 +236,21 @@ class Study:
     arms: dict[str, dict]   # Arm -> what is special about its runs
     seeds: int = 3          # Runs of each arm
     folder: str = ""        # Under runs/; studies that share runs share it; "": the name
+    search: dict[str, dict] | None = None  # Arms that are run first, to choose on validation
+    search_seeds: tuple = (100,)     # Their seeds: none of those that are tested
+    choose: Callable | None = None   # Runs of the search -> the arms
+    finish: Callable | None = None   # (record, folder) -> what else the record needs from the runs' folders
 
-# %% ../nbs/09_tuning.ipynb #d9032e1e
+# %% ../nbs/09_tuning.ipynb #acafe903
+def _runs(study, arms, seeds, folder, common, workers, quiet):
+    "Make the runs of some arms that are missing; return all, each with its arm and seed."
+    keys = {f"{arm}-{seed}": (arm, seed) for arm in arms for seed in seeds}
+    results = run_jobs(study.run, {name: dict(seed=seed, **common, **arms[arm]) for name, (arm, seed) in keys.items()}, folder, workers, quiet)
+    return [{"arm": arm, "seed": seed, **results[name]} for name, (arm, seed) in keys.items()]
+
+def _validated(run): return {k: v for k, v in run.items() if k in ("arm", "seed", "cpu_seconds") or k.startswith("valid")}
+
+# %% ../nbs/09_tuning.ipynb #5b597a9b
 def reproduce(
     study: Study,         # Which runs
     out=None,             # Folder of the runs; None: runs/ and the study's own folder
@@ -244,16 +260,18 @@ def reproduce(
     data: str = "micro",  # "micro" or a folder of tasks
     model: str = "micro", # For `load_t5`
     quiet: bool = False,  # No progress bar
+    **options,            # More that the runs of this study take
 ) -> dict:  # The record: name, title, paper, command, versions, and "runs": arm, seed and results of each
     "Make the runs of a study that are missing, and the record of all; also saved as NAME.json beside the runs."
     folder, n = Path(out or Path("runs")/(study.folder or study.name)), seeds or study.seeds
-    common = dict(scale=scale, data=data, model=model)
-    keys = {f"{arm}-{seed}": (arm, seed) for arm in study.arms for seed in range(n)}
-    results = run_jobs(study.run, {name: dict(seed=seed, **common, **study.arms[arm]) for name, (arm, seed) in keys.items()}, folder, workers, quiet)
-    record = {"name": study.name, "title": study.title, "paper": study.paper, "command": f"instop reproduce {study.name}", **common, "seeds": n,
-              "cpu_seconds": round(sum(r["cpu_seconds"] for r in results.values())), "torch": torch.__version__, "transformers": transformers.__version__,
-              "runs": [{"arm": arm, "seed": seed, **results[name]} for name, (arm, seed) in keys.items()]}
-    (folder/f"{study.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    common = dict(scale=scale, data=data, model=model, **options)
+    searched = _runs(study, study.search or {}, study.search_seeds, folder, common, workers, quiet)
+    runs = _runs(study, study.choose(searched) if study.choose else study.arms, range(n), folder, common, workers, quiet)
+    record = {"name": study.name, "title": study.title, "paper": study.paper, "command": f"instop reproduce {study.name}" + f" --seeds {n}" * (n != study.seeds), **common, "seeds": n,
+              "cpu_seconds": round(sum(r["cpu_seconds"] for r in searched + runs)), "torch": torch.__version__, "transformers": transformers.__version__,
+              **({"search": [_validated(r) for r in searched]} if searched else {}), "runs": runs}
+    if study.finish: record |= study.finish(record, folder)
+    (folder/f"{study.name}.json").write_text(json.dumps(record) + "\n")
     return record
 
 # %% ../nbs/09_tuning.ipynb #fd09308e
@@ -266,10 +284,17 @@ def by_arm(
     for run in record["runs"]: values[run["arm"]].append(run[metric])
     return dict(values)
 
-# %% ../nbs/09_tuning.ipynb #d59b74e8
-def _interval(mean, half): return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"  # One seed has no interval
+# %% ../nbs/09_tuning.ipynb #dd6acd42
+def interval(
+    values: list[float],  # One for each seed; None where a run has none
+) -> str:  # Mean ± half width of the 95 % interval; one value has none
+    "A number over the seeds, as tables show it."
+    values = [v for v in values if v is not None]
+    if not values: return "–"
+    mean, half = t_interval(values)
+    return f"{mean:.1f}" if half != half else f"{mean:.1f} ± {half:.1f}"
 
-# %% ../nbs/09_tuning.ipynb #27cfff5a
+# %% ../nbs/09_tuning.ipynb #0bf4bd72
 def study_table(
     record: dict,              # From `reproduce`
     metrics: dict[str, str],   # Title of a column -> a number of each run
@@ -282,19 +307,20 @@ def study_table(
     extra = [f"minus {control}"] * (control is not None) + ["paper"] * bool(paper)
     lines = ["| | " + " | ".join([*columns, *extra, "seeds"]) + " |", "|---" * (len(columns) + len(extra) + 2) + "|"]
     for arm, values in first.items():
-        cells = [_interval(*t_interval(column[arm])) for column in columns.values()]
-        if control is not None: cells.append("" if arm == control else _interval(*paired_t_interval(first[control], values)))
+        cells = [interval(column[arm]) for column in columns.values()]
+        if control is not None: cells.append("" if arm == control else interval([b - a for a, b in zip(first[control], values, strict=True)]))
         if paper: cells.append(paper.get(arm, ""))
         lines.append("| " + " | ".join([arm, *cells, str(len(values))]) + " |")
     return Table("\n".join(lines))
 
-# %% ../nbs/09_tuning.ipynb #1028f275
+# %% ../nbs/09_tuning.ipynb #5ce52fec
 RECORDS = Path(str(files("instop_nb")))/"records"
 
 def read_record(
-    name: str,  # Of a study
+    name: str,    # Of a study
+    folder=None,  # Of your own runs; None: the records that the package ships
 ) -> dict:  # As `reproduce` made it
-    "The record that the package ships; FileNotFoundError names those that there are."
-    path = RECORDS/f"{name}.json"
+    "The record of a study; FileNotFoundError names those that the package has."
+    path = Path(folder or RECORDS)/f"{name}.json"
     if path.exists(): return json.loads(path.read_text())
     raise FileNotFoundError(f"{name}: no saved record; there are {sorted(p.stem for p in RECORDS.glob('*.json'))}. Make it with `instop reproduce {name}`")

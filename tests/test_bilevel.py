@@ -4,12 +4,13 @@ import torch
 from transformers import TrainerCallback
 
 from instop_nb.batches import Collator, tokenize_tasks
-from instop_nb.bilevel import InstructionOptimizer, meta_batch, meta_split, optimize
-from instop_nb.embedder import DirectEmbedder
+from instop_nb.bilevel import InstructionOptimizer, Outer, draw_meta_batch, kmeans_splits, meta_split, optimize, split_instances
+from instop_nb.embedder import DirectEmbedder, InstanceEmbedder, NoisePrefix, NoPrefix
+from instop_nb.extractor import CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates
 from instop_nb.hypergradient import hypergradient
 from instop_nb.t5 import load_t5, training_arguments
 from instop_nb.tasks import TaskError
-from instop_nb.tuning import DEFINITION, Run, get_tasks
+from instop_nb.tuning import DEFINITION, NO_INSTRUCTION, Run, get_tasks
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,38 @@ def test_meta_split_is_a_partition_and_repeats(tasks):
     assert [t.name for t in b] != [t.name for t in meta_split(tasks, 0.2, seed=2)[1]]
     for share in (0, 1, -1):
         with pytest.raises(TaskError, match="between 0 and 1"): meta_split(tasks, share)
+    with pytest.raises(TaskError, match="'task' or 'category'"): meta_split(tasks, by="dataset")
+
+
+def test_meta_split_by_category_keeps_categories_whole(tasks):
+    for share in (0.01, 0.3, 0.99):
+        inner, outer = ({t.category for t in part} for part in meta_split(tasks, share, seed=3, by="category"))
+        assert inner and outer and not inner & outer and inner | outer == {t.category for t in tasks}
+
+
+def test_kmeans_splits_are_partitions_of_alike_tasks(tasks):
+    splits = kmeans_splits(tasks, *load_t5("micro", device="cpu"), k=5)
+    names = [t.name for _, group in splits for t in group]
+    assert sorted(names) == sorted(t.name for t in tasks)
+    for inner, outer in splits: assert outer and len(inner) + len(outer) == len(tasks) and not {t.name for t in inner} & {t.name for t in outer}
+
+
+def test_validation_instances_are_other_instances(tasks):
+    inner, valid = split_instances(tasks, 3)
+    for t, a, b in zip(tasks, inner, valid): assert a.instances + b.instances == t.instances and len(b.instances) == 3
+    with pytest.raises(TaskError, match=tasks[0].name): split_instances(tasks, 10)
 
 
 def test_outer_step_moves_phi_and_leaves_theta(trainer):
     before = [p.detach().clone() for p in trainer.model.parameters()]
     row = trainer.outer_step()
     assert all(p.equal(b) and p.grad is None for p, b in zip(trainer.model.parameters(), before))
-    changed = {i for i, (new, old) in enumerate(zip(trainer.embedder.weight, trainer.start[0])) if not new.equal(old)}
+    changed = {i for i, (new, old) in enumerate(zip(trainer.instruction.weight, trainer.start["weight"])) if not new.equal(old)}
     assert changed == set(trainer.batch["task"].tolist()) and row["phi_moved"] > 0
 
 
 def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(trainer):
-    model, embedder, batch, outer_batch, gamma = trainer.model, trainer.embedder, trainer.batch, meta_batch(trainer), 1e-4
+    model, embedder, batch, outer_batch, gamma = trainer.model, trainer.instruction, trainer.batch, draw_meta_batch(trainer), 1e-4
     model, embedder = model.double(), embedder.double()
     theta, phi = dict(model.named_parameters()), list(embedder.parameters())
     inner = lambda: model(**trainer.instructed(batch)).loss
@@ -62,32 +83,114 @@ def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(train
 
 
 def test_outer_loss_sees_no_prefix(trainer):
-    batch = meta_batch(trainer)
+    batch = draw_meta_batch(trainer)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     hidden = trainer.model.get_encoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     assert hidden.shape[1] == batch["input_ids"].shape[1]
 
 
-def test_one_outer_step_every_k_inner_steps_and_frozen_stays_frozen(tasks, tmp_path):
-    for name, rate in (("learned", 1e-2), ("frozen", 0.0)):
-        model, tokenizer = load_t5("micro", device="cpu")
-        _, embedder = optimize(model, tokenizer, tasks, tmp_path / name, steps=12, batch_size=8, K=5, phi_rate=rate, quiet=True)
-        outer = [r for r in Run(tmp_path / name).metrics() if "outer_loss" in r]
-        assert [r["step"] for r in outer] == [5, 10]
-        assert (outer[-1]["phi_moved"] > 0) == (rate > 0)
-        saved = torch.load(tmp_path / name / "embedder.pt", weights_only=True)
-        assert saved["weight"].equal(embedder.weight.detach()) and len(saved["tasks"]) == len(saved["weight"])
+# Every learnable instruction, and every control
+
+def candidates(tasks, tokenizer): return draw_candidates(tasks, tokenizer, n=2, blanks=1, max_length=32)
+
+KINDS = {
+    "embedder-dp": lambda m, tok, tasks: DirectEmbedder.for_model(m, len(tasks), l=3),
+    "embedder-ic": lambda m, tok, tasks: InstanceEmbedder(m, l=2),
+    "extractor-dp": lambda m, tok, tasks: DirectExtractor(m, candidates(tasks, tok)),
+    "extractor-ic": lambda m, tok, tasks: InstanceExtractor(m, candidates(tasks, tok)),
+    "none": lambda m, tok, tasks: NoPrefix(m),
+    "noise": lambda m, tok, tasks: NoisePrefix(m, 3),
+    "coin": lambda m, tok, tasks: CoinFlip(m, candidates(tasks, tok))}
 
 
-def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path):
-    class StopAt(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs): control.should_training_stop |= state.global_step == 9
+def fit(tasks, folder, kind="embedder-dp", outer=Outer(K=4), steps=16, **others):
+    "One short run; returns the trainer and its log."
+    model, tokenizer = load_t5("micro", device="cpu")
+    meta_train, meta_test = meta_split(tasks)
+    made = KINDS[kind](model, tokenizer, meta_train)
+    trainer = optimize(model, tokenizer, made, meta_train, meta_test, folder, steps, outer, batch_size=8, quiet=True, instance="own", **others)
+    return trainer, Run(folder).metrics()
 
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_instruction_trains_before_the_definition_and_in_its_place(tasks, tmp_path, kind):
+    for encoding in (DEFINITION, NO_INSTRUCTION):
+        trainer, log = fit(tasks, tmp_path / str(encoding.definition), kind, Outer(K=2), 4, encoding=encoding, outer_encoding=DEFINITION)
+        outer = [r for r in log if "outer_loss" in r]
+        assert [r["step"] for r in outer] == [2, 4]
+        learns = kind.startswith(("embedder", "extractor"))
+        assert (outer[-1]["phi_moved"] > 0) == ("gamma_Hv" in outer[-1]) == learns
+        assert ("selected" in outer[-1]) == (kind.startswith("extractor") or kind == "coin")
+        saved = torch.load(tmp_path / str(encoding.definition) / "instruction.pt", weights_only=True)
+        assert len(saved["tasks"]) == len(meta_split(tasks)[0])
+        assert all(v.equal(trainer.instruction.state_dict()[k]) for k, v in saved["instruction"].items())
+
+
+def test_frozen_stays_frozen_and_the_inner_batches_are_the_same(tasks, tmp_path):
+    learned, frozen = (fit(tasks, tmp_path / str(rate), outer=Outer(K=4, phi_rate=rate), arguments=dict(logging_steps=1))[1] for rate in (1e-2, 0.0))
+    assert [r["phi_moved"] for r in frozen if "phi_moved" in r] == [0.0] * 4
+    first = [[r["loss"] for r in log if "loss" in r][:4] for log in (learned, frozen)]
+    assert first[0] == first[1]  # Until the first outer step nothing tells the two apart
+
+
+def test_faithful_steps_before_the_update_and_its_schedule_hardly_falls(tasks, tmp_path):
+    rates = {}
+    for name, faithful in (("mended", False), ("faithful", True)):
+        trainer, log = fit(tasks, tmp_path / name, outer=Outer(K=4, faithful=faithful))
+        outer = [r for r in log if "outer_loss" in r]
+        assert [r["step"] for r in outer] == [3, 7, 11, 15] if faithful else [4, 8, 12, 16]
+        rates[name] = [r["phi_rate"] for r in outer]
+    assert rates["mended"] == pytest.approx([1e-2 * (1 - i / 4) for i in range(4)])
+    assert rates["faithful"] == pytest.approx([1e-2 * (1 - i / 16) for i in range(4)])
+
+
+def test_dropout_is_off_in_the_outer_step_unless_faithful(trainer):
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout): module.p = 0.5
+    trainer.model.train()
+    losses = {}
+    for faithful in (False, True):
+        trainer.outer = Outer(faithful=faithful, phi_rate=0.0)
+        for k in range(2):
+            trainer.rng.seed(0)
+            losses[faithful, k] = trainer.outer_step()["outer_loss"]
+        assert trainer.model.training
+    assert losses[False, 0] == losses[False, 1] and losses[True, 0] != losses[True, 1]
+
+
+def test_phi_is_clipped_and_l2_pulls_it_towards_zero(tasks, tmp_path):
+    plain, heavy = (fit(tasks, tmp_path / str(l2), outer=Outer(K=1, l2=l2, phi_rate=0.1))[0] for l2 in (0.0, 100.0))
+    assert heavy.instruction.weight.norm() < plain.instruction.weight.norm()
+
+
+def test_perturbation_reaches_the_inner_loss_alone_and_leaves_phi(trainer):
+    trainer.outer = Outer(perturbation=0.5)
+    losses = {trainer.compute_loss(trainer.model, trainer.batch).item() for _ in range(3)}
+    assert len(losses) == 3 and trainer.instruction.weight.equal(trainer.start["weight"]) and trainer.instruction.weight.requires_grad
+    with torch.no_grad(): assert trainer.model(**trainer.instructed(trainer.batch)).loss == trainer.model(**trainer.instructed(trainer.batch)).loss
+
+
+def test_validation_keeps_the_best_and_stops(tasks, tmp_path):
+    looks = iter([1.0, 5.0, 2.0, 1.0, 9.0])
+    trainer, log = fit(tasks, tmp_path, validate=lambda model: next(looks), every=4, patience=2)
+    assert [r["eval_score"] for r in log if "eval_score" in r] == [1.0, 5.0, 2.0, 1.0] and trainer.state.global_step == 16
+    best = torch.load(tmp_path / "checkpoint" / "checkpoint-8" / "instruction.pt", weights_only=True)
+    assert best["instruction"]["weight"].equal(trainer.instruction.weight)
+    with pytest.raises(TaskError, match="validate"): fit(tasks, tmp_path / "none", every=4)
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step): self.step = step
+    def on_step_end(self, args, state, control, **kwargs): control.should_training_stop |= state.global_step == self.step
+
+
+@pytest.mark.parametrize("kind, outer, killed", [
+    ("embedder-dp", Outer(K=4), 9), ("embedder-dp", Outer(K=4, perturbation=0.1, l2=0.01), 8), ("embedder-dp", Outer(K=3, faithful=True), 7),
+    ("extractor-ic", Outer(K=4, product="differences"), 11), ("embedder-ic", Outer(K=5, warmup=1), 6), ("noise", Outer(K=4), 9), ("coin", Outer(K=4), 13)])
+def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path, kind, outer, killed):
     def run(name, **others):
-        model, tokenizer = load_t5("micro", device="cpu")
-        model, embedder = optimize(model, tokenizer, tasks, tmp_path / name, steps=16, batch_size=8, K=4, quiet=True,
-                                   arguments=dict(save_strategy="steps", save_steps=6), **others)
-        return [*model.parameters(), *embedder.parameters()]
-    whole = run("whole")
-    run("cut", callbacks=[StopAt()])
-    assert all(a.equal(b) for a, b in zip(whole, run("cut", resume=True)))
+        trainer, log = fit(tasks, tmp_path / name, kind, outer, arguments=dict(save_strategy="steps", save_steps=6), **others)
+        return [*trainer.model.parameters(), *trainer.instruction.parameters()], [r["outer_loss"] for r in log if "outer_loss" in r]
+    (whole, losses), _ = run("whole"), run("cut", callbacks=[StopAt(killed)])
+    resumed, continued = run("cut", resume=True)
+    assert all(a.equal(b) for a, b in zip(whole, resumed)) and continued[-1] == losses[-1]

@@ -28,7 +28,7 @@ def fail(*words):
 
 
 def test_help_names_every_command():
-    assert all(name in call("--help") for name in ("demo", "tasks", "encode", "pretrain", "tune", "optimize", "evaluate", "score"))
+    assert all(name in call("--help") for name in ("demo", "tasks", "encode", "pretrain", "tune", "optimize", "evaluate", "score", "reproduce"))
 
 
 def test_encode_gives_json_lines():
@@ -133,9 +133,46 @@ def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
     predictions = [(tmp_path / name / "predictions.jsonl").read_text() for name in "ab"]
     assert predictions[0] == predictions[1]
     call("optimize", *SMALL, "--inner-steps", 3, "--model", tmp_path / "a" / "model", "--out", tmp_path / "o")
-    assert (tmp_path / "o" / "embedder.pt").exists() and (tmp_path / "o" / "config.json").exists()
+    assert (tmp_path / "o" / "instruction.pt").exists() and (tmp_path / "o" / "config.json").exists()
     assert "primitive" in call("evaluate", "--model", tmp_path / "a" / "model", "--n-test", 2, "--max-target", 12, "--quiet", "--out", tmp_path / "e")
     assert (tmp_path / "e" / "predictions.jsonl").read_text() == predictions[0]
+
+
+@pytest.mark.parametrize("kind", ["embedder-ic", "extractor-dp", "extractor-ic"])
+def test_optimize_learns_any_instruction_and_validates(tmp_path, kind):
+    out = call("optimize", *SMALL, "--inner-steps", 2, "--instruction", kind, "--n-instances", 6, "--candidates", 4, "--in-place", "--every", 2, "--n-valid", 1, "--out", tmp_path / "o")
+    rows = [json.loads(line) for line in (tmp_path / "o" / "metrics.jsonl").read_text().splitlines()]
+    assert "copy the input" in out and any(r.get("phi_moved", 0) > 0 for r in rows) and any("eval_score" in r for r in rows)
+
+
+def test_optimize_names_an_unknown_instruction(tmp_path):
+    assert "magic" in fail("optimize", *SMALL, "--instruction", "magic", "--out", tmp_path / "o")
+
+
+def test_reproduce_runs_a_study_once_and_shows_its_record(tmp_path):
+    study = ["reproduce", "table6", "--seeds", 1, "--scale", 0.01, "--workers", 1, "--quiet", "--out", tmp_path]
+    first = call(*study)
+    assert "ROUGE" in first or "rougeL" in first
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/result.json")}
+    assert len(stamps) == 4 and "CPU minutes" in first
+    assert call(*study) == first and {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/result.json")} == stamps
+    record = json.loads(call("reproduce", "table6", "--show", "--out", tmp_path))
+    assert record["name"] == "table6" and len(record["runs"]) == 4 and record["scale"] == 0.01
+    assert "other settings" in fail("reproduce", "table6", "--seeds", 1, "--scale", 0.02, "--workers", 1, "--quiet", "--out", tmp_path)
+    assert "table2" in fail("reproduce", "no-such-study") and "instop reproduce table6" in fail("reproduce", "table6", "--show", "--out", tmp_path / "nowhere")
+
+
+def test_an_interrupted_study_goes_on_and_repeats_no_finished_run(tmp_path):
+    from instop_nb.tuning import Study, reproduce
+    made = []
+    def run(folder, seed, scale, data, model):
+        made.append(seed)
+        if seed == 2 and made.count(2) == 1: raise KeyboardInterrupt
+        return {"rougeL": float(seed)}
+    study = Study("s", "", "", run, {"only": {}}, 4)
+    with pytest.raises(KeyboardInterrupt): reproduce(study, tmp_path, workers=1, quiet=True)
+    record = reproduce(study, tmp_path, workers=1, quiet=True)
+    assert made == [0, 1, 2, 2, 3] and [r["rougeL"] for r in record["runs"]] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_pretrain_makes_a_model_that_loads(tmp_path):

@@ -1,0 +1,184 @@
+"""The paper's studies: each arm runs, pairs share what they must, nothing is chosen by the test, and the recipe is the paper's."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from instop_nb.bilevel import Outer
+from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, base_model, best_embedder, best_splits, make_instruction,
+                             parts_of, read_recipe, run_arm, scaled, search_arms, spread)
+from instop_nb.embedder import DirectEmbedder
+from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
+from instop_nb.tasks import TaskError, load_tasks, write_task
+from instop_nb.tuning import RECORDS, get_tasks, reproduce
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"n_instances": 8, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size": 8, "base_batch_size": 8, "n_candidates": 2}
+
+
+def small(arm, **more): return {**arm, "setup": {**arm.get("setup", {}), **SMALL, **more}, "outer": {**arm.get("outer", {}), "K": 2}}
+
+ALL_ARMS = {f"{s.name}: {name}": arm for s in STUDIES.values() for name, arm in s.arms.items()}
+DISTINCT = {json.dumps({**arm, "setup": sorted(arm.get("setup", {}))}, sort_keys=True): (name, arm) for name, arm in ALL_ARMS.items()}  # One of all sizes
+
+
+@pytest.mark.parametrize("name, arm", DISTINCT.values(), ids=[name for name, _ in DISTINCT.values()])
+def test_every_arm_of_every_study_runs(tmp_path, name, arm):
+    result = run_arm(tmp_path / "run", 0, **small(arm, **({"l": 2} if "l" in arm.get("setup", {}) else {})))
+    assert {"rougeL", "exact_match", "categories_rougeL", "valid_rougeL", "meta_test_loss", "phi_moved", "per_category"} <= set(result)
+    learns = arm.get("learned", True) and arm.get("instruction", "none").startswith(("embedder", "extractor"))
+    assert (result["phi_moved"] > 0) == ("gamma_Hv" in result) == learns
+    assert ("selected" in result) == (arm.get("instruction") in ("one exemplar", "blank", "coin", "extractor-dp", "extractor-ic"))
+    json.dumps(result)
+
+
+def test_always_exemplar_always_blank_and_coin_select_what_they_say(tmp_path):
+    share = {name: run_arm(tmp_path / name, 0, **small({"instruction": name, "behind": "nothing", "asked": "exemplar", "blanks": 2 * (name == "coin")}, steps=8, batch_size=64))["selected"]
+             for name in ("one exemplar", "blank", "coin")}
+    assert share["one exemplar"] == 100 and share["blank"] == 0 and 30 < share["coin"] < 70
+
+
+def test_arms_of_a_seed_share_base_data_and_start(tmp_path):
+    "Until the first outer step a learned and a frozen prefix have the same losses; the noise does not."
+    losses = {}
+    for name, arm in (("learned", {"instruction": "embedder-dp"}), ("frozen", {"instruction": "embedder-dp", "learned": False}), ("noise", {"instruction": "noise"})):
+        run_arm(tmp_path / name, 3, **{**small(arm, arguments={"logging_steps": 1}), "outer": {"K": 4}})
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        losses[name] = [r["loss"] for r in rows if "loss" in r]
+    assert losses["learned"] == losses["frozen"] != losses["noise"]
+    assert len(list(tmp_path.glob("base-3-*/model"))) == 1
+
+
+def test_same_seed_same_result(tmp_path):
+    arm = small({"instruction": "extractor-ic", "behind": "nothing", "asked": "exemplar", "blanks": 2})
+    a, b, c = (run_arm(tmp_path / name / "run", seed, **arm) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert a == b != c
+
+
+def test_parts_keep_the_four_kinds_of_tasks_apart():
+    setup = Setup(n_instances=6, n_test=2)
+    for split, group in ((None, None), (7, None), (None, 3)):
+        parts = parts_of("micro", setup, 0, split, group, load_t5("micro", device="cpu"))
+        names = [{t.name for t in ts} for ts in (parts.meta_train, parts.meta_test, [t for ts in parts.test.values() for t in ts])]
+        assert all(not a & b for i, a in enumerate(names) for b in names[i + 1:]) and {t.name for t in parts.base} <= names[0]
+        assert {t.name for t in parts.valid} == names[0] | names[1]
+        train = {(t.name, i.input) for t in parts.meta_train + parts.meta_test for i in t.instances[:6]}
+        assert all(len(t.instances) == 6 for t in parts.meta_train) and len(train) > 1000
+    assert {t.name for t in parts_of("micro", setup, 0, 7).meta_test} != {t.name for t in parts_of("micro", setup, 0, 8).meta_test}
+
+
+def test_base_depends_on_what_decides_it(tmp_path):
+    setup = scaled(Setup(**{**SMALL, "n_instances": 8}), 1)
+    parts = parts_of("micro", setup, 0)
+    base_model(tmp_path, parts, setup, "micro", "micro", 0)
+    (tmp_path / next(tmp_path.glob("base-0-*/model")).parent.name / "metrics.jsonl").unlink()
+    base_model(tmp_path, parts, setup, "micro", "micro", 0)
+    assert not list(tmp_path.glob("base-0-*/metrics.jsonl"))  # Found, not made again
+    base_model(tmp_path, parts, Setup(**{**SMALL, "base_steps": 3}), "micro", "micro", 0)
+    assert len(list(tmp_path.glob("base-0-*/model"))) == 2
+
+
+def test_spread_by_hand():
+    model, tokenizer = load_t5("micro", device="cpu")
+    tasks = get_tasks("micro", "train", 1)[:5]
+    numbers, vectors = spread(model, tokenizer, DirectEmbedder(torch.zeros(5, 1, 64), torch.zeros(5, 1, dtype=torch.long)), tasks, tasks[:2])
+    unit = torch.nn.functional.normalize(vectors["definition"], dim=-1)
+    pairs = [1 - (unit[i] @ unit[j]).item() for i in range(5) for j in range(5) if i != j]
+    assert numbers["distance_definition"] == pytest.approx(sum(pairs) / 20, abs=1e-5) and numbers["gap_definition"] == pytest.approx(0, abs=1e-5)
+    assert numbers["distance_learned"] == pytest.approx(numbers["distance_definition"], abs=1e-4)  # A masked prefix is absent
+
+
+# Search and choice
+
+def test_search_covers_every_choice_and_chooses_by_paired_validation():
+    arms = search_arms(60)
+    used = [a for name, a in arms.items() if name.startswith("embedder")]
+    for name, value in ((k, v) for k, vs in CHOICES.items() if k in ("K", "gamma", "n_terms", "l2", "perturbation") for v in vs): assert any(a["outer"][name] == value for a in used)
+    assert {a["setup"]["l"] for a in used} == set(CHOICES["l"]) and {a["start"] for a in used} == set(CHOICES["start"]) <= set(STARTS)
+    arms, gains = search_arms(), {}
+    runs = []
+    for seed in (100, 101):
+        for i, (name, arm) in enumerate(arms.items()):
+            # A control that is itself high must not help the arms of its regime
+            value = 50 + 10 * ("poor" in name) if name.startswith("definition") else 55 + (30 if name == "embedder 7" else 0) - seed / 100
+            runs.append({"arm": name, "seed": seed, "valid_rougeL": value, "rougeL": 100 * (name == "embedder 1")})
+    chosen = best_embedder(runs)
+    assert chosen["definition + chosen embedder"] == arms["embedder 7"] and chosen["definition + the same, frozen"] == {**arms["embedder 7"], "learned": False}
+
+
+def test_splits_are_chosen_by_validation_alone():
+    runs = [{"arm": name, "seed": 100, "valid_rougeL": i == 5 or i == 20, "rougeL": i} for i, name in enumerate(SPLITS)]
+    chosen = best_splits(runs)
+    assert [c.get("split", c.get("group")) for c in chosen.values()] == [1005, 4]
+    assert len(SPLITS) == 32
+
+
+# The recipe
+
+def test_recipe_is_the_appendix():
+    recipe = read_recipe(ROOT / "recipes" / "paper.yaml")
+    assert (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.arguments["warmup_steps"]) == (3 * 715 * 100 // 2, 2, 1e-5, 8000)
+    assert (recipe.max_source, recipe.max_target, recipe.l, recipe.n_candidates, recipe.max_instance) == (1024, 128, 64, 32, 128)
+    assert recipe.rates == {"embedder-dp": 1e-5, "embedder-ic": 1e-6, "extractor-dp": 5e-5, "extractor-ic": 1e-5}
+    outer = Outer(**recipe.outer)
+    assert (outer.K, outer.meta_batch_size, outer.n_terms, outer.gamma, outer.schedule, outer.warmup) == (20, 8, 1, 1e-5, "linear", 0)
+    assert recipe.arguments["lr_scheduler_type"] == "linear" and recipe.bias_rate is None and not recipe.balanced and recipe.base_steps == 0
+
+
+def test_bad_recipes_say_what_is_wrong(tmp_path):
+    path = tmp_path / "mine.yaml"
+    for text, word in (("stepz: 3", "stepz"), ("- 1", "recipe")):
+        path.write_text(text)
+        with pytest.raises(TaskError, match=word): read_recipe(path)
+    with pytest.raises(TaskError, match="magic"): make_instruction(None, None, [], Arm("magic"), Setup(), 0)
+
+
+def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
+    "Every number of the recipe but sizes of the data, on random weights of T5-base's shape, for two inner steps and an outer one."
+    tasks = get_tasks("micro", "train", 3)
+    for part in ("tasks", "splits/default"): (tmp_path / "data" / part).mkdir(parents=True)
+    kinds = list(dict.fromkeys(t.category for t in tasks))[:4]
+    for t in [next(t for t in tasks if t.category == c) for c in kinds]: write_task(t, tmp_path / "data" / "tasks" / f"{t.name}.json")
+    names = sorted(p.stem for p in (tmp_path / "data" / "tasks").iterdir())
+    for split, part in (("train", names[:-1]), ("test", names[-1:])): (tmp_path / "data" / "splits" / "default" / f"{split}_tasks.txt").write_text("\n".join(part) + "\n")
+    base = dict(d_model=768, d_kv=64, d_ff=2048, num_heads=12, num_layers=12, num_decoder_layers=12, dropout_rate=0.1,
+                relative_attention_num_buckets=32, relative_attention_max_distance=128)  # google/t5-base-lm-adapt
+    tokenizer = load_t5("micro", device="cpu")[1]
+    model = new_t5(micro_config(32128, **base))
+    assert 215e6 < sum(p.numel() for p in model.parameters()) < 260e6  # With or without an output layer of its own
+    model.save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5"); del model
+    values = yaml.safe_load((ROOT / "recipes" / "paper.yaml").read_text())
+    values |= {"steps": 2, "n_instances": 2, "n_valid": 1, "n_test": 1, "max_target": 8, "outer": {**values["outer"], "K": 2}}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(values))
+    result = run_arm(tmp_path / "run", 0, recipe=str(tmp_path / "few.yaml"), data=str(tmp_path / "data"), model=str(tmp_path / "t5"), instruction="embedder-dp")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["phi_rate"] for r in rows if "phi_rate" in r] == [1e-5]
+    assert result["phi_moved"] > 0 and result["gamma_Hv"] < 1e-2
+
+
+def test_real_tasks_at_a_tiny_size(tmp_path, real_tasks):
+    tasks = load_tasks(real_tasks, "train", 2)
+    tokenizer = train_tokenizer([t.definition[0] for t in tasks], 1000)
+    new_t5(micro_config(len(tokenizer))).save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5")
+    sizes = {**SMALL, "n_instances": 3, "n_valid": 1, "max_source": 64, "max_target": 4, "n_candidates": 2, "max_instance": 16, "by": "category", "meta_share": 0.17}
+    for arm in ({"instruction": "embedder-dp"}, {"instruction": "extractor-ic", "behind": "nothing", "asked": "exemplar", "blanks": 2}):
+        result = run_arm(tmp_path / "runs" / arm["instruction"], 0, data=str(real_tasks), model=str(tmp_path / "t5"), **{**arm, "setup": sizes, "outer": {"K": 2}})
+        assert result["phi_moved"] > 0 and len(result["per_category"]) >= 4
+
+
+# Records
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_record_is_complete_and_says_how_to_make_it_again(name):
+    path = RECORDS / f"{name}.json"
+    if not path.exists(): pytest.skip(f"{name} has no record yet: instop reproduce {name} --keep")
+    record = json.loads(path.read_text())
+    assert path.stat().st_size < 200_000 and record["command"].startswith(f"instop reproduce {name}") and record["scale"] == 1
+    arms = {r["arm"] for r in record["runs"]}
+    study = STUDIES[name]
+    wanted = set(study.choose([{**r, "rougeL": 0} for r in record["search"]])) if study.choose else set(study.arms)
+    assert arms == wanted
+    for arm in arms: assert [r["seed"] for r in record["runs"] if r["arm"] == arm] == list(range(record["seeds"]))
+    for r in record.get("search", []): assert r["seed"] in study.search_seeds and "rougeL" not in r
