@@ -26,7 +26,7 @@ setup(
     packages=[package],
     package_data={package: ["micro/*", "records/*", "templates/*"]},
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split(), "bench": settings["bench_requirements"].split()},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench", "site")},
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "nbdev": [f"{package} = {package}._modidx:d"],
