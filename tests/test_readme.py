@@ -1,10 +1,13 @@
-"""README.md stays short, and every command in it exists."""
+"""README.md stays short, every command in it exists, and what is generated in the notebooks is up to date."""
+import ast
 import importlib.util
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -58,3 +61,55 @@ def test_instop_commands_of_the_readme_exist():
         options = {option for parameter in known[name].params
                    for option in [*parameter.opts, *parameter.secondary_opts]} | {"--help"}
         assert set(flags(rest)) <= options, f"`instop {name}` has no {set(flags(rest)) - options}"
+
+
+# What is generated in the notebooks
+
+@pytest.fixture
+def copy(tmp_path):
+    "Return a copy of all that tools/readme.py reads and writes, brought up to date."
+    for name in ("settings.ini", "README.md", readme.RECORD, *[f"nbs/{path.name}" for path in (ROOT / "nbs").glob("*.ipynb")]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    readme.main(check=False, root=tmp_path)
+    return tmp_path
+
+
+def test_readme_badges_and_install_cells_are_in_sync():
+    assert readme.main(check=True) == 0, "run `make prepare`"
+
+
+def test_a_second_run_writes_nothing(copy, capsys):
+    capsys.readouterr()
+    assert readme.main(check=False, root=copy) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_install_cell_stands_right_after_the_header(copy):
+    for path in readme.chapters(copy):
+        cells = readme.read_notebook(path)["cells"]
+        assert [n for n, cell in enumerate(cells) if cell["id"] == "install-in-colab"] == [2], path.name
+        assert readme.source(cells[2]) == readme.install_code(readme.read_settings(copy))
+
+
+@pytest.mark.parametrize("damage", [lambda cells: cells.pop(2), lambda cells: cells.append(cells.pop(2)),
+                                    lambda cells: cells[2].update(source=["pass"]), lambda cells: cells[2].update(id="other")],
+                         ids=["missing", "moved", "changed", "other id"])
+def test_check_tells_of_an_install_cell_that_is_wrong_and_a_run_mends_it(copy, capsys, damage):
+    path = copy / "nbs" / "01_tasks.ipynb"
+    right, notebook = path.read_text(encoding="utf-8"), readme.read_notebook(path)
+    damage(notebook["cells"])
+    path.write_text(readme.notebook_text(notebook), encoding="utf-8")
+    capsys.readouterr()
+    assert readme.main(check=True, root=copy) == 1
+    assert capsys.readouterr().out == "nbs/01_tasks.ipynb: out of date; run `make prepare`\n"
+    readme.main(check=False, root=copy)
+    assert path.read_text(encoding="utf-8") == right
+
+
+def test_the_install_cell_is_three_lines_of_python_with_address_and_branch():
+    settings = {"lib_name": "fox", "git_url": "https://example.org/den/fox", "branch": "winter"}
+    code = readme.install_code(settings)
+    assert len([line for line in code.splitlines() if not line.startswith("#|")]) == 3
+    ast.parse(code)
+    assert "install -q 'fox[dev] @ git+https://example.org/den/fox@winter'" in code

@@ -1,8 +1,9 @@
 """Writes README.md and all that is generated in the notebooks; `--check` only tells what is out of date.
 
 Sources: settings.ini (the repository's address), the header cell of each chapter, and the demo's saved record.
-Written: the Colab line of each chapter's header cell, the parts of nbs/index.ipynb between `<!-- name -->` and
-`<!-- /name -->`, and README.md, which is the text of nbs/index.ipynb with its links made to fit.
+Written: the Colab badge below each chapter's header and the cell after it, which installs the package in Colab; the
+parts of nbs/index.ipynb between `<!-- name -->` and `<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb
+with its links made to fit.
 """
 import json
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = "results/demo/summary.json"
+INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
 COLUMNS = ["combinations_em", "combinations_rouge_l", "categories_em", "categories_rouge_l"]
 HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
                         \n?>\ (?P<says>[^\n]+)\n\n
@@ -67,9 +69,21 @@ def colab_badge(settings, name):
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 
 
-def colab_line(settings, name):
-    "Return the line below a chapter's header: the badge, and what to run there first."
-    return f"{colab_badge(settings, name)} (there, run `%pip install git+{settings['git_url']}` first)"
+def install_code(settings):
+    "Return the code that installs the package in Colab, once, and does nothing elsewhere; the chapters' tests need [dev]."
+    package, address = settings["lib_name"], f"git+{settings['git_url']}@{settings['branch']}"
+    return ("#| hide\nimport importlib.util, sys\n"
+            f'if "google.colab" in sys.modules and not importlib.util.find_spec("{package}"):\n'
+            f"""    get_ipython().run_line_magic("pip", "install -q '{package}[dev] @ {address}'")""")
+
+
+def with_install_cell(cells, settings):
+    "Return a chapter's cells with the one that installs the package right after the header."
+    code = install_code(settings)
+    others = [cell for cell in cells if cell.get("id") != INSTALL_CELL and source(cell) != code]
+    install = {"cell_type": "code", "execution_count": None, "id": INSTALL_CELL, "metadata": {}, "outputs": [],
+               "source": code.splitlines(keepends=True)}
+    return [*others[:2], install, *others[2:]]
 
 
 def badges(settings):
@@ -128,11 +142,12 @@ def fill(text, name, content):
 
 
 def new_chapter(path, settings):
-    "Return the chapter's text with the right Colab line in its header."
+    "Return the chapter's text with the right badge in its header and the cell that installs the package."
     notebook = read_notebook(path)
     header = header_of(notebook, path.name)
     written = header.string[:header.end("device")]
-    set_source(notebook["cells"][1], f"{written}\n\n{colab_line(settings, path.name)}")
+    set_source(notebook["cells"][1], f"{written}\n\n{colab_badge(settings, path.name)}")
+    notebook["cells"] = with_install_cell(notebook["cells"], settings)
     return notebook_text(notebook)
 
 
@@ -173,12 +188,12 @@ def generated(root=ROOT):
     return {**files, root / "nbs" / "index.ipynb": notebook_text(index), root / "README.md": new_readme(index)}
 
 
-def main(check):
+def main(check, root=ROOT):
     "Write what is out of date, or with `check` only name it; return the exit status."
-    stale = {path: text for path, text in generated().items()
+    stale = {path: text for path, text in generated(root).items()
              if not path.exists() or path.read_text(encoding="utf-8") != text}
     for path, text in stale.items():
-        print(f"{path.relative_to(ROOT)}: {'out of date; run `make prepare`' if check else 'written'}")
+        print(f"{path.relative_to(root)}: {'out of date; run `make prepare`' if check else 'written'}")
         if not check: path.write_text(text, encoding="utf-8")
     return 1 if check and stale else 0
 
