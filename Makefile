@@ -8,7 +8,7 @@ NB     ?=
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help run record test prepare execute constraints lab clean
+.PHONY: help run record test prepare execute constraints lab site clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,11 +35,14 @@ execute: $(VENV)/dev ## run the notebooks again and keep their new outputs; NB=n
 	$(BIN)/python tools/execute.py $(NB)
 	$(BIN)/nbdev_clean
 
-constraints: $(VENV)/dev ## write the versions that are installed now into constraints.txt
+constraints: $(VENV)/dev $(VENV)/site ## write the versions that are installed now into constraints.txt
 	$(BIN)/python tools/constraints.py
 
-lab: $(VENV)/run ## open the chapters in JupyterLab
-	$(BIN)/jupyter lab nbs
+lab: $(VENV)/dev ## open the start page and the chapters in JupyterLab
+	$(BIN)/jupyter lab nbs/00_start.ipynb
+
+site: $(VENV)/site ## make web pages of the course in build/site, with search and API (Python 3.11 or newer)
+	$(BIN)/python tools/website.py
 
 clean: ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
@@ -58,4 +61,8 @@ $(VENV)/run: $(VENV)/made
 
 $(VENV)/dev: $(VENV)/made
 	$(PIP) --editable '.[dev]'
+	touch $(VENV)/run $@
+
+$(VENV)/site: $(VENV)/made
+	$(PIP) --editable '.[site]'
 	touch $(VENV)/run $@

@@ -300,18 +300,19 @@ def optimize(
         arguments={} if every else _saving(steps))
     _finish(run, t5, tokenizer, test, encoding, "test tasks, manual instruction", max_source, max_target)
 
-# %% ../nbs/99_cli.ipynb #726432d6
+# %% ../nbs/99_cli.ipynb #e352a99c
 @app.command()
 def evaluate(
     data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, n_test: int = QUESTIONS, definition: bool = DEFINITION, n_pos: int = POS,
-    max_source: int = SOURCE, max_target: int = TARGET, seed: int = typer.Option(1000, help="Of the generated test instances"),
-    device: Optional[str] = DEVICE, quiet: bool = QUIET, threads: int = THREADS,
+    max_source: int = SOURCE, max_target: int = TARGET, seed: int = typer.Option(1000, help="Of the generated test instances"), device: Optional[str] = DEVICE,
+    resume: bool = typer.Option(False, "--resume", help="Keep the answers that an interrupted evaluation of this model has left"), quiet: bool = QUIET, threads: int = THREADS,
 ):
     "Score a model on the test tasks, beside copying the input and copying an example."
     run, t5, tokenizer, encoding = _open_run("evaluate", locals())
     from instop_nb.tuning import evaluate as answer, get_tasks
-    test = get_tasks(data, "test", n_test, seed)
-    rows = answer(t5, tokenizer, test, encoding, max_source=max_source, max_new_tokens=max_target, quiet=quiet)
+    test, answered = get_tasks(data, "test", n_test, seed), run.folder/"answers.jsonl"
+    if not resume: answered.unlink(missing_ok=True)
+    rows = answer(t5, tokenizer, test, encoding, max_source=max_source, max_new_tokens=max_target, quiet=quiet, saved=answered)
     run.save_predictions(rows); _report(rows, test, "test tasks")
 
 # %% ../nbs/99_cli.ipynb #b886f8d3
@@ -324,17 +325,13 @@ def demo(
     from instop_nb.demo import demo as run
     run(out, seeds, workers, scale)
 
-# %% ../nbs/99_cli.ipynb #a678dcef
+# %% ../nbs/99_cli.ipynb #07ee009d
 CHAPTERS = ("flan_study", "t0_study", "natinst_study", "superni_study", "paper")
 
 def _studies():
     "Name -> study, of all chapters that have some."
     from importlib import import_module
-    from importlib.util import find_spec
-    found = {}
-    for name in CHAPTERS:
-        if find_spec(f"instop_nb.{name}"): found |= import_module(f"instop_nb.{name}").STUDIES
-    return found
+    return {name: study for chapter in CHAPTERS for name, study in import_module(f"instop_nb.{chapter}").STUDIES.items()}
 
 # %% ../nbs/99_cli.ipynb #313164bc
 def _find_study(name):

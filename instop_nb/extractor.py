@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'exemplar', 'Candidates', 'tokenize_candidates', 'draw_candidates', 'Extractor', 'DirectExtractor',
-           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection']
+           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection', 'selection_picture', 'selection_player']
 
 # %% ../nbs/16_extractor.ipynb #1c6609aa
 import random
@@ -211,3 +211,39 @@ def selection(
     p = extractor.probability(batch)
     chosen = p.argmax(-1)
     return Selection(chosen, p, torch.special.entr(p).sum(-1), torch.bincount(chosen, minlength=p.shape[1]) / len(p))
+
+# %% ../nbs/16_extractor.ipynb #95a9ebf7
+def selection_picture(
+    record: dict,     # With "runs", each with its arm and "selections": (step, share chosen, mean probability)
+    arms: list[str],  # Which arms of the record
+    step: int,        # How far in the training
+):  # A matplotlib figure; `TaskError` for an arm that is not there
+    "How likely and how often an exemplar is chosen, for each run up to a step (figure 3, right)."
+    import matplotlib.pyplot as plt
+    known = {run["arm"] for run in record["runs"]}
+    if unknown := set(arms) - known: raise TaskError("selection_picture", "arms", sorted(unknown), f"choose from {sorted(known)}")
+    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    for run in record["runs"]:
+        if run["arm"] not in arms or not (way := [row for row in run["selections"] if row[0] <= step]): continue
+        shares, chances = [100 * share for _, share, _ in way], [p for *_, p in way]
+        colour, label = f"C{arms.index(run['arm'])}", run["arm"] if run["seed"] == 0 else None
+        ax.plot(chances, shares, c=colour, alpha=.35, lw=1); ax.plot(chances[-1], shares[-1], "o", c=colour, label=label)
+    ax.axvline(.5, c="k", lw=.6); ax.set(xlim=(0, 1), ylim=(-4, 104), title=f"step {step}")
+    ax.set(xlabel="mean probability of the exemplar", ylabel="rows that get it, %")
+    fig.legend(loc="outside lower center", ncol=2, frameon=False, fontsize=8)
+    plt.close(fig)
+    return fig
+
+# %% ../nbs/16_extractor.ipynb #b5273182
+def selection_player(
+    record: dict,     # As for `selection_picture`
+    arms: list[str],  # Which arms of the record
+):  # An `ipywidgets.VBox`: a play button, and the slider and the picture that it moves
+    "`selection_picture` for each step of the record; it begins at the last."
+    from ipywidgets import IntSlider, Play, VBox, interactive, jslink
+    steps = [step for step, *_ in record["runs"][0]["selections"]]
+    span = dict(value=steps[-1], min=steps[0], max=steps[-1], step=steps[1] - steps[0])
+    def look(step): return selection_picture(record, arms, step)
+    box, play = interactive(look, {"auto_display": True}, step=IntSlider(**span, continuous_update=False)), Play(**span, interval=400)
+    jslink((play, "value"), (box.children[0], "value"))
+    return VBox([play, box])

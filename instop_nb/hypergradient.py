@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRODUCTS', 'SOLVERS', 'DoubleBackward', 'kept', 'Differences', 'solve_neumann', 'solve_identity', 'solve_cg',
            'solve_exact', 'Watched', 'judge', 'Hypergradient', 'outer_gradient', 'implicit_term', 'unrolled',
-           'hypergradient', 'largest_curvature']
+           'hypergradient', 'largest_curvature', 'partial_sums', 'series_picture', 'series_explorer']
 
-# %% ../nbs/14_hypergradient.ipynb #97104eca
-import warnings
+# %% ../nbs/14_hypergradient.ipynb #06e42667
+import math, warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import partial
@@ -411,3 +411,59 @@ def largest_curvature(
             return value - shift
         first = iterate(0.)
         return first if first > 0 else iterate(-first)
+
+# %% ../nbs/14_hypergradient.ipynb #07f4d818
+def partial_sums(
+    inner_loss: Callable[[], Tensor],  # computes L_in
+    outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out
+    theta: list[Tensor],  # model parameters
+    phi: list[Tensor],  # parameters of the instruction
+    gamma: float,  # step of equation 12
+    n_terms: int,  # M of the last sum
+) -> list[Hypergradient]:  # with M = 0, 1, .., n_terms
+    "The hypergradients on the way to M terms of the series (equation 12)."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [hypergradient(inner_loss, outer_loss, theta, phi, n_terms=m, gamma=gamma) for m in range(n_terms + 1)]
+
+# %% ../nbs/14_hypergradient.ipynb #46a46fee
+def series_picture(
+    inner_loss: Callable[[], Tensor],  # computes L_in
+    outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out
+    theta: list[Tensor],  # model parameters, few enough for method "exact"
+    phi: list[Tensor],  # parameters of the instruction
+    gamma: float,  # step of equation 12
+    n_terms: int,  # M
+):  # a matplotlib figure: the way of the partial sums, and their relative errors
+    "Partial sums of the series on their way to the exact hypergradient, or away from it."
+    import matplotlib.pyplot as plt
+    def flat(vs): return torch.cat([v.reshape(-1) for v in vs])
+    exact, sums = flat(hypergradient(inner_loss, outer_loss, theta, phi, "exact")), partial_sums(inner_loss, outer_loss, theta, phi, gamma, n_terms)
+    points, goal = torch.stack(list(map(flat, sums))) / exact.norm(), exact / exact.norm()
+    along, errors = points @ goal, (points - goal).norm(dim=1)
+    rest = points - along[:, None] * goal
+    across = rest @ torch.linalg.svd(rest, full_matrices=False)[2][0]
+    fig, (way, how_far) = plt.subplots(1, 2, figsize=(8.4, 2.8), layout="constrained")
+    way.plot(1, 0, "k*", ms=11, label="exact"); way.plot(along, across, "o-", ms=3, lw=1); way.plot(along[-1], across[-1], "o", ms=5, c="tab:red", label=f"M = {n_terms}")
+    way.set(xlim=(-.1, 1.6), ylim=(-.4, .4), xlabel="along the exact one", ylabel="across"); way.legend(frameon=False, loc="upper left")
+    how_far.semilogy(errors, "o-", ms=3, lw=1); how_far.plot(n_terms, errors[-1], "o", c="tab:red"); how_far.axhline(1, c="k", lw=.6)
+    how_far.set(ylim=(1e-4, 1e2), xlabel="M", ylabel="relative error")
+    fig.suptitle(f"γ = {gamma:.2g}, M = {n_terms}: error {errors[-1]:.2g}\n{sums[-1].warning or 'no warning'}", fontsize=9)
+    plt.close(fig)
+    return fig
+
+# %% ../nbs/14_hypergradient.ipynb #6785f03f
+def series_explorer(
+    inner_loss: Callable[[], Tensor],  # computes L_in
+    outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out
+    theta: list[Tensor],  # model parameters, few enough for method "exact"
+    phi: list[Tensor],  # parameters of the instruction
+    n_terms: int = 10,  # M to begin with
+    most: int = 40,  # the largest M
+):  # an `ipywidgets.interactive`: two sliders and a picture
+    "`series_picture` for the gamma and the M of two sliders."
+    from ipywidgets import FloatSlider, IntSlider, interactive
+    border = round(math.log10(2 / largest_curvature(inner_loss, theta, n=100)), 2)
+    def look(log_gamma, M): return series_picture(inner_loss, outer_loss, theta, phi, 10**log_gamma, M)
+    return interactive(look, {"auto_display": True}, M=IntSlider(n_terms, 0, most, continuous_update=False),
+                       log_gamma=FloatSlider(border - .05, min=border - 5, max=border + .2, step=.05, description="log10 γ", continuous_update=False))

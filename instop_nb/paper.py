@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['EXEMPLAR', 'SHOWN', 'RATES', 'STARTS', 'INSTRUCTIONS', 'ALONE', 'EMBEDDED', 'TABLE5', 'TABLE2', 'FIGURE3', 'TABLE3',
-           'FIGURE5', 'FIGURE6', 'SPLITS', 'REGIMES', 'CHOICES', 'STUDIES', 'as_shown', 'Setup', 'read_recipe',
-           'scaled', 'Parts', 'parts_of', 'Arm', 'make_instruction', 'base_model', 'Probe', 'definition_states',
-           'spread', 'run_arm', 'best_splits', 'search_arms', 'best_embedder', 'draw_map']
+           'FIGURE5', 'FIGURE6', 'SPLITS', 'REGIMES', 'CHOICES', 'STUDIES', 'LARGEST', 'as_shown', 'Setup',
+           'read_recipe', 'scaled', 'Parts', 'parts_of', 'Arm', 'make_instruction', 'base_model', 'Probe',
+           'definition_states', 'spread', 'run_arm', 'best_splits', 'search_arms', 'best_embedder', 'draw_map',
+           'map_picture', 'map_explorer']
 
-# %% ../nbs/18_paper.ipynb #cc1b9161
+# %% ../nbs/18_paper.ipynb #82ccedd1
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -326,13 +328,13 @@ TABLE2 = {"definition": {}, **{f"definition {more}": {"behind": more} for more i
           "definition + frozen prefix": {"instruction": "embedder-dp", "learned": False}, "definition + noise": {"instruction": "noise"},
           "definition, meta-test trained on": {"trained_too": True}}
 
-# %% ../nbs/18_paper.ipynb #01ef10bb
+# %% ../nbs/18_paper.ipynb #b2b90d0c
 def _one_shot(instruction, **more): return {"instruction": instruction, "behind": "nothing", "asked": "exemplar", "setup": {"steps": 600, "batch_size": 64, "probes": 8}, **more}
 
 FIGURE3 = {"exemplar for each task": _one_shot("one exemplar"), "always blank": _one_shot("blank"), "coin flip": _one_shot("coin", blanks=32),
            "extractor DP": _one_shot("extractor-dp", blanks=32), "extractor IC": _one_shot("extractor-ic", blanks=32),
-           "IC, leaning to the blank": _one_shot("extractor-ic", blanks=32, lean=1.0),
-           "IC, leaning, outer loss on blanks": _one_shot("extractor-ic", blanks=32, lean=1.0, outer_shown="blank")}
+           **{f"IC, leaning to the {side}, outer loss on {shown}s": _one_shot("extractor-ic", blanks=32, lean=lean, **({"outer_shown": "blank"} if shown == "blank" else {}))
+              for side, lean in (("blank", 1.0), ("exemplar", -1.0)) for shown in ("exemplar", "blank")}}
 TABLE3 = {"exemplar for each task": _one_shot("one exemplar"), "exemplar for each instance": _one_shot("coin"),
           "extractor DP, 32 exemplars": _one_shot("extractor-dp"), "extractor IC, 32 exemplars": _one_shot("extractor-ic")}
 
@@ -415,3 +417,39 @@ STUDIES = {study.name: study for study in (
     _study("fig6", "Share of meta-test tasks", "Figure 6", FIGURE6, 3, "zero-shot"),
     _study("diverse", "Diverse or similar meta-test tasks", "Section 5.2", {}, 3, "zero-shot", search=SPLITS, choose=best_splits),
     _study("gain", "The embedder's gain, after a search on validation", "Table 2", {}, 16, "zero-shot", search=search_arms(), search_seeds=(100, 101), choose=best_embedder))}
+
+# %% ../nbs/18_paper.ipynb #14b088e9
+LARGEST = "the 8 largest"
+
+def _scatter(ax, record, arm, part, category):
+    "One map of figure 4: the instructions of some categories in colours, all others grey."
+    counts = Counter(record["categories"])
+    kinds = [kind for kind, _ in counts.most_common(8)] if category == LARGEST else [category]
+    for kind in [None, *kinds]:
+        some = [point for point, c in zip(record["map"][arm][part], record["categories"]) if (c if c in kinds else None) == kind]
+        if some: ax.scatter(*zip(*some), s=8, color=None if kind else "#dddddd", label=kind)
+    ax.set_xticks([]); ax.set_yticks([])
+
+# %% ../nbs/18_paper.ipynb #d5b52018
+def map_picture(
+    record: dict,              # Of figure 4, with "map" and "categories"
+    arm: str,                  # One of the map
+    part: str = "learned",     # "learned": with the prefix in front; "definition": without
+    category: str = LARGEST,   # What is coloured
+):  # A matplotlib figure
+    "The instructions of the training tasks in two dimensions (figure 4)."
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    _scatter(ax, record, arm, part, category)
+    ax.set_title(f"{arm}: {part}", fontsize=10); fig.legend(loc="outside right upper", fontsize=8)
+    plt.close(fig)
+    return fig
+
+# %% ../nbs/18_paper.ipynb #611d2513
+def map_explorer(
+    record: dict,  # As for `map_picture`
+):  # An `ipywidgets.interactive`: three menus and a picture
+    "`map_picture` with menus for the arm, the part and the category."
+    from ipywidgets import interactive
+    def look(arm, part, category): return map_picture(record, arm, part, category)
+    return interactive(look, {"auto_display": True}, arm=list(record["map"]), part=["learned", "definition"], category=[LARGEST, *sorted(set(record["categories"]))])

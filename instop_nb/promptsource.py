@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_templates', 'write_templates', 'prompt_table', 'select',
            'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'encode_row',
-           'template_to_task', 'task_to_template']
+           'template_to_task', 'task_to_template', 'template_view', 'template_explorer']
 
-# %% ../nbs/04_promptsource.ipynb #2613be53
-import random, re, uuid
+# %% ../nbs/04_promptsource.ipynb #5b8b34b7
+import html, random, re, uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 from yaml.constructor import ConstructorError
-from .tasks import Conversion, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured
+from .tasks import Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -622,3 +622,44 @@ def task_to_template(task: Task,     # Of any schema
                  for n, text in enumerate(task.definition)]
     dropped = _beyond_rows(task, task.definition)
     return Conversion((templates, [{"id": i.id, "input": i.input, "output": i.output[0]} for i in task.instances]), dropped)
+
+# %% ../nbs/04_promptsource.ipynb #5c9c05bd
+def _facts(template, choices):
+    "What is known of a prompt, in one line."
+    m, said = template.metadata, {True: "yes", False: "no", None: "not said"}
+    facts = {"for the original task": said[m.original_task], "answers shown": said[m.choices_in_prompt], "answers": ", ".join(choices or ["any text"]),
+             "metrics": ", ".join(m.metrics or ["not said"]), "languages": ", ".join(m.languages or ["not said"]), "reference": template.reference or "not said"}
+    return " · ".join(f"{name}: <b>{html.escape(value)}</b>" for name, value in facts.items())
+
+def template_view(template: Template,      # A prompt
+                  row: dict,               # A row of its data set
+                  faithful: bool = False,  # As PromptSource cuts; see `Template.render`
+                 ) -> Highlighted:         # The source; `TaskError` as from `render`
+    "A row under a prompt: the Jinja, the source and the target in colours, and the metadata."
+    shown = template.show(row, faithful, rng=0)
+    if encode_row(template, row, faithful, rng=0) is None: shown.page = "<p>For this row the prompt gives no example.</p>"
+    shown.page = (f'<pre style="opacity: .6; white-space: pre-wrap">{html.escape(template.jinja.strip())}</pre>{shown.page}'
+                  f"<small>{_facts(template, template.choices(row, faithful, rng=0))}</small>")
+    return shown
+
+# %% ../nbs/04_promptsource.ipynb #47b39d3c
+def template_explorer(templates: list[Template],     # Prompts of one or more data sets
+                      rows: dict[str, list[dict]],   # The data sets to choose from, each with its rows
+                     ):                              # An `ipywidgets.VBox`: two menus, a slider, a checkbox and a page
+    "Choose a data set, a prompt and a row, and see `template_view` of them."
+    import ipywidgets as widgets
+    prompts_of = {name: [(t.name, t) for t in templates if t.dataset == name] for name in rows}
+    for name in rows:
+        if not (rows[name] and prompts_of[name]): raise TaskError("template_explorer", name, _NOTHING, "give it a row and a prompt with this data set")
+    dataset = widgets.Dropdown(options=list(rows))
+    prompt, number = widgets.Dropdown(options=prompts_of[dataset.value]), widgets.IntSlider(0, 0, len(rows[dataset.value]) - 1, description="row")
+    faithful, page = widgets.Checkbox(description="faithful"), widgets.HTML()
+    def choose(change):
+        number.value, number.max, prompt.options = 0, len(rows[dataset.value]) - 1, prompts_of[dataset.value]
+    def show(change=None):
+        try: page.value = template_view(prompt.value, rows[dataset.value][number.value], faithful.value).page
+        except TaskError as error: page.value = html.escape(str(error))
+    dataset.observe(choose, "value")
+    for control in (prompt, number, faithful): control.observe(show, "value")
+    show()
+    return widgets.VBox([dataset, prompt, number, faithful, page])

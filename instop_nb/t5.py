@@ -7,11 +7,12 @@ __all__ = ['FRAME', 'PIECES', 'SENTINELS', 'SPECIAL', 'MICRO', 'train_tokenizer'
            'corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'documents', 'BucketSampler', 'T5Trainer',
            'training_arguments', 'Recipe', 'from_recipe', 'no_bars', 'save_t5', 'pretrain', 'best_device', 'load_t5']
 
-# %% ../nbs/06_t5.ipynb #364668dc
+# %% ../nbs/06_t5.ipynb #11b02e4b
 import json, random
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 import datasets, torch
 from datasets import Dataset
@@ -286,8 +287,8 @@ def pretrain(
     trainer.train()
     return save_t5(model.cpu(), tokenizer, folder, asdict(recipe), trainer.state.log_history)
 
-# %% ../nbs/06_t5.ipynb #cecb382c
-MICRO = Path(__file__).parent/"micro" if "__file__" in globals() else Path("../instop_nb/micro")
+# %% ../nbs/06_t5.ipynb #b38d446f
+MICRO = Path(str(files("instop_nb")))/"micro"
 
 def best_device() -> str:  # "cuda" or "cpu"
     "The device at hand. Apple's mps is left to those who ask for it: its results differ from run to run."

@@ -11,17 +11,20 @@ import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = readme.chapters(ROOT)
-# The last two notebooks hold no lesson: one strings the chapters together into `instop demo`, the other gives the
-# same functions to the shell. They have nothing of their own to plot or to practise, and no chapter follows them.
-WITHOUT_LESSON = ("98_", "99_")
+# These notebooks hold no lesson: the start page, the one that strings the chapters together into `instop demo`, and
+# the one that gives the same functions to the shell. They have nothing of their own to plot or to practise.
+WITHOUT_LESSON = ("00_", "98_", "99_")
 LESSONS = [path for path in CHAPTERS if not path.name.startswith(WITHOUT_LESSON)]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 EXPORT = re.compile(r"^#\|\s*exports?\s*$", re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users|private|var/folders)\b(?:/[\w.-]+)?")
 HALF_PRECISION = re.compile(r"fp16\s*=\s*True|\.half\(\)|(?<!b)float16")
+FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.MULTILINE)
 EXPECTS_ERROR = re.compile(r"ExceptionExpected|test_fail|pytest\.raises|raise \w+Error")
 DEVELOPMENT_ONLY = {"fastcore", "nbdev", "execnb", "pytest", "hypothesis", "nbclient"}
 
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
@@ -95,6 +98,82 @@ def imported_modules(cell):
     return names
 
 
+def exercises(cells):
+    "Return the cells of each exercise: those behind '**1. ..', '**2. ..', between the headings Exercises and Recap."
+    found, inside = [], False
+    for cell in cells:
+        text = readme.source(cell)
+        if cell["cell_type"] == "markdown":
+            inside = (inside or "## Exercises" in text) and "## Recap" not in text
+            if inside and re.search(r"^\*\*\d+\.", text, re.MULTILINE): found.append([])
+        if inside and found: found[-1].append(cell)
+    return found
+
+
+def flaws_of_exercise(cells):
+    "Say what an exercise lacks: a hint, a look at the learner's own answer beside the expected one, a folded solution that asserts."
+    code = [python_of(cell) for cell in cells if cell["cell_type"] == "code"]
+    texts = [text for text in code if not FOLDED.search(text)]
+    checks = [text for text in texts if re.search(r"print\(.*yours", text) and "expected" in text]
+    own = set().union(*(bound(node) for text in texts[:1] for node in ast.parse(text).body))
+    solutions = [text for text in code if FOLDED.search(text)]
+    flaws = {"no stub": not texts, "no hint in the stub": not any(re.search(r"#(?!\|)", text) for text in texts[:1]),
+             "nothing prints yours beside expected": not checks,
+             "the check does not use what the stub defines": checks and not any(own & mentioned(node) for text in checks for node in ast.parse(text).body),
+             "no folded solution": not solutions, "no assertion in the solution": solutions and not any(asserts(ast.parse(text)) for text in solutions)}
+    return [flaw for flaw, is_there in flaws.items() if is_there]
+
+
+# What a statement names, binds and asserts
+
+def statements_of(code):
+    "Return the statements of a cell, but not an expression at its end that is only shown."
+    body = ast.parse(code).body
+    return [node for node in body if node is not body[-1] or not isinstance(node, ast.Expr) or asserts(node)]
+
+
+def local(node):
+    "Return the names that mean something inside of a statement alone: parameters, and the variables of comprehensions."
+    targets = [item.target for item in ast.walk(node) if isinstance(item, ast.comprehension)]
+    return {item.arg for item in ast.walk(node) if isinstance(item, ast.arg)} | {
+        item.id for target in targets for item in ast.walk(target) if isinstance(item, ast.Name)}
+
+
+def mentioned(node):
+    "Return the names in a statement that mean something outside of it, and those behind a dot."
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name)} - local(node) | {
+        item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute)}
+
+
+def bound(node):
+    "Return the names that a statement makes: a function, a class, or variables."
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return {node.name}
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)} - local(node)
+
+
+def changed(node, made):
+    "Return the variables that a statement hands to calls of names in `made` which stand alone: they can only fill or change what they get."
+    calls = [item.value for item in ast.walk(node) if isinstance(item, ast.Expr) and isinstance(item.value, ast.Call) and made & mentioned(item.value.func)]
+    functions = {item.func.id for call in calls for item in ast.walk(call) if isinstance(item, ast.Call) and isinstance(item.func, ast.Name)}
+    return {item.id for call in calls for item in ast.walk(call) if isinstance(item, ast.Name)} - functions - local(node)
+
+
+def asserts(node):
+    "Say whether something in a statement can fail: assert, test_eq and its kin, or an expected error."
+    return any(isinstance(item, ast.Assert) or isinstance(item, ast.Call) and re.match(r"test_|ExceptionExpected", ast.unparse(item.func))
+               for item in ast.walk(node))
+
+
+def is_asserted(name, statements):
+    "Say whether a statement with an assertion names this, or a variable that was made or changed by it."
+    made = {name}
+    for node in statements:
+        if not made & mentioned(node): continue
+        if asserts(node): return True
+        made |= bound(node) | changed(node, made)
+    return False
+
+
 # The page
 
 @each_chapter
@@ -124,9 +203,11 @@ def test_two_figures_with_a_text_for_those_who_cannot_see_them(path):
 
 
 @each_lesson
-def test_exercises_have_folded_solutions(path):
-    folded = [cell for cell in cells_of(path) if re.search(r"^#\|\s*code-fold:\s*true", readme.source(cell), re.MULTILINE)]
-    assert len(folded) >= 2, "two exercises are needed, each with a solution marked `#| code-fold: true`"
+def test_two_to_four_exercises_with_hint_check_and_folded_solution(path):
+    found = exercises(readme.read_notebook(path)["cells"])
+    assert 2 <= len(found) <= 4, f"two to four exercises are needed, each begins '**1. ..': there are {len(found)}"
+    flaws = {f"exercise {n}": some for n, cells in enumerate(found, 1) if (some := flaws_of_exercise(cells))}
+    assert not flaws
 
 
 @each_lesson
@@ -144,6 +225,30 @@ def test_notebook_is_small_and_has_no_widgets(path):
     text = path.read_text(encoding="utf-8")
     assert "widgets" not in json.loads(text)["metadata"], "widget state is saved in the metadata"
     assert "application/vnd.jupyter.widget" not in text, "a widget is saved as an output: use a text progress bar"
+
+
+@each_notebook
+def test_outputs_are_small_unless_pictures(path):
+    large = [readme.source(cell)[:80] for cell in cells_of(path) if sum(map(len, output_texts(cell))) > 100_000]
+    assert not large
+
+
+@each_notebook
+def test_links_exist(path):
+    targets = [target for cell in cells_of(path, "markdown") for target in links(readme.source(cell))]
+    assert not [target for target in targets if not (path.parent / target).exists()]
+
+
+def test_links_are_found():
+    text = "[a](b.ipynb#c) [d](https://e.f) ![g](h.png) `[i](j)` [k](#l) <img alt=\"\" src=\"m.png\">"
+    assert links(text) == ["b.ipynb", "h.png", "m.png"]
+
+
+def links(text):
+    "Return the files that a text links to or shows: no addresses, no anchors, nothing in code."
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)|<img[^>]* src=\"([^\"]+)\"", text)
+    return [file for some in targets for target in some if (file := target.split("#")[0]) and not re.match(r"[a-z]+:", target)]
 
 
 @each_chapter
@@ -174,6 +279,34 @@ def test_exported_names_are_used_later(path):
             else: used = re.search(rf"\b{name}\b", "\n".join(shown[index + 1:]))
             if not used: unused.append(name)
     assert not unused, f"shown in no later cell that is not exported: {unused}"
+
+
+@each_lesson
+def test_exported_functions_and_classes_are_asserted(path):
+    statements = [node for cell in cells_of(path) if not is_exported(cell) for node in statements_of(python_of(cell))]
+    loose = [node.name for _, node in public_definitions(path) if not is_asserted(node.name, statements)]
+    assert not loose, f"no assertion names these, or a variable made from them: {loose}"
+
+
+@pytest.mark.parametrize("code, expected", [
+    ("f(1)", False), ("x = f(1)\nassert x == 2", True), ("test_fail(lambda: f(-1))", True), ("x = f(1)\ny = [a + x for a in z]\ntest_eq(y, [3])", True),
+    ("x = [f(a) for a in z]\nassert all(a for a in y)", False), ("x = f(1)\nassert y", False), ("f(box)\nassert box.full", True),
+    ("f(box)", False), ("print(f(1), box)\nassert box", False), ("def g(a): return f(a) + 1\ntest_eq(g(1), 3)", True), ("assert f\"{g}\" == 'f'", False)])
+def test_what_counts_as_an_assertion_of_f(code, expected):
+    assert is_asserted("f", statements_of(code)) == expected
+
+
+def test_flaws_of_an_exercise_are_seen():
+    def cell(kind, text): return {"cell_type": kind, "source": text}
+    good = [cell("markdown", "## Exercises\n\n**1. Twice.** Write `twice`."), cell("code", "def twice(x):\n    # hint: two\n    ..."),
+            cell("code", "print('yours', twice(2), 'expected', 4)"), cell("code", "#| code-fold: true\ndef solution(x): return 2 * x\nassert solution(2) == 4"),
+            cell("markdown", "## Recap")]
+    assert [flaws_of_exercise(cells) for cells in exercises(good)] == [[]]
+    for place, text, flaw in ((1, "def twice(x): ...", "no hint in the stub"), (2, "twice(2)", "nothing prints yours beside expected"),
+                              (2, "print('yours', solution(2), 'expected', 4)", "the check does not use what the stub defines"),
+                              (3, "assert True", "no folded solution"), (3, "#| code-fold: true\nsolution = 4", "no assertion in the solution")):
+        [cells] = exercises([*good[:place], cell("code", text), *good[place + 1:]])
+        assert flaw in flaws_of_exercise(cells)
 
 
 @each_chapter

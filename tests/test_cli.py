@@ -138,6 +138,17 @@ def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
     assert (tmp_path / "e" / "predictions.jsonl").read_text() == predictions[0]
 
 
+def test_an_interrupted_evaluation_goes_on_if_it_is_asked_to(tmp_path):
+    again = ["evaluate", "--n-test", 1, "--max-target", 4, "--quiet", "--out", tmp_path]
+    call(*again)
+    predictions, answers = ((tmp_path / f"{name}.jsonl").read_text() for name in ("predictions", "answers"))
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps([json.loads(line)[0], "from the file"]) + "\n" for line in answers.splitlines()[:5]))
+    call(*again, "--resume")
+    assert 5 <= (tmp_path / "predictions.jsonl").read_text().count("from the file") < len(predictions.splitlines())
+    call(*again)
+    assert (tmp_path / "predictions.jsonl").read_text() == predictions, "without --resume all is asked again"
+
+
 @pytest.mark.parametrize("kind", ["embedder-ic", "extractor-dp", "extractor-ic"])
 def test_optimize_learns_any_instruction_and_validates(tmp_path, kind):
     out = call("optimize", *SMALL, "--inner-steps", 2, "--instruction", kind, "--n-instances", 6, "--candidates", 4, "--in-place", "--every", 2, "--n-valid", 1, "--out", tmp_path / "o")

@@ -9,7 +9,8 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instop_nb import hypergradient as module
-from instop_nb.hypergradient import PRODUCTS, SOLVERS, Differences, DoubleBackward, hypergradient, kept, largest_curvature
+from instop_nb.hypergradient import (PRODUCTS, SOLVERS, Differences, DoubleBackward, hypergradient, kept, largest_curvature, partial_sums,
+                                     series_explorer, series_picture)
 
 torch.set_num_threads(1)
 double = torch.float64
@@ -449,3 +450,48 @@ def check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, gamma):
     batch = dict(input_ids=t5.outer_ids, labels=t5.outer_labels)
     expected = grad(functional_call(t5.model, parts(w), kwargs=batch).loss, prefix)[0].reshape(-1)
     close(hypergradient(inner, t5.outer, named.values(), [prefix], "unrolled", 2, gamma), expected, 1e-12)
+
+
+# The picture of the series
+
+def errors_of(figure):
+    "Return the relative errors that a picture shows, and the way of the sums on the left."
+    way, how_far = figure.axes
+    along, across = way.lines[1].get_data()
+    return how_far.lines[0].get_ydata(), torch.tensor(along), torch.tensor(across)
+
+
+def test_partial_sums_are_the_series():
+    p = Quadratic()
+    sums = partial_sums(p.inner, p.outer, p.theta, p.phi, .3, 6)
+    assert len(sums) == 7
+    for M, found in enumerate(sums): close(found, p.answer(p.series(M, .3)))
+
+
+@pytest.mark.parametrize("gamma, says", [(1e-5, "does nothing"), (.5, "no warning"), (2.3, "it diverges")])
+def test_the_picture_shows_the_errors_of_the_series(gamma, says):
+    p = Quadratic(k=2)
+    exact = p.answer(torch.linalg.inv(p.A))
+    expected = [((p.answer(p.series(M, gamma)) - exact).norm() / exact.norm()).item() for M in range(13)]
+    figure = series_picture(p.inner, p.outer, p.theta, p.phi, gamma, 12)
+    errors, along, across = errors_of(figure)
+    assert errors == pytest.approx(expected, rel=1e-9)
+    assert ((along - 1)**2 + across**2).sqrt().tolist() == pytest.approx(expected, rel=1e-9)  # phi has two numbers: the page loses nothing
+    title = figure.get_suptitle()
+    assert title.startswith(f"γ = {gamma:.2g}, M = 12: error {expected[-1]:.2g}\n") and says in title
+
+
+def test_the_explorer_draws_what_its_sliders_say():
+    p = Quadratic()
+    log_gamma, M, _ = (box := series_explorer(p.inner, p.outer, p.theta, p.phi, n_terms=3)).children
+    def is_drawn():
+        expected = series_picture(p.inner, p.outer, p.theta, p.phi, 10**log_gamma.value, M.value)
+        return box.result.get_suptitle() == expected.get_suptitle()
+    assert is_drawn() and M.value == 3 and abs(log_gamma.value - .25) < .02  # the largest curvature is 1, the border 2
+    first = box.result
+    log_gamma.value = -1.
+    assert is_drawn() and box.result is not first and "γ = 0.1, M = 3" in box.result.get_suptitle()
+    M.value = 0
+    assert is_drawn() and "γ = 0.1, M = 0" in box.result.get_suptitle()
+    log_gamma.value, M.value = log_gamma.max, M.max
+    assert is_drawn() and "it diverges" in box.result.get_suptitle()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instop_nb.promptsource import (MIXTURES, T0, TEMPLATES, Metadata, Template, cap, encode_row, held_out, load_templates, mixture,
-                                    prompt_table, prompts, select, task_name, task_to_template, template_to_task, training_sets,
-                                    write_templates)
+                                    prompt_table, prompts, select, task_name, task_to_template, template_explorer, template_to_task, template_view,
+                                    training_sets, write_templates)
 from instop_nb.tasks import Instance, Task, TaskError
 
 ROW = {"premise": "The fox met the owl.", "hypothesis": "The owl was awake.", "options": ["yes", "perhaps", "no"], "answer": "yes"}
@@ -689,3 +689,44 @@ def test_our_file_comes_back_to_the_byte(tmp_path):
     ours = TEMPLATES[0].file
     assert write_templates(TEMPLATES, tmp_path / "again.yaml", "micro_nli").read_bytes() == ours.read_bytes()
     assert prompt_table(TEMPLATES).count("\n") == 7 and "&#124;&#124;&#124;" in prompt_table(TEMPLATES)
+
+
+# The explorer
+
+def test_template_view_shows_the_program_what_it_makes_and_what_is_known():
+    template = prompt("{{ premise }} So? {# <b> #} ||| {{ answer_choices[0] }}", "{{ options | join('|||') }}",
+                      metadata=Metadata(True, None, ["Accuracy", "F<1>"], None), reference="Me & you")
+    shown = template_view(template, ROW)
+    assert shown == "The fox met the owl. So?" and "{# &lt;b&gt; #} ||| {{ answer_choices[0] }}</pre>" in shown.page
+    assert "for the original task: <b>yes</b> · answers shown: <b>not said</b> · answers: <b>yes, perhaps, no</b>" in shown.page
+    assert "metrics: <b>Accuracy, F&lt;1&gt;</b> · languages: <b>not said</b> · reference: <b>Me &amp; you</b>" in shown.page
+    assert 'title="target"' in shown.page and "answers: <b>any text</b>" in template_view(prompt("a ||| b"), ROW).page
+    for none in ("no target", "{% if no %} a ||| b {% endif %}", "||| b", "a ||| b ||| c"): assert "no example" in template_view(prompt(none), ROW).page
+    assert template_view(prompt("{{ options | choice }} ||| b"), ROW) == template_view(prompt("{{ options | choice }} ||| b"), ROW)
+    long = ROW | {"premise": "x" * 3000}
+    assert [len(template_view(prompt("{{ premise ~ '.' }} ||| b"), long, faithful)) for faithful in (False, True)] == [2048, 3001]
+    with pytest.raises(TaskError, match="rename"): template_view(template, {"answer_choices": 1})
+
+
+def test_the_explorer_leafs_through_data_sets_prompts_and_rows():
+    a, b, c = (Template(name, f"{name} {{{{ x }}}} ||| y", dataset=dataset) for name, dataset in (("a", "one"), ("b", "one"), ("c", "two")))
+    rows = {"one": [{"x": n} for n in range(3)], "two": [{"x": "only"}]}
+    dataset, template, number, faithful, page = template_explorer([a, b, c], rows).children
+    assert page.value == template_view(a, {"x": 0}).page and number.max == 2 and [name for name, _ in template.options] == ["a", "b"]
+    number.value = 2
+    assert page.value == template_view(a, {"x": 2}).page
+    template.value = b
+    assert page.value == template_view(b, {"x": 2}).page
+    faithful.value = True
+    assert page.value == template_view(b, {"x": 2}, True).page != template_view(b, {"x": 2}).page
+    dataset.value = "two"
+    assert (template.value, number.value, number.max) == (c, 0, 0) and page.value == template_view(c, {"x": "only"}, True).page
+    dataset.value = "one"
+    assert template.value == a and page.value == template_view(a, {"x": 0}, True).page
+
+
+def test_the_explorer_says_what_is_wrong():
+    bad = Template("bad", "{{ x.y.z }} ||| y <", dataset="one")
+    assert "mend the template or the row" in template_explorer([bad], {"one": [{}]}).children[-1].value
+    for templates, rows in (([bad], {"two": [{}]}), ([bad], {"one": []})):
+        with pytest.raises(TaskError, match="give it a row and a prompt"): template_explorer(templates, rows)

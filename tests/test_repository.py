@@ -33,8 +33,8 @@ def written_by_hand(path):
 def generated_lines():
     "Return all lines with the address that tools/readme.py writes now, in notebooks and in README.md."
     names = [path.name for path in readme.chapters(ROOT)]
-    lines = [readme.badges(SETTINGS), *[readme.colab_line(SETTINGS, name) for name in names],
-             *readme.chapter_table(SETTINGS, ROOT).splitlines()]
+    lines = [readme.badges(SETTINGS), *[readme.colab_badge(SETTINGS, name) for name in names],
+             *readme.install_code(SETTINGS).splitlines(), *readme.chapter_table(SETTINGS, ROOT).splitlines()]
     return set(lines) | set(readme.rewrite_links("\n".join(lines)).splitlines())
 
 

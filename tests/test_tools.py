@@ -73,7 +73,7 @@ def test_readme_fills_the_chapters_and_rewrites_links(project):
     assert f"| 01 | [Small words](nbs/01_words.ipynb) | `one` | none | 3 | CPU | {badge} |" in files["README.md"]
     assert "[licence](LICENSE)" in files["README.md"] and "<!-- chapters" not in files["README.md"]
     header = readme.source(json.loads(files["01_words.ipynb"])["cells"][1])
-    assert header == f"{HEADER}\n\n{readme.colab_line(SETTINGS, '01_words.ipynb')}"
+    assert header == f"{HEADER}\n\n{readme.colab_badge(SETTINGS, '01_words.ipynb')}"
 
 
 def test_readme_is_stable_once_written(project):

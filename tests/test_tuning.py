@@ -9,8 +9,9 @@ from instop_nb.batches import tokenize_tasks
 from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.t5 import load_t5
-from instop_nb.tasks import TaskError
-from instop_nb.tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, group_scores, tune
+from instop_nb.tasks import COLOURS, Example, Instance, Task, TaskError
+from instop_nb.tuning import (DEFINITION, NO_INSTRUCTION, Attention, Run, Study, answers, attention_explorer, attention_of, attention_picture, difference,
+                              draw_rows, evaluate, get_tasks, group_scores, shown, tune)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,123 @@ def test_evaluation_does_not_depend_on_batches(train):
     assert set(groups) == {"pair", "primitive"} and sum(g["n"] for g in groups.values()) == len(a)
 
 
+def test_an_interrupted_evaluation_goes_on(train, tmp_path, monkeypatch):
+    model, tokenizer = load_t5("micro", device="cpu")
+    tasks, book, asked = micro_tasks("categories", 1)[:12], tmp_path / "answers.jsonl", []
+    whole = evaluate(model, tokenizer, tasks, max_new_tokens=12)
+    generate = type(model).generate
+    def counted(self, input_ids, **more):
+        if len(asked) >= 6: raise KeyboardInterrupt
+        asked.extend(input_ids.tolist())
+        return generate(self, input_ids=input_ids, **more)
+    monkeypatch.setattr(type(model), "generate", counted)
+    with pytest.raises(KeyboardInterrupt): evaluate(model, tokenizer, tasks, batch_size=3, max_new_tokens=12, saved=book)
+    assert len(book.read_text(encoding="utf-8").splitlines()) == 6, "what was answered is kept"
+    book.write_text(book.read_text(encoding="utf-8") + "[[1, 2", encoding="utf-8")
+    asked.clear()
+    monkeypatch.setattr(type(model), "generate", lambda self, input_ids, **more: asked.extend(input_ids.tolist()) or generate(self, input_ids=input_ids, **more))
+    assert evaluate(model, tokenizer, tasks, batch_size=3, max_new_tokens=12, saved=book) == whole
+    assert len(asked) == len(tasks) - 6
+
+
+def test_equal_texts_are_answered_once(monkeypatch):
+    model, tokenizer = load_t5("micro", device="cpu")
+    generate, sizes = type(model).generate, []
+    monkeypatch.setattr(type(model), "generate", lambda self, input_ids, **more: sizes.append(len(input_ids)) or generate(self, input_ids=input_ids, **more))
+    first, other, same = answers(model, tokenizer, ["fox owl", "hen", "fox owl"], max_new_tokens=4)
+    assert first == same and sizes == [2]
+
+
+@pytest.mark.parametrize("a, b, how", [([5, 6, 7], [1, 2, 3], "is above"), ([1, 2, 3], [5, 6, 7], "is below"), ([1, 9, 2], [3, 3, 3], "cannot be told from"),
+                                       ([9], [1], "cannot be told from")])
+def test_words_of_a_difference(a, b, how):
+    record = {"runs": [{"arm": arm, "score": x} for arm, xs in (("a", a), ("b", b)) for x in xs]}
+    assert difference(record, "score", "a", "b").startswith(f"'a' {how} 'b' (score: ")
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_page_says_whether_it_shows_a_record(saved, tmp_path, monkeypatch, capsys):
+    record = {"seeds": 3, "scale": 1.0, "cpu_seconds": 60, "runs": []}
+    def read(name):
+        if saved: return record
+        raise FileNotFoundError(name)
+    monkeypatch.setattr("instop_nb.tuning.read_record", read)
+    study = Study("toy", "A toy", "none", lambda folder, seed, scale, data, model: {"score": seed}, {"plain": {}})
+    found = shown(study, tmp_path)
+    assert (found == record) == saved and ("no saved record yet" in capsys.readouterr().out) != saved
+    assert (tmp_path / "toy" / "plain-0" / "result.json").exists(), "the smoke run is always made"
+
+
 def test_unknown_data_is_an_error():
     with pytest.raises(TaskError): get_tasks("no/such/folder")
     with pytest.raises(TaskError): get_tasks("micro", "dev")
+
+
+# Where the model looks
+
+ASKED = Task("asked", ["Write the first word."], positive=[Example("cat boot", "cat"), Example("hat sun", "hat")],
+             instances=[Instance("asked-0", " Input: bus boot ", ["bus"]), Instance("asked-1", "hen", ["hen"])])
+
+
+def test_attention_is_what_the_model_computes_and_leaves_it_as_it_was():
+    from instop_nb.natinst import Encoding, encode
+    model, tokenizer = load_t5("micro", device="cpu")
+    found = attention_of(model, tokenizer, ASKED, ASKED.instances[0], Encoding(), answer="bus boot")
+    ids = tokenizer(encode(ASKED, ASKED.instances[0], Encoding()), return_tensors="pt")["input_ids"]
+    assert found.source == [tokenizer.decode([i]) for i in ids[0].tolist()] and [token.strip() for token in found.answer] == ["bus", "boot", "</s>"]
+    assert found.weights.shape == (2, len(found.answer), len(found.source)) and torch.allclose(found.weights.sum(-1), torch.ones(()))
+    assert model.config._attn_implementation == model.decoder.config._attn_implementation == "sdpa"
+    # by hand: the first layer's queries and keys, no bias and no scale in T5's cross-attention
+    seen, cross = [], model.decoder.block[0].layer[1].EncDecAttention
+    hook = cross.register_forward_pre_hook(lambda module, args, kwargs: seen.extend([args[0], kwargs["key_value_states"]]), with_kwargs=True)
+    labels = tokenizer("bus boot", return_tensors="pt")["input_ids"]
+    with torch.no_grad(): model(input_ids=ids, labels=labels)
+    hook.remove()
+    q, k = (module(states)[0].view(-1, 8, 16).transpose(0, 1) for module, states in zip((cross.q, cross.k), seen))
+    assert torch.allclose((q @ k.mT).softmax(-1).mean(0), found.weights[0], atol=1e-5)
+
+
+def test_each_token_of_the_source_has_its_kind():
+    from instop_nb.natinst import Encoding
+    model, tokenizer = load_t5("micro", device="cpu")
+    found = attention_of(model, tokenizer, ASKED, ASKED.instances[0], Encoding(n_pos=1), answer="bus")
+    def text(kind): return " ".join(token.strip() for token, k in zip(found.source, found.kinds) if k == kind and token.strip())
+    assert list(dict.fromkeys(found.kinds)) == ["definition", "positive", "frame", "input"]
+    assert text("definition") == "Definition: Write the first word ."
+    assert text("input").endswith("bus boot") and "Now" not in text("input") and text("frame").endswith("</s>") and "Now complete" in text("frame")
+    assert "cat boot" in text("positive") and "hat" not in text("positive")
+    control = attention_of(model, tokenizer, ASKED, ASKED.instances[1], NO_INSTRUCTION)
+    assert set(control.kinds) == {"frame", "input"} and sum(control.shares().values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_models_own_answer_is_read_where_none_is_given():
+    model, tokenizer = load_t5("micro", device="cpu")
+    own = evaluate(model, tokenizer, [ASKED])[1]["prediction"]
+    mine, its = (attention_of(model, tokenizer, ASKED, ASKED.instances[1], answer=answer) for answer in (own, None))
+    assert torch.equal(mine.weights, its.weights) and mine.answer == its.answer
+    model.encoder.register_forward_hook(lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError): attention_of(model, tokenizer, ASKED, ASKED.instances[1], answer="hen")
+    assert model.config._attn_implementation == "sdpa"  # also after an error
+
+
+def test_the_picture_shows_one_layer():
+    weights = torch.tensor([[[.5, .25, .25], [.1, .25, .65]], [[0., 0, 1], [1, 0, 0]]])
+    found = Attention(weights, ["yes", "</s>"], ["Is it", "so", "?"], ["definition", "input", "frame"])
+    for layer, expected, title in ((0, weights[0], "layer 0: 30 % on the definition, 25 % on the input, 45 % on the frame"),
+                                   (-1, weights[1], "layer 1: 50 % on the definition, 0 % on the input, 50 % on the frame")):
+        ax, = attention_picture(found, layer).axes
+        assert torch.equal(torch.tensor(ax.images[0].get_array()), expected) and ax.get_title() == title
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["Is it", "so", "?"]
+    assert [label.get_color() for label in ax.get_xticklabels()] == [COLOURS["definition"], COLOURS["input"], "#7f7f7f"]
+
+
+def test_the_attention_explorer_follows_its_sliders():
+    model, tokenizer = load_t5("micro", device="cpu")
+    instance, layer, _ = (box := attention_explorer(model, tokenizer, ASKED)).children
+    def is_drawn():
+        expected = attention_of(model, tokenizer, ASKED, ASKED.instances[instance.value]).weights[layer.value]
+        return torch.equal(torch.tensor(box.result.axes[0].images[0].get_array()), expected)
+    assert (instance.value, instance.max, layer.value, layer.max) == (0, 1, 1, 1) and is_drawn()
+    layer.value = 0; assert is_drawn()
+    instance.value = 1; assert is_drawn()
+    with pytest.raises(TaskError, match="give it an instance"): attention_explorer(model, tokenizer, Task("empty", ["x"]))

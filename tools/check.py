@@ -84,8 +84,8 @@ def check_notebooks(root=ROOT):
 
 
 def check_tests(root=ROOT):
-    "Run pytest."
-    return run(sys.executable, "-m", "pytest", "-q", "-rs", "tests", root=root, **QUIET)
+    "Run pytest, two files at a time."
+    return run(sys.executable, "-m", "pytest", "-q", "-rs", "-n", 2, "--dist", "loadfile", "tests", root=root, OMP_NUM_THREADS="1", **QUIET)
 
 
 CHECKS = {"export": check_export, "clean": check_clean, "readme": check_readme,

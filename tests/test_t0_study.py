@@ -1,0 +1,196 @@
+"""T0's studies: one wording is never trained on, options tell nothing, every study runs, and the page says what the records say."""
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import tiny_t5
+
+import instop_nb.t0_study as study_of
+from instop_nb.microworld import WORLD, micro_tasks, solve, write_world
+from instop_nb.t0_study import (ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs, run_t0,
+                                sibling_options)
+from instop_nb.tasks import Instance, Task, TaskError, load_tasks
+from instop_nb.tuning import interval, read_record, reproduce
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
+TASK = Task("half", ["Halve it.", "Give a half.", "One half?", "Half of it."], instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],
+            categories=["Numbers"])
+
+
+# Prompts
+
+@pytest.mark.parametrize("seed, first, last", [(0, "Halve it.", "Half of it."), (1, "Give a half.", "Halve it."), (6, "One half?", "Give a half.")])
+def test_the_seed_turns_the_wordings(seed, first, last):
+    templates, rows = prompted(TASK, seed)
+    assert [t.render(rows[0]) for t in (templates[0], templates[-1])] == [[f"{first}\n\n2", "1"], [f"{last}\n\n2", "1"]]
+    assert rows[1]["definition"] == first and (rows[1]["input"], rows[1]["output"]) == ("12", "6")
+
+
+@pytest.mark.parametrize("p, expected", [("one", ["Halve it."]), ("half", ["Halve it.", "Give a half."]), ("original", ["Halve it.", "Give a half.", "One half?"])])
+def test_prompts_of_the_original_task(p, expected):
+    templates, rows = prompted(TASK)
+    assert [t.render(rows[0])[0].split("\n")[0] for t in choose_prompts(templates, p)] == expected
+
+
+def test_all_prompts_have_one_that_is_turned_around():
+    templates, rows = prompted(TASK)
+    *original, turned = choose_prompts(templates, "all")
+    assert original == templates[:3] and turned.metadata.original_task is False
+    assert turned.render(rows[0]) == ["2\n\n1\n\nWhich request leads from the first to the second?", "Halve it."]
+
+
+def test_a_definition_with_braces_is_printed_as_it_stands():
+    templates, rows = prompted(replace(TASK, definition=["Fill {{ this }} ||| {% in %}."]))
+    assert TURNED.render(rows[0])[1] == "Fill {{ this }} ||| {% in %}." and templates[0].render(rows[0])[0].startswith("Fill {{ this }} ||| {% in %}.")
+
+
+@pytest.mark.parametrize("n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 4, 5])])
+def test_numbers_of_prompts(n, counts):
+    templates, _ = prompted(replace(TASK, definition=[f"Wording {k}." for k in range(n)]))
+    assert [len(choose_prompts(templates, p)) for p in P] == counts
+    assert n == 1 or not any(templates[-1] in choose_prompts(templates, p) for p in P), "the last prompt is kept for the test"
+
+
+def test_another_p_is_an_error():
+    with pytest.raises(TaskError, match="p: found 'many'; choose from"): choose_prompts(prompted(TASK)[0], "many")
+
+
+# Pairs
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("p", P)
+def test_the_last_wording_is_never_trained_on(p, seed):
+    tasks = micro_tasks("train", 2)[::40]
+    last = {t.definition[(seed - 1) % 4] for t in tasks}
+    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 400, p, seed)}
+    assert not sources & last
+    wordings = {d for t in tasks for d in t.definition} & sources
+    assert len(wordings) == len(tasks) * {"one": 1, "half": 2, "original": 3, "all": 3}[p]
+
+
+def test_pairs_repeat_and_categories_weigh_the_same():
+    tasks = micro_tasks("train", 3)
+    pairs = prompted_pairs(tasks, 4000, seed=3)
+    assert pairs[:30] == prompted_pairs(tasks, 30, seed=3) != prompted_pairs(tasks, 30, seed=4)
+    category = {d: t.category for t in tasks for d in t.definition}
+    counts = Counter(category[source.split("\n")[0]] for source, _ in pairs)
+    assert len(counts) == len({t.category for t in tasks}) and max(counts.values()) < 2 * min(counts.values())
+
+
+# Options
+
+def test_the_right_answer_is_an_option_and_its_place_says_nothing():
+    held_out = micro_tasks("combinations", 6) + micro_tasks("categories", 6)
+    asked = [(i.output[0], sibling_options(t.name, i.input)) for t in held_out for i in t.instances]
+    assert all(right in options and len(set(options)) == len(options) and 2 <= len(options) <= 4 for right, options in asked)
+    four = [options.index(right) for right, options in asked if len(options) == 4]
+    assert all(abs(four.count(k) / len(four) - 0.25) < 0.06 for k in range(4))
+
+
+def test_wrong_options_are_answers_of_siblings():
+    for task in random.Random(0).sample(micro_tasks("combinations", 2), 12):
+        text = task.instances[0].input
+        answers = {solve(name, text) for name, (category, *_) in WORLD.items() if category.name == task.category}
+        assert set(sibling_options(task.name, text)) <= answers
+        assert sibling_options(task.name, text) == sibling_options(task.name, text)
+
+
+def test_yes_no_questions_have_two_options():
+    task = next(t for t in micro_tasks("combinations", 1) if t.category == "order?")
+    assert sorted(sibling_options(task.name, task.instances[0].input)) == ["no", "yes"]
+
+
+# Scores
+
+def test_each_prompt_is_asked_for_the_same_rows(monkeypatch):
+    asked = []
+    def spy(model, tokenizer, some, max_new_tokens): asked.append(some); return 50.0
+    monkeypatch.setattr(study_of, "answer_score", spy)
+    assert prompt_scores(None, None, [TASK, replace(TASK, name="other", definition=["Halve."])]) == [50.0] * 4
+    assert [len(some) for some in asked] == [4, 2, 2, 2]  # the second task has one wording
+    assert [source for source, _ in asked[3]] == ["Half of it.\n\n2", "Half of it.\n\n12"] and asked[3][0][1] == {"answer": "1"}
+
+
+def test_tasks_of_the_world_are_ranked(monkeypatch):
+    rows = []
+    monkeypatch.setattr(study_of, "answer_score", lambda model, tokenizer, some, max_new_tokens: rows.extend(row for _, row in some) or 0.0)
+    prompt_scores(None, None, micro_tasks("combinations", 1)[:2])
+    assert len(rows) == 8 and all(row["answer"] in row["options"] for row in rows)
+
+
+# Studies
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory): return tmp_path_factory.mktemp("t0")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_runs(name, runs):
+    record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.003, quiet=True)
+    assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
+    for run in record["runs"]:
+        assert 0 <= run["low"] <= run["median"] <= run["high"] <= 100 and run["iqr"] == pytest.approx(run["high"] - run["low"], abs=0.02)
+        assert {kind: len(scores) for kind, scores in run["scores"].items()} == {"argument": 4, "pair": 4, "primitive": 4}
+    assert json.loads((runs / f"{name}.json").read_text()) == record
+    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
+    again = reproduce(replace(STUDIES[name], run=explode), runs, seeds=1, workers=1, scale=0.003, quiet=True)
+    assert again["runs"] == record["runs"]
+
+
+def test_studies_share_their_runs():
+    assert {arm for study in STUDIES.values() for arm in study.arms} == set(ARMS) and len(ARMS) < sum(len(study.arms) for study in STUDIES.values())
+    assert {study.folder for study in STUDIES.values()} == {"t0"}
+
+
+def test_an_untuned_arm_trains_nothing_and_a_share_takes_some_data_sets(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(study_of, "fit", lambda *args: seen.append("fit"))
+    monkeypatch.setattr(study_of, "prompted_pairs", lambda tasks, n, p, seed: seen.append((sorted(t.name for t in tasks), n, p)) or [])
+    for arm in ("untuned", "a quarter of the data sets", "half of the data sets", "3 prompts"): run_t0(tmp_path, 0, 0.01, "micro", "micro", **ARMS[arm])
+    (quarter, n, p), half, whole = [call for call in seen if call != "fit"]
+    assert seen.count("fit") == 3 and (n, p) == (BATCH * STEPS // 100, "original")
+    assert [len(quarter), len(half[0]), len(whole[0])] == [86, 172, 343] and set(quarter) < set(half[0]) < set(whole[0])
+
+
+def test_tasks_with_one_wording_can_only_be_counted(tmp_path):
+    from instop_nb.tasks import write_task
+    write_world(tmp_path, 1)
+    for task in load_tasks(tmp_path): write_task(replace(task, definition=task.definition[:1]), tmp_path / "tasks" / f"{task.name}.json")
+    for arm in ("1 prompt", "2 prompts", "3 prompts and 1 turned"):
+        with pytest.raises(TaskError, match="one wording a task.*t0-datasets"): run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS[arm])
+
+
+def test_a_world_of_files_is_as_good_as_a_generated_one(tmp_path):
+    write_world(tmp_path, 1)
+    result = run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS["2 prompts"])
+    assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 4}
+
+
+def test_real_tasks_are_scored_by_rouge(real_tasks, tmp_path):
+    tasks = load_tasks(real_tasks, None, 1)
+    model = tiny_t5(tmp_path / "t5", [t.definition[0] for t in tasks])
+    for arm in STUDIES["t0-datasets"].arms:
+        result = run_t0(tmp_path / arm, 0, 0.002, str(real_tasks), model, **ARMS[arm])
+        assert 0 <= result["median"] <= 100 and set(result["scores"]) == {"unseen"}
+
+
+def test_tuning_helps_with_a_wording_that_no_model_has_seen(tmp_path):
+    "What the studies need to be more than noise."
+    scores = {arm: run_t0(tmp_path / arm, 0, 0.3, "micro", "micro", **ARMS[arm]) for arm in ("untuned", "3 prompts")}
+    assert scores["3 prompts"]["new"] > scores["untuned"]["new"] + 6, scores
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_agrees_with_the_record(name):
+    try: record = read_record(name)
+    except FileNotFoundError: pytest.skip(f"{name}: the package has no record of it yet")
+    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(STUDIES[name].arms) and record["scale"] == 1 and record["seeds"] >= 3
+    outputs = [output for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+    assert any(f"{name}: the saved record" in "".join(output.get("text", "")) for output in outputs)
+    lines = [line for output in outputs for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    for arm in STUDIES[name].arms:
+        median = interval([run["median"] for run in record["runs"] if run["arm"] == arm])
+        assert any(line.startswith(f"| {arm} | {median} |") for line in lines), (arm, median)
