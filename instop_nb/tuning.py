@@ -351,16 +351,21 @@ class Study:
     choose: Callable | None = None   # Runs of the search -> the arms
     finish: Callable | None = None   # (record, folder) -> what else the record needs from the runs' folders
 
-# %% ../nbs/09_tuning.ipynb #acafe903
+# %% ../nbs/09_tuning.ipynb #3c91d1da
 def _runs(study, arms, seeds, folder, common, workers, quiet):
     "Make the runs of some arms that are missing; return all, each with its arm and seed."
     keys = {f"{arm}-{seed}": (arm, seed) for arm in arms for seed in seeds}
     results = run_jobs(study.run, {name: dict(seed=seed, **common, **arms[arm]) for name, (arm, seed) in keys.items()}, folder, workers, quiet)
     return [{"arm": arm, "seed": seed, **results[name]} for name, (arm, seed) in keys.items()]
 
+def _command(study, **settings):
+    "What to say in a shell for the same record."
+    usual = {"seeds": study.seeds, "scale": 1.0, "data": "micro", "model": "micro"}
+    return " ".join([f"instop reproduce {study.name}", *(f"--{name} {value}" for name, value in settings.items() if value != usual.get(name))])
+
 def _validated(run): return {k: v for k, v in run.items() if k in ("arm", "seed", "cpu_seconds") or k.startswith("valid")}
 
-# %% ../nbs/09_tuning.ipynb #5b597a9b
+# %% ../nbs/09_tuning.ipynb #1b398fc9
 def reproduce(
     study: Study,         # Which runs
     out=None,             # Folder of the runs; None: runs/ and the study's own folder
@@ -377,7 +382,7 @@ def reproduce(
     common = dict(scale=scale, data=data, model=model, **options)
     searched = _runs(study, study.search or {}, study.search_seeds, folder, common, workers, quiet)
     runs = _runs(study, study.choose(searched) if study.choose else study.arms, range(n), folder, common, workers, quiet)
-    record = {"name": study.name, "title": study.title, "paper": study.paper, "command": f"instop reproduce {study.name}" + f" --seeds {n}" * (n != study.seeds), **common, "seeds": n,
+    record = {"name": study.name, "title": study.title, "paper": study.paper, "command": _command(study, seeds=n, **common), **common, "seeds": n,
               "cpu_seconds": round(sum(r["cpu_seconds"] for r in searched + runs)), "torch": torch.__version__, "transformers": transformers.__version__,
               **({"search": [_validated(r) for r in searched]} if searched else {}), "runs": runs}
     if study.finish: record |= study.finish(record, folder)
