@@ -51,7 +51,7 @@ SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForU
 CONTROL, READOUT, SHOWN = ".widget-play button, .noUi-handle, select", ".widget-readout", ".widget-html-content, .widget-output img"
 
 
-def until(found, seconds=40, what="it"):
+def until(found, seconds=180, what="it"):
     "Return the first value of a function that is true."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
