@@ -48,10 +48,11 @@ WIDGETS = {
 }
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
             "notebook-extension/tracker": {"windowingMode": "none"}}  # cells that are not in view are drawn, too
+INLINE = "module://matplotlib_inline.backend_inline"  # As a kernel has it, whatever the tests themselves draw with
 CONTROL, READOUT, SHOWN = ".widget-play button, .noUi-handle, select", ".widget-readout", ".widget-html-content, .widget-output img"
 
 
-def until(found, seconds=180, what="it"):
+def until(found, seconds=90, what="it"):
     "Return the first value of a function that is true."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -74,7 +75,7 @@ def lab(tmp_path_factory):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root", "--IdentityProvider.token=",
                f"--ServerApp.root_dir={home}", "--LabApp.expose_app_in_browser=True"]
     with (home / "log").open("w") as log:
-        server = subprocess.Popen(command, env={**os.environ, **folders, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env={**os.environ, **folders, "OMP_NUM_THREADS": "1", "MPLBACKEND": INLINE}, stdout=log, stderr=log)
     try:
         started = until(lambda: next((home / "config").glob("jpserver-*.json"), None), what="JupyterLab")
         yield until(lambda: started.read_text() and json.loads(started.read_text())["url"])
