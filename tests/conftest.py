@@ -1,5 +1,7 @@
 """What several test files share."""
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,25 @@ def tiny_t5(folder, texts=None):
     new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, num_heads=2, num_layers=1, num_decoder_layers=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def record_and_page(study, notebook):
+    "Return a study's shipped record, all that its chapter prints, and the lines of the chapter's tables; skip where there is no record."
+    from instop_nb.tuning import read_record
+    try: record = read_record(study.name)
+    except FileNotFoundError: pytest.skip(f"{study.name}: the package has no record of it yet")
+    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(study.arms) and record["scale"] == 1 and record["seeds"] >= 3
+    outputs = [output for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+    lines = [line for output in outputs for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    return record, "".join("".join(output.get("text", "")) for output in outputs), lines
+
+
+def check_that_no_run_is_repeated(study, runs, record, **options):
+    "Make a study again whose runs are finished: nothing may run, and the record stays as it is."
+    from instop_nb.tuning import reproduce
+    assert json.loads((runs / f"{study.name}.json").read_text()) == record
+    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
+    assert reproduce(replace(study, run=explode), runs, seeds=1, workers=1, quiet=True, **options)["runs"] == record["runs"]
 
 
 @pytest.fixture

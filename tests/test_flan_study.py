@@ -1,10 +1,9 @@
 """FLAN's studies: what is held out stays out, arms differ in what they say they differ in, every study runs, and the page says what the records say."""
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import tiny_t5
+from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.flan_study as study_of
 from instop_nb.flan import CLUSTERS, DATASETS, TEMPLATES, hold_out, micro_rows, mixing_rates, render
@@ -13,7 +12,7 @@ from instop_nb.flan_study import (BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAINING
 from instop_nb.microworld import is_held_out
 from instop_nb.t5 import load_t5
 from instop_nb.tasks import TaskError
-from instop_nb.tuning import Run, interval, read_record, reproduce
+from instop_nb.tuning import Run, interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "10_flan_study.ipynb"
 
@@ -203,10 +202,7 @@ def test_every_study_runs(name, runs, tiny):
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     numbers = [value for run in record["runs"] for key, value in run.items() if key not in ("arm", "seed", "cpu_seconds", "parameters")]
     assert all(0 <= value <= 100 for value in numbers)
-    assert json.loads((runs / f"{name}.json").read_text()) == record
-    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
-    again = reproduce(replace(STUDIES[name], run=explode), runs, seeds=1, workers=1, scale=0.004, model=model, quiet=True)
-    assert again["runs"] == record["runs"]
+    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.004, model=model)
 
 
 def test_studies_share_their_models(runs):
@@ -241,13 +237,9 @@ METRICS = {"flan-heldout": "tuned", "flan-mixing": "seen", "flan-sizes": "held o
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
-    try: record = read_record(name)
-    except FileNotFoundError: pytest.skip(f"{name}: the package has no record of it yet")
-    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(STUDIES[name].arms) and record["scale"] == 1 and record["seeds"] >= 3
-    outputs = [output for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
-    assert any(f"{name}: the saved record" in "".join(output.get("text", "")) for output in outputs)
+    record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
+    assert f"{name}: the saved record" in printed
     if name == "flan-shots": return  # A picture and sentences, no table
-    lines = [line for output in outputs for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
     for arm in STUDIES[name].arms:
         score = interval([run[METRICS.get(name, "mean")] for run in record["runs"] if run["arm"] == arm])
         assert any(line.startswith(f"| {arm} |") and f"| {score} |" in line for line in lines), (arm, score)

@@ -1,10 +1,9 @@
 """The studies of Natural Instructions: what is left out stays out, every study runs, and the page says what the records say."""
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import tiny_t5
+from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb.microworld import micro_tasks, write_world
 from instop_nb.natinst import complete_v1, instruction_v1
@@ -12,7 +11,7 @@ from instop_nb.natinst_study import (ARMS, ELEMENTS, STUDIES, add_sources, answe
                                      run_natinst)
 from instop_nb.t5 import load_t5
 from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
-from instop_nb.tuning import interval, read_record, reproduce
+from instop_nb.tuning import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "12_natinst_study.ipynb"
 TASK = Task("half", ["Halve the number, and say nothing else.", "Give one half of it."],
@@ -150,10 +149,7 @@ def test_every_study_runs(name, runs):
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     assert all(0 <= run[metric] <= 100 for run in record["runs"] for metric in ("rougeL", "exact_match"))
     assert all((run["own"] is not None) == ARMS[run["arm"]].get("upper", False) for run in record["runs"])
-    assert json.loads((runs / f"{name}.json").read_text()) == record
-    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
-    again = reproduce(replace(STUDIES[name], run=explode), runs, seeds=1, workers=1, scale=0.01, quiet=True)
-    assert again["runs"] == record["runs"]
+    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.01)
 
 
 def test_studies_share_their_runs():
@@ -172,11 +168,7 @@ def test_a_study_runs_on_real_tasks(real_tasks, tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
-    try: record = read_record(name)
-    except FileNotFoundError: pytest.skip(f"{name}: the package has no record of it yet")
-    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(STUDIES[name].arms) and record["scale"] == 1
-    lines = [line for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])
-             for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    record, _, lines = record_and_page(STUDIES[name], NOTEBOOK)
     for arm in STUDIES[name].arms:
         shown_score = interval([run["rougeL"] for run in record["runs"] if run["arm"] == arm])
         assert any(line.startswith(f"| {arm} |") and f"| {shown_score} |" in line for line in lines), (arm, shown_score)

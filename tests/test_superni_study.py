@@ -1,10 +1,9 @@
 """The studies of Super-NaturalInstructions: three sets kept apart, names that say no more than NI's, every study runs, and the page says what the records say."""
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import tiny_t5
+from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks, novelty, write_world
@@ -12,7 +11,7 @@ from instop_nb.natinst import MATRIX, sources
 from instop_nb.superni_study import ARMS, HEURISTICS, LIMIT, STUDIES, finnish, laid_out, numbered, run_superni, run_xlingual, worlds
 from instop_nb.t5 import load_t5
 from instop_nb.tasks import TaskError, load_tasks, write_task
-from instop_nb.tuning import get_tasks, interval, read_record, reproduce
+from instop_nb.tuning import get_tasks, interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "13_superni_study.ipynb"
 TUNED = [study for study in STUDIES.values() if study.folder == "superni"]
@@ -70,9 +69,7 @@ def test_every_study_runs(study, runs):
     assert [run["arm"] for run in record["runs"]] == list(study.arms)
     assert all(0 <= run[metric] <= 100 for run in record["runs"] for metric in ("rougeL", "exact_match"))
     assert len({run["n"] for run in record["runs"]}) == 1
-    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
-    again = reproduce(replace(study, run=explode), runs, seeds=1, workers=1, scale=0.01, quiet=True)
-    assert again["runs"] == record["runs"]
+    check_that_no_run_is_repeated(study, runs, record, scale=0.01)
 
 
 def test_the_matrix_has_ten_rows_and_ten_columns():
@@ -141,11 +138,7 @@ def test_the_finnish_study_runs(real_tasks, tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
-    try: record = read_record(name)
-    except FileNotFoundError: pytest.skip(f"{name}: the package has no record of it yet")
-    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(STUDIES[name].arms) and record["scale"] == 1
-    lines = [line for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])
-             for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    record, _, lines = record_and_page(STUDIES[name], NOTEBOOK)
     for arm in STUDIES[name].arms:
         shown_score = interval([run["rougeL"] for run in record["runs"] if run["arm"] == arm])
         assert any(line.startswith(f"| {arm} |") and f"| {shown_score} |" in line for line in lines), (arm, shown_score)

@@ -1,19 +1,18 @@
 """T0's studies: one wording is never trained on, options tell nothing, every study runs, and the page says what the records say."""
-import json
 import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import tiny_t5
+from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
 from instop_nb.microworld import WORLD, micro_tasks, solve, write_world
 from instop_nb.t0_study import (ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs, run_t0,
                                 sibling_options)
 from instop_nb.tasks import Instance, Task, TaskError, load_tasks
-from instop_nb.tuning import interval, read_record, reproduce
+from instop_nb.tuning import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
 TASK = Task("half", ["Halve it.", "Give a half.", "One half?", "Half of it."], instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],
@@ -134,10 +133,7 @@ def test_every_study_runs(name, runs):
     for run in record["runs"]:
         assert 0 <= run["low"] <= run["median"] <= run["high"] <= 100 and run["iqr"] == pytest.approx(run["high"] - run["low"], abs=0.02)
         assert {kind: len(scores) for kind, scores in run["scores"].items()} == {"argument": 4, "pair": 4, "primitive": 4}
-    assert json.loads((runs / f"{name}.json").read_text()) == record
-    def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
-    again = reproduce(replace(STUDIES[name], run=explode), runs, seeds=1, workers=1, scale=0.003, quiet=True)
-    assert again["runs"] == record["runs"]
+    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.003)
 
 
 def test_studies_share_their_runs():
@@ -185,12 +181,8 @@ def test_tuning_helps_with_a_wording_that_no_model_has_seen(tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
-    try: record = read_record(name)
-    except FileNotFoundError: pytest.skip(f"{name}: the package has no record of it yet")
-    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(STUDIES[name].arms) and record["scale"] == 1 and record["seeds"] >= 3
-    outputs = [output for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
-    assert any(f"{name}: the saved record" in "".join(output.get("text", "")) for output in outputs)
-    lines = [line for output in outputs for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
+    assert f"{name}: the saved record" in printed
     for arm in STUDIES[name].arms:
         median = interval([run["median"] for run in record["runs"] if run["arm"] == arm])
         assert any(line.startswith(f"| {arm} | {median} |") for line in lines), (arm, median)
