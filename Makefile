@@ -18,8 +18,8 @@ run: $(VENV)/run ## install, then run the demo: tasks, tuning and a learned inst
 	$(BIN)/instop demo
 
 record: run ## run the demo and keep its table and picture for the README
-	mkdir -p results/demo nbs/images
-	cp runs/demo/summary.json results/demo/
+	mkdir -p nbs/images
+	cp runs/demo/summary.json instop_nb/records/demo.json
 	cp runs/demo/learning_curves.png nbs/images/
 
 test: $(VENV)/dev ## install with the development tools, then run every check

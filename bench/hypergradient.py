@@ -267,7 +267,7 @@ def main():
     parser.add_argument("--sizes", default=",".join(SIZES), help="of " + ", ".join(SIZES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--terms", type=int, default=1, help="M")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/hypergradient.json"))
+    parser.add_argument("--out", type=Path, default=Path("instop_nb/records/bench-hypergradient.json"))
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -156,7 +156,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=150_000, help="in the set for several processes")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/metrics.json"))
+    parser.add_argument("--out", type=Path, default=Path("instop_nb/records/bench-metrics.json"))
     options = parser.parse_args()
     versions = {p: importlib.metadata.version(p) for p in ("rouge-score", "nltk", "joblib")}
     record = {"command": "python bench/metrics.py", "rounds": options.rounds, "versions": versions, "python": platform.python_version(),

@@ -2,7 +2,7 @@
 
 An example is a row of the small world with one of the course's prompts that have answer choices, in turn. Times are CPU
 times of one thread. In each round every method renders all examples once, and its time is compared with that of the
-fresh compile of the same round; the table shows medians and quartiles. The record goes to results/bench/promptsource.json.
+fresh compile of the same round; the table shows medians and quartiles. The record goes to instop_nb/records/bench-promptsource.json.
 """
 import argparse
 import importlib.metadata
@@ -17,7 +17,7 @@ from instop_nb.flan import micro_rows
 from instop_nb.promptsource import TEMPLATES
 from rounds import cpu_seconds, spread, write_record
 
-RECORD = Path(__file__).resolve().parent.parent / "results" / "bench" / "promptsource.json"
+RECORD = Path(__file__).resolve().parent.parent / "instop_nb" / "records" / "bench-promptsource.json"
 ENVIRONMENT = jinja2.Environment(loader=jinja2.BaseLoader)
 ENVIRONMENT.filters["choice"] = random.choice
 

@@ -349,7 +349,7 @@ def reproduce(
     seeds: Optional[int] = typer.Option(None, help="Runs of each arm; the study's own number if left out"),
     workers: int = typer.Option(2, help="Processes of one thread each"), scale: float = typer.Option(1.0, help="Share of the steps and questions"),
     data: str = DATA, model: str = MODEL, out: Optional[Path] = typer.Option(None, help="Folder of the runs; runs/ and the study's own if left out"),
-    recipe: Optional[Path] = typer.Option(None, help="fig3 to gain: a file like recipes/paper.yaml; the course's sizes if left out"),
+    recipe: Optional[str] = typer.Option(None, help="fig3 to gain: paper, small, or a YAML file; the course's sizes if left out"),
     keep: bool = typer.Option(False, "--keep", help="Also make it the record that the package ships"),
     quiet: bool = QUIET,
 ):
@@ -357,7 +357,7 @@ def reproduce(
     from instop_nb.tuning import RECORDS, read_record, reproduce as run
     study = _find_study(name)
     if show: return print(json.dumps(read_record(name, out)))
-    record = run(study, out, seeds, workers, scale, data, model, quiet, **({"recipe": str(recipe)} if recipe else {}))
+    record = run(study, out, seeds, workers, scale, data, model, quiet, **({"recipe": recipe} if recipe else {}))
     _print_record(record)
     if keep: RECORDS.mkdir(exist_ok=True); (RECORDS/f"{name}.json").write_text(json.dumps(record) + "\n")
 

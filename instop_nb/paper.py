@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from importlib.resources import files
 from pathlib import Path
 import torch, yaml
 from filelock import FileLock
@@ -48,7 +49,7 @@ RATES = {"embedder-dp": 5e-2, "embedder-ic": 2e-3, "extractor-dp": 1e-1, "extrac
 
 @dataclass(frozen=True)
 class Setup:
-    "Sizes and rates of a run. The defaults are the course's; recipes/paper.yaml has the paper's (appendix A.2)."
+    "Sizes and rates of a run. The defaults are the course's; the recipe named paper has the paper's (appendix A.2)."
     n_instances: int = 100       # Training instances of a task
     n_valid: int = 2             # Validation instances of a task
     n_test: int = 10             # Test instances of a task
@@ -74,11 +75,14 @@ class Setup:
 
 # %% ../nbs/18_paper.ipynb #97a96c69
 def read_recipe(
-    path,  # A YAML file with fields of `Setup`; None: the course's
-) -> Setup:  # TaskError for an unknown field
+    recipe,  # "paper" or "small", which the package ships, or a YAML file with fields of `Setup`; None: the course's
+) -> Setup:  # TaskError for an unknown field, or a recipe that is not there
     "Read a recipe."
-    if path is None: return Setup()
-    values, known = yaml.safe_load(Path(path).read_text(encoding="utf-8")), {f.name for f in fields(Setup)}
+    if recipe is None: return Setup()
+    shipped = {p.stem: p for p in Path(str(files("instop_nb")), "recipes").glob("*.yaml")}
+    path, known = shipped.get(str(recipe), Path(recipe)), {f.name for f in fields(Setup)}
+    if not path.is_file(): raise TaskError(str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict): raise TaskError(str(path), "recipe", values, f"write fields of Setup, one a line: {sorted(known)}")
     for name in values.keys() - known: raise TaskError(str(path), name, values[name], f"choose from {sorted(known)}")
     return Setup(**values)
@@ -262,7 +266,7 @@ def run_arm(
     scale: float = 1.0,  # Of steps and questions
     data: str = "micro",   # Or a folder of tasks
     model: str = "micro",  # For `load_t5`
-    recipe: str | None = None,  # A file for `read_recipe`
+    recipe: str | None = None,  # For `read_recipe`
     **arm,         # Fields of `Arm`
 ) -> dict:  # Scores in percent, losses, account of phi, and the curve
     "Train one arm from one seed, and ask it for unseen tasks."

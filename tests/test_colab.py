@@ -67,7 +67,7 @@ def run_twice(python, wheel, folder, in_colab):
     code = readme.install_code(settings)
     assert address in code
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "IPYTHONDIR": str(folder / "ipython"), "IN_COLAB": "yes" if in_colab else ""}
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run([python, "-c", RUN_TWICE, code.replace(address, wheel.as_uri())], cwd=folder,
                           env={**environment, **offline}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -227,7 +227,7 @@ def test_each_study_is_listed_and_each_command_exists():
 
 
 def test_files_of_this_repository_exist():
-    named = re.findall(r"`((?:bench|recipes|tests|results)/[\w./-]+)`", "".join(map(text_of, PAGES)))
+    named = re.findall(r"`((?:bench|instop_nb|tests)/[\w./-]+)`", "".join(map(text_of, PAGES)))
     assert named and not [name for name in named if not (ROOT / name).exists()]
 
 

@@ -118,7 +118,7 @@ def test_splits_are_chosen_by_validation_alone():
 # The recipe
 
 def test_recipe_is_the_appendix():
-    recipe = read_recipe(ROOT / "recipes" / "paper.yaml")
+    recipe = read_recipe("paper")
     assert (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.arguments["warmup_steps"]) == (3 * 715 * 100 // 2, 2, 1e-5, 8000)
     assert (recipe.max_source, recipe.max_target, recipe.l, recipe.n_candidates, recipe.max_instance) == (1024, 128, 64, 32, 128)
     assert recipe.rates == {"embedder-dp": 1e-5, "embedder-ic": 1e-6, "extractor-dp": 5e-5, "extractor-ic": 1e-5}
@@ -149,7 +149,7 @@ def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
     model = new_t5(micro_config(32128, **base))
     assert 215e6 < sum(p.numel() for p in model.parameters()) < 260e6  # With or without an output layer of its own
     model.save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5"); del model
-    values = yaml.safe_load((ROOT / "recipes" / "paper.yaml").read_text())
+    values = yaml.safe_load((ROOT / "instop_nb" / "recipes" / "paper.yaml").read_text())
     values |= {"steps": 2, "n_instances": 2, "n_valid": 1, "n_test": 1, "max_target": 8, "outer": {**values["outer"], "K": 2}}
     (tmp_path / "few.yaml").write_text(yaml.safe_dump(values))
     result = run_arm(tmp_path / "run", 0, recipe=str(tmp_path / "few.yaml"), data=str(tmp_path / "data"), model=str(tmp_path / "t5"), instruction="embedder-dp")

@@ -83,7 +83,7 @@ def test_readme_is_stable_once_written(project):
 
 
 def test_readme_names_a_chapter_without_header_and_a_missing_record(project):
-    with pytest.raises(SystemExit, match="results/demo/summary.json is missing"): readme.demo_table(project)
+    with pytest.raises(SystemExit, match="instop_nb/records/demo.json is missing"): readme.demo_table(project)
     write_notebook(project / "nbs" / "02_bare.ipynb", cell("code", "#| default_exp bare"), cell("markdown", "# Bare"))
     with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the second cell must be the header"): readme.generated(project)
 
@@ -92,7 +92,7 @@ def test_demo_table_shows_means_and_intervals(tmp_path):
     record = {"command": "instop demo", "seeds": [0, 1, 2],
               "table": [{"instruction": "definition", "combinations_em": [81.04, 2.0], "combinations_rouge_l": [90.0, 1.25],
                          "categories_em": [40.0, 0], "categories_rouge_l": [60.0, None]}]}
-    (tmp_path / "results" / "demo").mkdir(parents=True)
+    (tmp_path / readme.RECORD).parent.mkdir(parents=True)
     (tmp_path / readme.RECORD).write_text(json.dumps(record))
     table = readme.demo_table(tmp_path)
     assert "| definition | 81.0 ± 2.0 | 90.0 ± 1.2 | 40.0 | 60.0 |" in table

@@ -1,6 +1,8 @@
 """Instruction tuning: it follows unseen instructions because it reads them, it repeats, and it resumes."""
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -79,6 +81,15 @@ def test_evaluation_does_not_depend_on_batches(train):
     assert [(r["task"], r["references"]) for r in a] == [(t.name, i.output) for t in tasks for i in t.instances]
     groups = group_scores(a)
     assert set(groups) == {"pair", "primitive"} and sum(g["n"] for g in groups.values()) == len(a)
+
+
+def test_evaluation_leaves_the_random_states_alone(train):
+    "So that a look at the model in the middle of a training changes nothing of it."
+    model, tokenizer = load_t5("micro", device="cpu")
+    states = lambda: (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist())
+    before = states()
+    evaluate(model, tokenizer, train[:2], DEFINITION, max_new_tokens=4)
+    assert states() == before
 
 
 def test_an_interrupted_evaluation_goes_on(train, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = "results/demo/summary.json"
+RECORD = "instop_nb/records/demo.json"
 INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
 COLUMNS = ["combinations_em", "combinations_rouge_l", "categories_em", "categories_rouge_l"]
 HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
