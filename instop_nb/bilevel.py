@@ -28,7 +28,7 @@ def split_instances(
     tasks: list[Task],  # Each with more than n instances
     n: int = 10,        # Validation instances of each task
 ) -> tuple[list[Task], list[Task]]:  # The same tasks twice: with all but their last n instances, and with those
-    "Keep some instances of each training task for validation (appendix A.1); TaskError for a task with too few."
+    "Keep some instances of each training task for validation (section 4.1); TaskError for a task with too few."
     for t in tasks:
         if len(t.instances) <= n: raise TaskError(t.name, "instances", len(t.instances), f"give more than the {n} that validation takes")
     return [replace(t, instances=t.instances[:-n]) for t in tasks], [replace(t, instances=t.instances[-n:]) for t in tasks]

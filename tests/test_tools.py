@@ -88,6 +88,17 @@ def test_readme_names_a_chapter_without_header_and_a_missing_record(project):
     with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the second cell must be the header"): readme.generated(project)
 
 
+def test_minutes_are_the_measured_ones(project):
+    record = project / readme.TIMES
+    record.parent.mkdir()
+    record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [100.0, 121.0]}}))
+    files = {path.name: text for path, text in readme.generated(project).items()}
+    assert "*Minutes*: 3 ·" in files["01_words.ipynb"] and "| none | 3 | CPU |" in files["README.md"], "two runs: the longer one, rounded up"
+    record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [5.0, 4.0]}}))
+    files = {path.name: text for path, text in readme.generated(project).items()}
+    assert "*Minutes*: 1 ·" in files["01_words.ipynb"] and "| none | 1 | CPU |" in files["README.md"]
+
+
 def test_demo_table_shows_means_and_intervals(tmp_path):
     record = {"command": "instop demo", "seeds": [0, 1, 2],
               "table": [{"instruction": "definition", "combinations_em": [81.04, 2.0], "combinations_rouge_l": [90.0, 1.25],
@@ -114,3 +125,17 @@ def test_execute_leaves_out_widgets():
     cell = SimpleNamespace(outputs=[kept[0], {"data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}}, kept[1]])
     execute.drop_widgets(cell)
     assert cell.outputs == list(kept)
+
+
+def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
+    import execute
+    write_notebook(project / "nbs" / "02_more.ipynb", cell("code", "#| default_exp more"), cell("markdown", HEADER), cell("code", "#| eval: false\n1 / 0"),
+                   {**cell("code", "import time; print(time.time_ns()); t = time.process_time()\nwhile time.process_time() < t + 1: pass"), "id": "clock"})
+    before = {path: path.read_bytes() for path in (project / "nbs").glob("*")}
+    (project / readme.TIMES).parent.mkdir()
+    execute.time_chapters(project)
+    seconds = json.loads((project / readme.TIMES).read_text())["cpu_seconds"]
+    assert set(seconds) == {"01_words.ipynb", "02_more.ipynb"} and min(seconds["02_more.ipynb"]) > 1
+    shown = capsys.readouterr().out.splitlines()
+    assert "differs" not in shown[0] and shown[1].endswith("differs: clock")
+    assert {path: path.read_bytes() for path in (project / "nbs").glob("*")} == before, "no output is kept"

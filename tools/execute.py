@@ -1,8 +1,15 @@
 """Runs notebooks from the top and keeps their new outputs: `python tools/execute.py [NOTEBOOK ...]`.
 
 Cells that the tests skip (flags of `tst_flags` in settings.ini, or `#| eval: false`) are not run and keep their saved outputs.
+
+`python tools/execute.py --time` keeps no outputs: it runs every chapter twice in a row, on one thread, and writes the CPU
+seconds of both runs to instop_nb/records/chapters.json, from which tools/readme.py takes the minutes in the headers. It
+names the cells whose two outputs differ, which is as it should be for nothing but times.
 """
+import json
+import os
 import re
+import resource
 import sys
 import time
 from pathlib import Path
@@ -23,8 +30,8 @@ def drop_widgets(cell):
     cell.outputs = [output for output in cell.outputs if not any("widget" in kind for kind in output.get("data", {}))]
 
 
-def execute(path):
-    "Run one notebook in its own folder and save it with its outputs."
+def run(path):
+    "Run one notebook in its own folder; return it with its outputs."
     notebook = nbformat.read(path, as_version=4)
     skip = skipped_directives()
     for cell in notebook.cells:
@@ -34,15 +41,42 @@ def execute(path):
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code": drop_widgets(cell)
-    nbformat.write(notebook, path)
+    return notebook
 
 
-def main():
-    "Run the notebooks that are named, or all of them."
-    for path in [Path(name).resolve() for name in sys.argv[1:]] or sorted((readme.ROOT / "nbs").glob("*.ipynb")):
+def cpu_seconds():
+    "Return the CPU seconds of all processes that this one has started and that have ended."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(path):
+    "Run one notebook; return its CPU seconds, and the text that each cell has shown."
+    start = cpu_seconds()
+    cells = [cell for cell in run(path).cells if cell.cell_type == "code"]
+    texts = {cell.id: "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs) for cell in cells}
+    return round(cpu_seconds() - start, 1), texts
+
+
+def time_chapters(root=readme.ROOT):
+    "Run every chapter twice, and save the CPU seconds."
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    found = {}
+    for path in readme.chapters(root):
+        (first, before), (second, after) = timed(path), timed(path)
+        found[path.name] = [first, second]
+        print(path.name, first, second, *[f"differs: {name}" for name in before if before[name] != after[name]], flush=True)
+    record = {"command": "python tools/execute.py --time", "what": "CPU seconds of two runs in a row, one thread", "cpu_seconds": found}
+    (root / readme.TIMES).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments):
+    "Run the notebooks that are named, or all of them; or time the chapters."
+    if arguments == ["--time"]: return time_chapters()
+    for path in [Path(name).resolve() for name in arguments] or sorted((readme.ROOT / "nbs").glob("*.ipynb")):
         start = time.time()
-        execute(path)
+        nbformat.write(run(path), path)
         print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": main(sys.argv[1:])

@@ -1,18 +1,21 @@
 """Writes README.md and all that is generated in the notebooks; `--check` only tells what is out of date.
 
-Sources: settings.ini (the repository's address), the header cell of each chapter, and the demo's saved record.
-Written: the Colab badge below each chapter's header and the cell after it, which installs the package in Colab; the
-parts of nbs/index.ipynb between `<!-- name -->` and `<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb
+Sources: settings.ini (the repository's address), the header cell of each chapter, and the saved records of the demo and
+of the chapters' running times.
+Written: the minutes in each chapter's header, the Colab badge below it and the cell after it, which installs the package
+in Colab; the parts of nbs/index.ipynb between `<!-- name -->` and `<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb
 with its links made to fit.
 """
 import json
 import re
 import sys
 from configparser import ConfigParser
+from math import ceil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = "instop_nb/records/demo.json"
+TIMES = "instop_nb/records/chapters.json"
 INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
 COLUMNS = ["combinations_em", "combinations_rouge_l", "categories_em", "categories_rouge_l"]
 HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
@@ -63,6 +66,13 @@ def header_of(notebook, name):
     return match
 
 
+def minutes(header, name, root=ROOT):
+    "Return the measured CPU minutes of a chapter, rounded up; those of its header where none have been measured."
+    path = root / TIMES
+    seconds = json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] if path.exists() else {}
+    return str(ceil(max(seconds[name]) / 60)) if name in seconds else header["minutes"]
+
+
 def colab_badge(settings, name):
     "Return the badge that opens a notebook in Colab."
     address = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{name}"
@@ -106,7 +116,7 @@ def chapter_table(settings, root=ROOT):
     for path in chapters(root):
         header = header_of(read_notebook(path), path.name)
         rows.append(table_row(path.name[:2], f"[{header['title']}]({path.name})", header["builds"], header["paper"],
-                              header["minutes"], header["device"], colab_badge(settings, path.name)))
+                              minutes(header, path.name, root), header["device"], colab_badge(settings, path.name)))
     return "\n".join(rows)
 
 
@@ -141,11 +151,11 @@ def fill(text, name, content):
     return block.sub(lambda marks: f"{marks[1]}\n\n{content}\n\n{marks[2]}", text)
 
 
-def new_chapter(path, settings):
-    "Return the chapter's text with the right badge in its header and the cell that installs the package."
+def new_chapter(path, settings, root=ROOT):
+    "Return the chapter's text with the minutes and the right badge in its header, and the cell that installs the package."
     notebook = read_notebook(path)
     header = header_of(notebook, path.name)
-    written = header.string[:header.end("device")]
+    written = f"{header.string[:header.start('minutes')]}{minutes(header, path.name, root)}{header.string[header.end('minutes'):header.end('device')]}"
     set_source(notebook["cells"][1], f"{written}\n\n{colab_badge(settings, path.name)}")
     notebook["cells"] = with_install_cell(notebook["cells"], settings)
     return notebook_text(notebook)
@@ -183,7 +193,7 @@ def new_readme(index):
 def generated(root=ROOT):
     "Return {path: text} of every file that is written here, as it should be."
     settings = read_settings(root)
-    files = {path: new_chapter(path, settings) for path in chapters(root)}
+    files = {path: new_chapter(path, settings, root) for path in chapters(root)}
     index = new_index(settings, root)
     return {**files, root / "nbs" / "index.ipynb": notebook_text(index), root / "README.md": new_readme(index)}
 
