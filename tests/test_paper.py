@@ -6,13 +6,17 @@ import pytest
 import torch
 import yaml
 
-from instop_nb.bilevel import Outer
+from instop_nb.batches import Collator, tokenize_tasks
+from instop_nb.bilevel import SOURCE, Outer, chosen_share
+from instop_nb.embedder import DirectEmbedder, with_prefix
+from instop_nb.extractor import InstanceExtractor, draw_candidates
+from instop_nb.hypergradient import hypergradient
+from instop_nb.natinst import Encoding
 from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, base_model, best_embedder, best_splits, make_instruction,
-                             parts_of, read_recipe, run_arm, scaled, search_arms, spread)
-from instop_nb.embedder import DirectEmbedder
+                             parts_of, pushes, read_recipe, run_arm, scaled, search_arms, spread)
 from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import TaskError, load_tasks, write_task
-from instop_nb.tuning import RECORDS, get_tasks, reproduce
+from instop_nb.tuning import DEFINITION, RECORDS, get_tasks, reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"n_instances": 8, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size": 8, "base_batch_size": 8, "n_candidates": 2}
@@ -166,6 +170,28 @@ def test_real_tasks_at_a_tiny_size(tmp_path, real_tasks):
     for arm in ({"instruction": "embedder-dp"}, {"instruction": "extractor-ic", "behind": "nothing", "asked": "exemplar", "blanks": 2}):
         result = run_arm(tmp_path / "runs" / arm["instruction"], 0, data=str(real_tasks), model=str(tmp_path / "t5"), **{**arm, "setup": sizes, "outer": {"K": 2}})
         assert result["phi_moved"] > 0 and len(result["per_category"]) >= 4
+
+
+# Single outer steps
+
+def test_a_push_is_where_a_small_step_goes():
+    "What `pushes` foretells to first order, a small step against the hypergradient does."
+    model, tokenizer = load_t5("micro", device="cpu")
+    tasks, found, did = get_tasks("micro", "train", 12)[:6], [], []
+    candidates = draw_candidates(tasks, tokenizer, 4, 4)
+    rows, meta = tokenize_tasks(tasks, tokenizer, Encoding(definition=False), instance="own"), tokenize_tasks(get_tasks("micro", "train", 4)[6:9], tokenizer, DEFINITION)
+    for seed in range(6):
+        extractor = InstanceExtractor(model, candidates, seed=seed, exclude_own=True)
+        batch, asked = (Collator(tokenizer)(list(part.select(range(seed, len(part), 7)))) for part in (rows, meta))
+        found.append(pushes(model, extractor, [batch], [asked]))
+        def loss(batch, names): return model(**{name: batch[name] for name in names}).loss
+        h = hypergradient(lambda: loss(with_prefix(model, dict(batch), *extractor(batch)), SOURCE), lambda: loss(asked, ("input_ids", "attention_mask", "labels")),
+                          model.parameters(), extractor.parameters(), method="identity")
+        before, size = chosen_share(extractor, batch)["p_selected"], sum((x ** 2).sum() for x in h).sqrt()
+        with torch.no_grad():
+            for p, x in zip(extractor.parameters(), h): p -= 1e-2 * x / size
+        did.append(100 * (chosen_share(extractor, batch)["p_selected"] > before))
+    assert found == did and 0 < sum(found) < 600, "both ways occur"
 
 
 # Records
