@@ -8,7 +8,7 @@ __all__ = ['app', 'FORMATS', 'DATA', 'MODEL', 'OUT', 'SEED', 'DEVICE', 'RESUME',
            'score', 'pretrain', 'tune', 'optimize', 'evaluate', 'demo', 'reproduce']
 
 # %% ../nbs/99_cli.ipynb #456a3f76
-import json, os, sys
+import json, os, random, sys
 from pathlib import Path
 from typing import Optional
 import typer
@@ -93,10 +93,10 @@ def _promptsource(o):
     from instop_nb.promptsource import load_templates
     from instop_nb.tasks import json_lines
     path, rows = _needed(o, "templates", "rows")
-    skipped, templates = 0, load_templates(path)
+    skipped, templates, rng = 0, load_templates(path), random.Random(o.seed)
     for _, row in json_lines(rows):
         for template in templates:
-            parts = template.render(row, faithful=o.faithful)
+            parts = template.render(row, faithful=o.faithful, rng=rng)
             if len(parts) == 2: yield {"template": template.name, "source": parts[0], "target": parts[1]}
             else: skipped += 1
     if skipped: print(f"{skipped} renders had no source and target, and were left out", file=sys.stderr)
@@ -134,6 +134,7 @@ def encode(
     rows: Optional[Path] = typer.Option(None, help="promptsource, flan: JSON lines, one row each"),
     cluster: Optional[str] = typer.Option(None, help="flan: whose templates"),
     faithful: bool = typer.Option(False, "--faithful", help="promptsource: truncate as the original does"),
+    seed: int = typer.Option(0, help="promptsource: of the words that a template draws"),
 ):
     "Print sources and targets as JSON lines: id, task, source, targets of instances; template, source, target of rows."
     from types import SimpleNamespace

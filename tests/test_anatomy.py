@@ -185,6 +185,13 @@ def test_header(path):
     readme.header_of(readme.read_notebook(path), path.name)
 
 
+def test_the_course_has_been_timed_twice_and_is_short():
+    "Every chapter has run twice in a row, and all of them together stay under 40 CPU minutes."
+    seconds = json.loads((ROOT / readme.TIMES).read_text(encoding="utf-8"))["cpu_seconds"]
+    assert set(seconds) == {path.name for path in CHAPTERS}, "run it: python tools/execute.py --time"
+    assert all(len(runs) == 2 for runs in seconds.values()) and sum(map(max, seconds.values())) < 40 * 60
+
+
 @each_chapter
 def test_cells_are_small(path):
     sizes = sorted(size for size in (len(code_lines(cell)) for cell in cells_of(path)) if size)
