@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ["settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt"]
 RUN_TWICE = """
 import importlib.util, os, sys, types
-if os.environ["IN_COLAB"]: sys.modules["google.colab"] = types.ModuleType("google.colab")
+from importlib.machinery import ModuleSpec
+if os.environ["IN_COLAB"]:
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+    sys.modules["google.colab"].__spec__ = ModuleSpec("google.colab", None)  # transformers asks for it
 from IPython.core.interactiveshell import InteractiveShell
 shell, commands = InteractiveShell.instance(), []
 run_magic = shell.run_line_magic
@@ -22,6 +25,9 @@ assert importlib.util.find_spec("instop_nb") is None, "there must be no package 
 for _ in range(2): assert shell.run_cell(sys.argv[1]).success
 if os.environ["IN_COLAB"]:
     import instop_nb.tasks
+    from instop_nb.paper import read_recipe
+    from instop_nb.tuning import read_record
+    read_recipe("paper"), read_record("demo"), read_record("bench-hypergradient")  # What chapters 14, 18 and 98 read
     print(instop_nb.__file__)
 print(commands, importlib.util.find_spec("instop_nb") is not None)
 """
