@@ -268,7 +268,7 @@ def _train(t5, tokenizer, instruction, meta_train, meta_test, arm, setup, outer,
                     setup.batch_size, setup.learning_rate, setup.max_source, setup.max_target, setup.all_wordings, setup.max_instance, setup.balanced, setup.bias_rate,
                     instance="own", seed=seed, quiet=True, callbacks=callbacks, arguments=setup.arguments)
 
-# %% ../nbs/18_paper.ipynb #38527b43
+# %% ../nbs/18_paper.ipynb #e9432a48
 def run_arm(
     folder,        # Of the run; base models lie beside it
     seed: int,     # Of everything
@@ -284,8 +284,7 @@ def run_arm(
     t5, tokenizer = base_model(Path(folder).parent, parts, setup, data, model, seed)
     meta_train = parts.meta_train + (parts.meta_test if arm.trained_too else [])
     instruction = make_instruction(t5, tokenizer, meta_train, arm, setup, seed)
-    rate = setup.rates.get(arm.instruction, 0.0) if arm.learned else 0.0
-    outer = Outer(**{"phi_rate": rate, **setup.outer, **arm.outer})
+    outer = Outer(**{"phi_rate": setup.rates.get(arm.instruction, 0.0), **setup.outer, **arm.outer, **({} if arm.learned else {"phi_rate": 0.0})})
     first, asked = next(iter(parts.test)), arm.asked
     few = [replace(t, instances=t.instances[:2]) for t in parts.test[first]]
     probe = Probe(max(1, setup.steps // max(1, setup.probes)), lambda m: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])

@@ -38,6 +38,13 @@ def test_every_arm_of_every_study_runs(tmp_path, name, arm):
     json.dumps(result)
 
 
+def test_a_frozen_arm_stays_frozen_whatever_rate_the_search_has_drawn(tmp_path):
+    chosen = best_embedder([{"arm": name, "seed": 100, "valid_rougeL": 50. + (name == "embedder 6")} for name in search_arms()])
+    moved = {name: run_arm(tmp_path / name, 0, **small(arm))["phi_moved"] for name, arm in chosen.items()}
+    assert chosen["definition + the same, frozen"]["outer"]["phi_rate"] > 0 and chosen["definition + the same, frozen"]["instruction"] == "embedder-ic"
+    assert moved["definition + the same, frozen"] == 0 < moved["definition + chosen embedder"], moved
+
+
 def test_always_exemplar_always_blank_and_coin_select_what_they_say(tmp_path):
     share = {name: run_arm(tmp_path / name, 0, **small({"instruction": name, "behind": "nothing", "asked": "exemplar", "blanks": 2 * (name == "coin")}, steps=8, batch_size=64))["selected"]
              for name in ("one exemplar", "blank", "coin")}
