@@ -147,7 +147,7 @@ def _draw_categories(results, picture):
         means = [_over_seeds(results, arm, lambda r: r[split]["per_category"][c]["exact_match"])[0] for split, c in names]
         ax.bar([k + (i - 1) * 0.27 for k in range(len(names))], means, 0.27, color=COLOURS[arm], label=arm)
     ax.axvline(sum(split == "combinations" for split, _ in names) - 0.5, color="k", lw=0.8)
-    ax.set_xticks(range(len(names)), [c for _, c in names], rotation=70, ha="right"); ax.set_ylabel("exact match, %"); ax.legend()
+    ax.set_xticks(range(len(names)), [c for _, c in names], rotation=70, ha="right"); ax.set_ylabel("exact match, %"); ax.set_ylim(0, 100); ax.legend(loc="upper right")
     ax.set_title("unseen combinations  |  unseen categories"); fig.savefig(picture, dpi=110); plt.close(fig)
 
 # %% ../nbs/98_demo.ipynb #a200d0ea
