@@ -261,6 +261,12 @@ def spread(
     return numbers, vectors
 
 # %% ../nbs/18_paper.ipynb #e6a39800
+def _begin(folder, seed, scale, data, model, recipe, arm):
+    "Sizes, tasks, base model and tokenizer of a run."
+    setup = scaled(replace(read_recipe(recipe), **arm.setup), scale)
+    parts = parts_of(data, setup, seed, arm.split, arm.group, load_t5(model) if arm.group is not None else None)
+    return setup, parts, *base_model(Path(folder).parent, parts, setup, data, model, seed)
+
 def _train(t5, tokenizer, instruction, meta_train, meta_test, arm, setup, outer, folder, seed, callbacks):
     "Algorithm 1 as arm and setup say."
     shown = arm.outer_shown or arm.asked
@@ -279,12 +285,12 @@ def run_arm(
     **arm,         # Fields of `Arm`
 ) -> dict:  # Scores in percent, losses, account of phi, and the curve
     "Train one arm from one seed, and ask it for unseen tasks."
-    arm = Arm(**arm); setup = scaled(replace(read_recipe(recipe), **arm.setup), scale)
-    parts = parts_of(data, setup, seed, arm.split, arm.group, load_t5(model) if arm.group is not None else None)
-    t5, tokenizer = base_model(Path(folder).parent, parts, setup, data, model, seed)
+    arm = Arm(**arm)
+    setup, parts, t5, tokenizer = _begin(folder, seed, scale, data, model, recipe, arm)
     meta_train = parts.meta_train + (parts.meta_test if arm.trained_too else [])
     instruction = make_instruction(t5, tokenizer, meta_train, arm, setup, seed)
-    outer = Outer(**{"phi_rate": setup.rates.get(arm.instruction, 0.0), **setup.outer, **arm.outer, **({} if arm.learned else {"phi_rate": 0.0})})
+    outer = Outer(**{"phi_rate": setup.rates.get(arm.instruction, 0.0), **setup.outer, **arm.outer})
+    if not arm.learned: outer = replace(outer, phi_rate=0.0)
     first, asked = next(iter(parts.test)), arm.asked
     few = [replace(t, instances=t.instances[:2]) for t in parts.test[first]]
     probe = Probe(max(1, setup.steps // max(1, setup.probes)), lambda m: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
@@ -367,16 +373,17 @@ def pushes(
     return 100 * likelier / len(inner)
 
 # %% ../nbs/18_paper.ipynb #cd0283b0
-def _batches(tokenizer, tasks, encoding, setup, seed, n, size, **instance):
+def _batches(device, tokenizer, tasks, encoding, setup, seed, n, size, **instance):
     "n batches of instances that are drawn evenly."
     rows, rng = tokenize_tasks(tasks, tokenizer, encoding, setup.max_source, setup.max_target, setup.all_wordings, seed, **instance), random.Random(f"{seed} batches")
-    return [Collator(tokenizer)(list(rows.select([rng.randrange(len(rows)) for _ in range(size)]))) for _ in range(n)]
+    drawn = (Collator(tokenizer)(list(rows.select([rng.randrange(len(rows)) for _ in range(size)]))) for _ in range(n))
+    return [{name: x.to(device) for name, x in batch.items()} for batch in drawn]
 
 def _look(t5, tokenizer, parts, arm, setup, seed, n):
     "What a probe asks for: model -> rows of side, what the outer loss shows, and percent."
     leaning = {side: make_instruction(t5, tokenizer, parts.meta_train, replace(arm, instruction="extractor-ic", lean=lean), setup, seed) for side, lean in LEANS.items()}
-    inner = _batches(tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n, setup.batch_size, instance="own", max_instance=setup.max_instance)
-    outer = {shown: _batches(tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, Outer.meta_batch_size) for shown in ("exemplar", "blank")}
+    inner = _batches(t5.device, tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n, setup.batch_size, instance="own", max_instance=setup.max_instance)
+    outer = {shown: _batches(t5.device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, Outer(**setup.outer).meta_batch_size) for shown in ("exemplar", "blank")}
     return lambda t5: [[side, shown, pushes(t5, leaning[side], inner, outer[shown])] for side in leaning for shown in outer]
 
 # %% ../nbs/18_paper.ipynb #666d3c1f
@@ -390,15 +397,14 @@ def run_pushes(
     n: int = 16,   # Outer steps that are looked at, at each of three points of the run
 ) -> dict:  # pushes: rows of step, side, what the outer loss shows, and percent; apart: how far the outer loss moves the percentage, on average
     "Tune with a coin instead of an extractor, and look where an outer step would push extractors that lean."
-    arm = Arm(**FIGURE3["coin flip"]); setup = scaled(replace(read_recipe(recipe), **arm.setup), scale)
-    parts = parts_of(data, setup, seed)
-    t5, tokenizer = base_model(Path(folder).parent, parts, setup, data, model, seed)
+    arm = Arm(**FIGURE3["coin flip"])
+    setup, parts, t5, tokenizer = _begin(folder, seed, scale, data, model, recipe, arm)
     coin = make_instruction(t5, tokenizer, parts.meta_train, arm, setup, seed)
     probe = Probe(max(1, setup.steps // 3), _look(t5, tokenizer, parts, arm, setup, seed, n))
     _train(t5, tokenizer, coin, parts.meta_train, parts.meta_test, arm, setup, Outer(phi_rate=0.0), folder, seed, [probe])
     rows = [[step, *row] for step, found in probe.curve for row in found]
-    mean = {shown: sum(row[3] for row in rows if row[2] == shown) * 2 / len(rows) for shown in ("exemplar", "blank")}
-    return {"pushes": rows, "apart": round(mean["exemplar"] - mean["blank"], 2)}
+    apart = 2 * sum(share if shown == "exemplar" else -share for *_, shown, share in rows) / len(rows)
+    return {"pushes": rows, "apart": round(apart, 2)}
 
 # %% ../nbs/18_paper.ipynb #169f295c
 def _named(arms, key, values, usual, name):

@@ -18,6 +18,8 @@ import nbformat
 import readme
 from nbclient import NotebookClient
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+
 
 def skipped_directives():
     "Return the pattern of a directive line that keeps a cell from being run."
@@ -30,14 +32,14 @@ def drop_widgets(cell):
     cell.outputs = [output for output in cell.outputs if not any("widget" in kind for kind in output.get("data", {}))]
 
 
-def run(path):
+def run(path, **environment):
     "Run one notebook in its own folder; return it with its outputs."
     notebook = nbformat.read(path, as_version=4)
     skip = skipped_directives()
     for cell in notebook.cells:
         if cell.cell_type == "code" and skip.search(cell.source): cell.metadata["tags"] = ["skip-execution"]
     NotebookClient(notebook, timeout=None, kernel_name="python3",
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
+                   resources={"metadata": {"path": str(path.parent)}}).execute(env={**os.environ, **environment})
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code": drop_widgets(cell)
@@ -53,14 +55,13 @@ def cpu_seconds():
 def timed(path):
     "Run one notebook; return its CPU seconds, and the text that each cell has shown."
     start = cpu_seconds()
-    cells = [cell for cell in run(path).cells if cell.cell_type == "code"]
+    cells = [cell for cell in run(path, **ONE_THREAD).cells if cell.cell_type == "code"]
     texts = {cell.id: "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs) for cell in cells}
     return round(cpu_seconds() - start, 1), texts
 
 
 def time_chapters(root=readme.ROOT):
     "Run every chapter twice, and save the CPU seconds."
-    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     found = {}
     for path in readme.chapters(root):
         (first, before), (second, after) = timed(path), timed(path)

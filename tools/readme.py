@@ -66,10 +66,14 @@ def header_of(notebook, name):
     return match
 
 
-def minutes(header, name, root=ROOT):
-    "Return the measured CPU minutes of a chapter, rounded up; those of its header where none have been measured."
+def measured(root=ROOT):
+    "Return the CPU seconds of each chapter's runs; none where they have not been measured."
     path = root / TIMES
-    seconds = json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] if path.exists() else {}
+
+
+def minutes(header, name, seconds):
+    "Return the measured CPU minutes of a chapter, rounded up; those of its header where none have been measured."
     return str(ceil(max(seconds[name]) / 60)) if name in seconds else header["minutes"]
 
 
@@ -113,10 +117,11 @@ def chapter_table(settings, root=ROOT):
     "Return the table of chapters, made from their headers."
     rows = [table_row("", "chapter", "you will build", "paper", "minutes", "device", ""),
             table_row("--:", "---", "---", "---", "--:", "---", "---")]
+    seconds = measured(root)
     for path in chapters(root):
         header = header_of(read_notebook(path), path.name)
         rows.append(table_row(path.name[:2], f"[{header['title']}]({path.name})", header["builds"], header["paper"],
-                              minutes(header, path.name, root), header["device"], colab_badge(settings, path.name)))
+                              minutes(header, path.name, seconds), header["device"], colab_badge(settings, path.name)))
     return "\n".join(rows)
 
 
@@ -151,11 +156,11 @@ def fill(text, name, content):
     return block.sub(lambda marks: f"{marks[1]}\n\n{content}\n\n{marks[2]}", text)
 
 
-def new_chapter(path, settings, root=ROOT):
+def new_chapter(path, settings, seconds):
     "Return the chapter's text with the minutes and the right badge in its header, and the cell that installs the package."
     notebook = read_notebook(path)
     header = header_of(notebook, path.name)
-    written = f"{header.string[:header.start('minutes')]}{minutes(header, path.name, root)}{header.string[header.end('minutes'):header.end('device')]}"
+    written = f"{header.string[:header.start('minutes')]}{minutes(header, path.name, seconds)}{header.string[header.end('minutes'):header.end('device')]}"
     set_source(notebook["cells"][1], f"{written}\n\n{colab_badge(settings, path.name)}")
     notebook["cells"] = with_install_cell(notebook["cells"], settings)
     return notebook_text(notebook)
@@ -193,7 +198,8 @@ def new_readme(index):
 def generated(root=ROOT):
     "Return {path: text} of every file that is written here, as it should be."
     settings = read_settings(root)
-    files = {path: new_chapter(path, settings, root) for path in chapters(root)}
+    seconds = measured(root)
+    files = {path: new_chapter(path, settings, seconds) for path in chapters(root)}
     index = new_index(settings, root)
     return {**files, root / "nbs" / "index.ipynb": notebook_text(index), root / "README.md": new_readme(index)}
 
