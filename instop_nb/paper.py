@@ -6,11 +6,11 @@
 __all__ = ['EXEMPLAR', 'SHOWN', 'RATES', 'STARTS', 'INSTRUCTIONS', 'ALONE', 'EMBEDDED', 'TABLE5', 'TABLE2', 'LEANS', 'FIGURE3',
            'TABLE3', 'FIGURE5', 'FIGURE6', 'SPLITS', 'REGIMES', 'CHOICES', 'STUDIES', 'LARGEST', 'as_shown', 'Setup',
            'read_recipe', 'scaled', 'Parts', 'parts_of', 'Arm', 'make_instruction', 'base_model', 'Probe',
-           'definition_states', 'spread', 'run_arm', 'pushes', 'run_pushes', 'best_splits', 'search_arms',
-           'best_embedder', 'draw_map', 'map_picture', 'map_explorer']
+           'definition_states', 'spread', 'run_arm', 'after_steps', 'one_step', 'pushes', 'run_ahead', 'best_splits',
+           'search_arms', 'best_embedder', 'draw_map', 'map_picture', 'map_explorer']
 
 # %% ../nbs/18_paper.ipynb #9f34d82c
-import random
+import copy, random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -211,15 +211,15 @@ def base_model(
 
 # %% ../nbs/18_paper.ipynb #23da55de
 class Probe(TrainerCallback):
-    "Looks at the test score and at the choices during a run."
+    "Looks at a model during a run, and leaves the run as it was."
     def __init__(self,
         every: int,     # Steps from one look to the next
-        ask: Callable,  # Model -> score
+        ask: Callable,  # Model, its optimizer -> what is kept
     ): self.every, self.ask, self.curve = every, ask, []
-    def on_step_end(self, args, state, control, model=None, **kwargs):
+    def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
         "Called by the trainer after each step."
         if state.global_step % self.every: return
-        training = model.training; self.curve.append([state.global_step, self.ask(model.eval())]); model.train(training)
+        training = model.training; self.curve.append([state.global_step, self.ask(model.eval(), optimizer)]); model.train(training)
 
 # %% ../nbs/18_paper.ipynb #4499dbe0
 def _scores(model, tokenizer, tasks, shown, setup):
@@ -293,7 +293,7 @@ def run_arm(
     if not arm.learned: outer = replace(outer, phi_rate=0.0)
     first, asked = next(iter(parts.test)), arm.asked
     few = [replace(t, instances=t.instances[:2]) for t in parts.test[first]]
-    probe = Probe(max(1, setup.steps // max(1, setup.probes)), lambda m: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
+    probe = Probe(max(1, setup.steps // max(1, setup.probes)), lambda m, _: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
     trainer = _train(t5, tokenizer, instruction, meta_train, parts.meta_test, arm, setup, outer, folder, seed, [probe] * bool(setup.probes))
     return _result(trainer, tokenizer, parts, meta_train, arm, setup, probe.curve, Run(folder).metrics())
 
@@ -354,20 +354,64 @@ FIGURE3 = {"exemplar for each task": _one_shot("one exemplar"), "always blank": 
 TABLE3 = {"exemplar for each task": _one_shot("one exemplar"), "exemplar for each instance": _one_shot("coin"),
           "extractor DP, 32 exemplars": _one_shot("extractor-dp"), "extractor IC, 32 exemplars": _one_shot("extractor-ic")}
 
-# %% ../nbs/18_paper.ipynb #63787da0
+# %% ../nbs/18_paper.ipynb #a71f4914
+def _plain_loss(model, batch): return model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}).loss
+
+def _shown_loss(model, batch, instruction):
+    made = with_prefix(model, batch, *instruction(batch))
+    return model(**{name: made[name] for name in SOURCE}).loss
+
+# %% ../nbs/18_paper.ipynb #7fb63d76
+def _twin(model, optimizer):
+    "Copies of both, which share nothing with them; the trainer's optimizer is wrapped, and its `step` bound to the original."
+    model_, plain = copy.deepcopy(model), getattr(optimizer, "optimizer", optimizer)
+    twin_of = dict(zip(model.parameters(), model_.parameters()))
+    optimizer_ = type(plain)([{"params": [twin_of[p] for p in group["params"]]} for group in plain.param_groups])
+    optimizer_.load_state_dict(copy.deepcopy(plain.state_dict()))
+    return model_, optimizer_
+
+def after_steps(
+    model,               # theta; stays as it is
+    optimizer,           # Of theta, with its state; stays as it is
+    batches: list[dict], # Of the inner loss, one for each step
+    instruct: Callable,  # Model -> its instruction
+):  # A copy of the model, after these steps
+    "What some more inner steps would make of a model."
+    model, optimizer = _twin(model, optimizer)
+    instruction = instruct(model)
+    for batch in batches:
+        optimizer.zero_grad(); _shown_loss(model, batch, instruction).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step()
+    return model
+
+# %% ../nbs/18_paper.ipynb #8863a72f
+def one_step(
+    model,                 # theta
+    exemplar: nn.Module,   # An instruction that always shows one
+    blank: nn.Module,      # An instruction that never does
+    inner: list[dict],     # Batches of the inner loss, on the model's device
+    outer: list[dict],     # As many of the outer loss
+) -> float:  # Percent of the pairs of batches
+    "How often a small step down the inner loss lowers the outer loss more if it sees exemplars than if it sees blanks."
+    theta, towards = list(model.parameters()), 0
+    def gradient(loss): return torch.cat([g.flatten() for g in torch.autograd.grad(loss, theta)])
+    for batch, asked in zip(inner, outer, strict=True):
+        gap = gradient(_shown_loss(model, batch, exemplar)) - gradient(_shown_loss(model, batch, blank))
+        towards += (gap @ gradient(_plain_loss(model, asked))).item() > 0
+    return 100 * towards / len(inner)
+
+# %% ../nbs/18_paper.ipynb #94f2255a
 def pushes(
-    model,                 # theta, in eval mode
+    model,                 # theta
     extractor: Extractor,  # phi
     inner: list[dict],     # Batches of the inner loss, on the model's device
     outer: list[dict],     # As many of the outer loss
 ) -> float:  # Percent of the pairs of batches
     "How often an outer step makes exemplars likelier: minus the hypergradient points where their probability grows."
-    def loss(batch, names=("input_ids", "attention_mask", "labels")): return model(**{name: batch[name] for name in names}).loss
-    likelier = 0
+    phi, likelier = list(extractor.parameters()), 0
     for batch, asked in zip(inner, outer, strict=True):
-        def inner_loss(): return loss(with_prefix(model, dict(batch), *extractor(batch)), SOURCE)
-        phi, real = list(extractor.parameters()), extractor.number[batch["task"]] >= 0
-        found = hypergradient(inner_loss, lambda: loss(asked), model.parameters(), phi, method="identity")
+        real = extractor.number[batch["task"]] >= 0
+        found = hypergradient(lambda: _shown_loss(model, batch, extractor), lambda: _plain_loss(model, asked), model.parameters(), phi, method="identity")
         grows = torch.autograd.grad((extractor.probability(batch) * real).sum(), phi)
         likelier += sum((h * g).sum() for h, g in zip(found, grows)).item() < 0
     return 100 * likelier / len(inner)
@@ -379,32 +423,48 @@ def _batches(device, tokenizer, tasks, encoding, setup, seed, n, size, **instanc
     drawn = (Collator(tokenizer)(list(rows.select([rng.randrange(len(rows)) for _ in range(size)]))) for _ in range(n))
     return [{name: x.to(device) for name, x in batch.items()} for batch in drawn]
 
-def _look(t5, tokenizer, parts, arm, setup, seed, n):
-    "What a probe asks for: model -> rows of side, what the outer loss shows, and percent."
-    leaning = {side: make_instruction(t5, tokenizer, parts.meta_train, replace(arm, instruction="extractor-ic", lean=lean), setup, seed) for side, lean in LEANS.items()}
-    inner = _batches(t5.device, tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n, setup.batch_size, instance="own", max_instance=setup.max_instance)
-    outer = {shown: _batches(t5.device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, Outer(**setup.outer).meta_batch_size) for shown in ("exemplar", "blank")}
-    return lambda t5: [[side, shown, pushes(t5, leaning[side], inner, outer[shown])] for side in leaning for shown in outer]
+_LEANS_AS_TUNED = {"blank": 1.0, "coin": 0.0, "one exemplar": -1.0}  # An extractor that chooses what the model knows
+
+def _look(device, tokenizer, parts, tuned, setup, seed, n):
+    "What a probe asks for: model, optimizer -> rows of what the outer loss shows, and the three answers."
+    def make(model, name, **more): return make_instruction(model, tokenizer, parts.meta_train, Arm(name, **more), setup, seed)
+    asks = Outer(**setup.outer)
+    inner = _batches(device, tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n + asks.K, setup.batch_size, instance="own", max_instance=setup.max_instance)
+    outer = {shown: _batches(device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, asks.meta_batch_size) for shown in ("exemplar", "blank")}
+    def look(model, optimizer):
+        after = {name: after_steps(model, optimizer, inner[n:], lambda m: make(m, name)) for name in ("one exemplar", "blank")}
+        extractor, rows = make(model, "extractor-ic", blanks=setup.n_candidates, lean=_LEANS_AS_TUNED[tuned]), []
+        for shown, asked in outer.items():
+            with torch.no_grad(): exemplar, blank = (sum(_plain_loss(m, batch).item() for batch in asked) / n for m in after.values())
+            rows.append([shown, round(exemplar - blank, 4), one_step(model, make(model, "one exemplar"), make(model, "blank"), inner[:n], asked), pushes(model, extractor, inner[:n], asked)])
+        return rows
+    return look
 
 # %% ../nbs/18_paper.ipynb #666d3c1f
-def run_pushes(
+def _summary(looks):
+    "Means of a run: how much worse the outer loss is after exemplars, and how far what it shows moves the steps."
+    def mean(shown, column): rows = [row[column] for row in looks if row[1] == shown]; return sum(rows) / len(rows)
+    gaps = {f"gap_{shown}": round(mean(shown, 2), 4) for shown in ("exemplar", "blank")}
+    return gaps | {f"apart_{name}": round(mean("exemplar", column) - mean("blank", column), 2) for name, column in (("step", 3), ("through", 4))}
+
+def run_ahead(
     folder,        # Of the run; base models lie beside it
     seed: int,     # Of everything
     scale: float = 1.0,  # Of steps and questions
     data: str = "micro",   # Or a folder of tasks
     model: str = "micro",  # For `load_t5`
     recipe: str | None = None,  # For `read_recipe`
-    n: int = 16,   # Outer steps that are looked at, at each of three points of the run
-) -> dict:  # pushes: rows of step, side, what the outer loss shows, and percent; apart: how far the outer loss moves the percentage, on average
-    "Tune with a coin instead of an extractor, and look where an outer step would push extractors that lean."
-    arm = Arm(**FIGURE3["coin flip"])
+    tuned: str = "coin",   # What the model is tuned with: "blank", "coin" or "one exemplar"
+    n: int = 8,            # Pairs of batches for the cheap answers, at each of two points of the run
+) -> dict:  # looks: rows of step, what the outer loss shows, outer loss after exemplars minus after blanks (nats a token), percent in favour of exemplars by one step and by straight-through; and their means
+    "Tune a model, and ask on the way what the outer loss would gain from exemplars."
+    arm = Arm(tuned, "nothing", "exemplar", blanks=32 * (tuned == "coin"), setup=FIGURE3["coin flip"]["setup"])
     setup, parts, t5, tokenizer = _begin(folder, seed, scale, data, model, recipe, arm)
-    coin = make_instruction(t5, tokenizer, parts.meta_train, arm, setup, seed)
-    probe = Probe(max(1, setup.steps // 3), _look(t5, tokenizer, parts, arm, setup, seed, n))
-    _train(t5, tokenizer, coin, parts.meta_train, parts.meta_test, arm, setup, Outer(phi_rate=0.0), folder, seed, [probe])
-    rows = [[step, *row] for step, found in probe.curve for row in found]
-    apart = 2 * sum(share if shown == "exemplar" else -share for *_, shown, share in rows) / len(rows)
-    return {"pushes": rows, "apart": round(apart, 2)}
+    probe = Probe(max(1, setup.steps // 3), _look(t5.device, tokenizer, parts, tuned, setup, seed, n))
+    instruction = make_instruction(t5, tokenizer, parts.meta_train, arm, setup, seed)
+    _train(t5, tokenizer, instruction, parts.meta_train, parts.meta_test, arm, setup, Outer(phi_rate=0.0), folder, seed, [probe])
+    looks = [[step, *row] for step, found in probe.curve[:2] for row in found]
+    return {**_summary(looks), "looks": looks}
 
 # %% ../nbs/18_paper.ipynb #169f295c
 def _named(arms, key, values, usual, name):
@@ -476,7 +536,8 @@ def _study(name, title, paper, arms, seeds, folder, **more): return Study(name, 
 
 STUDIES = {study.name: study for study in (
     _study("fig3", "An extractor chooses between a blank and an exemplar", "Figure 3", FIGURE3, 3, "one-shot"),
-    Study("fig3-pushes", "Where single outer steps push an extractor", "Figure 3", run_pushes, {"coin flip, looked at": {}}, 3, "one-shot"),
+    Study("fig3-ahead", "What the outer loss would gain from exemplars, and what single steps see of it", "Figure 3", run_ahead,
+          {"tuned with blanks": {"tuned": "blank"}, "tuned with a coin": {"tuned": "coin"}, "tuned with exemplars": {"tuned": "one exemplar"}}, 5, "one-shot"),
     _study("table2", "Training instructions, asked with the definition", "Table 2", TABLE2, 8, "zero-shot"),
     _study("table3", "Training exemplars, asked with an exemplar", "Table 3", TABLE3, 8, "one-shot"),
     _study("table5", "Table 2 by category of the test tasks", "Table 5", TABLE5, 8, "zero-shot"),
@@ -484,7 +545,7 @@ STUDIES = {study.name: study for study in (
     _study("fig4", "How diverse learned instructions are", "Figure 4", {a: TABLE2[a] for a in ("definition + embedder DP", "definition + frozen prefix")}, 8, "zero-shot", finish=draw_map),
     _study("fig5", "Length of the learned instruction", "Figure 5", FIGURE5, 3, "zero-shot"),
     _study("fig6", "Share of meta-test tasks", "Figure 6", FIGURE6, 3, "zero-shot"),
-    _study("diverse", "Diverse or similar meta-test tasks", "Section 5.2", {}, 3, "zero-shot", search=SPLITS, choose=best_splits),
+    _study("diverse", "Diverse or similar meta-test tasks", "Section 5.2", {}, 8, "zero-shot", search=SPLITS, choose=best_splits),
     _study("gain", "The embedder's gain, after a search on validation", "Table 2", {}, 16, "zero-shot", search=search_arms(), search_seeds=(100, 101), choose=best_embedder))}
 
 # %% ../nbs/18_paper.ipynb #14b088e9

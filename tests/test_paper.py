@@ -1,4 +1,5 @@
 """The paper's studies: each arm runs, pairs share what they must, nothing is chosen by the test, and the recipe is the paper's."""
+import copy
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from instop_nb.embedder import DirectEmbedder, with_prefix
 from instop_nb.extractor import InstanceExtractor, draw_candidates
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding
-from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, base_model, best_embedder, best_splits, make_instruction,
-                             parts_of, pushes, read_recipe, run_arm, scaled, search_arms, spread)
+from instop_nb import paper
+from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, after_steps, base_model, best_embedder, best_splits, make_instruction,
+                             one_step, parts_of, pushes, read_recipe, run_ahead, run_arm, scaled, search_arms, spread)
 from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import TaskError, load_tasks, write_task
 from instop_nb.tuning import DEFINITION, RECORDS, get_tasks, reproduce
@@ -24,7 +26,7 @@ SMALL = {"n_instances": 8, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size
 
 def small(arm, **more): return {**arm, "setup": {**arm.get("setup", {}), **SMALL, **more}, "outer": {**arm.get("outer", {}), "K": 2}}
 
-ALL_ARMS = {f"{s.name}: {name}": arm for s in STUDIES.values() for name, arm in s.arms.items()}
+ALL_ARMS = {f"{s.name}: {name}": arm for s in STUDIES.values() if s.run is run_arm for name, arm in s.arms.items()}
 DISTINCT = {json.dumps({**arm, "setup": sorted(arm.get("setup", {}))}, sort_keys=True): (name, arm) for name, arm in ALL_ARMS.items()}  # One of all sizes
 
 
@@ -199,6 +201,70 @@ def test_a_push_is_where_a_small_step_goes():
             for p, x in zip(extractor.parameters(), h): p -= 1e-2 * x / size
         did.append(100 * (chosen_share(extractor, batch)["p_selected"] > before))
     assert found == did and 0 < sum(found) < 600, "both ways occur"
+
+
+def _six(seed, model, tokenizer):
+    "Tasks, an inner batch and an outer one; other instances for each seed."
+    tasks = get_tasks("micro", "train", 12)
+    rows, meta = tokenize_tasks(tasks[:6], tokenizer, Encoding(definition=False), instance="own"), tokenize_tasks(tasks[6:9], tokenizer, DEFINITION)
+    return tasks[:6], *(Collator(tokenizer)(list(part.select(range(seed, len(part), 7)))) for part in (rows, meta))
+
+
+def _always(model, tokenizer, tasks): return [make_instruction(model, tokenizer, tasks, Arm(name), Setup(), 0) for name in ("one exemplar", "blank")]
+
+
+def test_one_step_says_what_a_small_step_does():
+    "Two copies of the model take a small step, one with exemplars and one with blanks; which has the lower outer loss?"
+    model, tokenizer = load_t5("micro", device="cpu", dtype=torch.float64)
+    found, did = [], []
+    for seed in range(7):
+        tasks, batch, asked = _six(seed, model, tokenizer)
+        found.append(one_step(model, *_always(model, tokenizer, tasks), [batch], [asked]))
+        after = []
+        for place in range(2):
+            stepped = copy.deepcopy(model)
+            instruction = _always(stepped, tokenizer, tasks)[place]
+            made = with_prefix(stepped, batch, *instruction(batch))
+            stepped(**{name: made[name] for name in SOURCE}).loss.backward()
+            with torch.no_grad():
+                for p in stepped.parameters(): p -= 1e-6 * p.grad
+                after.append(stepped(**{name: asked[name] for name in ("input_ids", "attention_mask", "labels")}).loss.item())
+        did.append(100 * (after[0] < after[1]))
+    assert found == did and 0 < sum(found) < 700, "both ways occur"
+
+
+def test_steps_ahead_are_the_steps_that_would_be_taken():
+    "In the middle of a training: the copy ends where the model itself ends with the same batches, bit for bit, and the model has not moved before."
+    model, tokenizer = load_t5("micro", device="cpu")
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    batches = [_six(seed, model, tokenizer)[1] for seed in range(4)]
+    tasks = _six(0, model, tokenizer)[0]
+    def walk(batches):
+        instruction = _always(model, tokenizer, tasks)[0]
+        for batch in batches:
+            optimizer.zero_grad()
+            made = with_prefix(model, batch, *instruction(batch))
+            model(**{name: made[name] for name in SOURCE}).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    walk(batches[:2])
+    before = [p.clone() for p in model.parameters()]
+    ahead = after_steps(model, optimizer, batches[2:], lambda m: _always(m, tokenizer, tasks)[0])
+    assert all(map(torch.equal, before, model.parameters()))
+    walk(batches[2:])
+    assert all(map(torch.equal, ahead.parameters(), model.parameters())) and not all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_look_ahead_leaves_the_training_as_it_was(tmp_path, monkeypatch):
+    trained, train = [], paper._train
+    monkeypatch.setattr(paper, "_train", lambda *args: trained.append(train(*args)))
+    looks = run_ahead(tmp_path / "seen" / "run", 0, 0.02, tuned="coin", n=2)["looks"]
+    assert [row[:2] for row in looks] == [[step, shown] for step in (4, 8) for shown in ("exemplar", "blank")]
+    assert all(row[2] != 0 and row[3] in (0, 50, 100) and row[4] in (0, 50, 100) for row in looks)
+    monkeypatch.setattr(paper, "_look", lambda *args: lambda model, optimizer: [])
+    assert run_ahead(tmp_path / "unseen" / "run", 0, 0.02, tuned="coin", n=2)["looks"] == []
+    seen, unseen = (trainer.model.parameters() for trainer in trained)
+    assert all(map(torch.equal, seen, unseen))
 
 
 # Records
