@@ -261,8 +261,8 @@ def test_a_look_ahead_leaves_the_training_as_it_was(tmp_path, monkeypatch):
     looks = run_ahead(tmp_path / "seen" / "run", 0, 0.02, tuned="coin", n=2)["looks"]
     assert [row[:2] for row in looks] == [[step, shown] for step in (4, 8) for shown in ("exemplar", "blank")]
     assert all(row[2] != 0 and row[3] in (0, 50, 100) and row[4] in (0, 50, 100) for row in looks)
-    monkeypatch.setattr(paper, "_look", lambda *args: lambda model, optimizer: [])
-    assert run_ahead(tmp_path / "unseen" / "run", 0, 0.02, tuned="coin", n=2)["looks"] == []
+    monkeypatch.setattr(paper, "_look", lambda *args: lambda model, optimizer: [["exemplar", 0, 0, 0], ["blank", 0, 0, 0]])
+    assert run_ahead(tmp_path / "unseen" / "run", 0, 0.02, tuned="coin", n=2)["looks"][0] == [4, "exemplar", 0, 0, 0]
     seen, unseen = (trainer.model.parameters() for trainer in trained)
     assert all(map(torch.equal, seen, unseen))
 
