@@ -213,12 +213,12 @@ def base_model(
 class Probe(TrainerCallback):
     "Looks at a model during a run, and leaves the run as it was."
     def __init__(self,
-        every: int,     # Steps from one look to the next
+        steps,          # After which steps; anything that knows what is `in` it
         ask: Callable,  # Model, its optimizer -> what is kept
-    ): self.every, self.ask, self.curve = every, ask, []
+    ): self.steps, self.ask, self.curve = steps, ask, []
     def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
         "Called by the trainer after each step."
-        if state.global_step % self.every: return
+        if state.global_step not in self.steps: return
         training = model.training; self.curve.append([state.global_step, self.ask(model.eval(), optimizer)]); model.train(training)
 
 # %% ../nbs/18_paper.ipynb #4499dbe0
@@ -293,7 +293,8 @@ def run_arm(
     if not arm.learned: outer = replace(outer, phi_rate=0.0)
     first, asked = next(iter(parts.test)), arm.asked
     few = [replace(t, instances=t.instances[:2]) for t in parts.test[first]]
-    probe = Probe(max(1, setup.steps // max(1, setup.probes)), lambda m, _: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
+    every = max(1, setup.steps // max(1, setup.probes))
+    probe = Probe(range(every, setup.steps + 1, every), lambda m, _: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
     trainer = _train(t5, tokenizer, instruction, meta_train, parts.meta_test, arm, setup, outer, folder, seed, [probe] * bool(setup.probes))
     return _result(trainer, tokenizer, parts, meta_train, arm, setup, probe.curve, Run(folder).metrics())
 
@@ -433,10 +434,11 @@ def _look(device, tokenizer, parts, tuned, setup, seed, n):
     outer = {shown: _batches(device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, asks.meta_batch_size) for shown in ("exemplar", "blank")}
     def look(model, optimizer):
         after = {name: after_steps(model, optimizer, inner[n:], lambda m: make(m, name)) for name in ("one exemplar", "blank")}
+        always = make(model, "one exemplar"), make(model, "blank")
         extractor, rows = make(model, "extractor-ic", blanks=setup.n_candidates, lean=_LEANS_AS_TUNED[tuned]), []
         for shown, asked in outer.items():
             with torch.no_grad(): exemplar, blank = (sum(_plain_loss(m, batch).item() for batch in asked) / n for m in after.values())
-            rows.append([shown, round(exemplar - blank, 4), one_step(model, make(model, "one exemplar"), make(model, "blank"), inner[:n], asked), pushes(model, extractor, inner[:n], asked)])
+            rows.append([shown, round(exemplar - blank, 4), one_step(model, *always, inner[:n], asked), pushes(model, extractor, inner[:n], asked)])
         return rows
     return look
 
@@ -460,10 +462,10 @@ def run_ahead(
     "Tune a model, and ask on the way what the outer loss would gain from exemplars."
     arm = Arm(tuned, "nothing", "exemplar", blanks=32 * (tuned == "coin"), setup=FIGURE3["coin flip"]["setup"])
     setup, parts, t5, tokenizer = _begin(folder, seed, scale, data, model, recipe, arm)
-    probe = Probe(max(1, setup.steps // 3), _look(t5.device, tokenizer, parts, tuned, setup, seed, n))
+    probe = Probe((setup.steps // 3, 2 * (setup.steps // 3)), _look(t5.device, tokenizer, parts, tuned, setup, seed, n))
     instruction = make_instruction(t5, tokenizer, parts.meta_train, arm, setup, seed)
     _train(t5, tokenizer, instruction, parts.meta_train, parts.meta_test, arm, setup, Outer(phi_rate=0.0), folder, seed, [probe])
-    looks = [[step, *row] for step, found in probe.curve[:2] for row in found]
+    looks = [[step, *row] for step, found in probe.curve for row in found]
     return {**_summary(looks), "looks": looks}
 
 # %% ../nbs/18_paper.ipynb #169f295c

@@ -203,7 +203,7 @@ def test_a_push_is_where_a_small_step_goes():
     assert found == did and 0 < sum(found) < 600, "both ways occur"
 
 
-def _six(seed, model, tokenizer):
+def _six(seed, tokenizer):
     "Tasks, an inner batch and an outer one; other instances for each seed."
     tasks = get_tasks("micro", "train", 12)
     rows, meta = tokenize_tasks(tasks[:6], tokenizer, Encoding(definition=False), instance="own"), tokenize_tasks(tasks[6:9], tokenizer, DEFINITION)
@@ -218,7 +218,7 @@ def test_one_step_says_what_a_small_step_does():
     model, tokenizer = load_t5("micro", device="cpu", dtype=torch.float64)
     found, did = [], []
     for seed in range(7):
-        tasks, batch, asked = _six(seed, model, tokenizer)
+        tasks, batch, asked = _six(seed, tokenizer)
         found.append(one_step(model, *_always(model, tokenizer, tasks), [batch], [asked]))
         after = []
         for place in range(2):
@@ -237,8 +237,8 @@ def test_steps_ahead_are_the_steps_that_would_be_taken():
     "In the middle of a training: the copy ends where the model itself ends with the same batches, bit for bit, and the model has not moved before."
     model, tokenizer = load_t5("micro", device="cpu")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    batches = [_six(seed, model, tokenizer)[1] for seed in range(4)]
-    tasks = _six(0, model, tokenizer)[0]
+    batches = [_six(seed, tokenizer)[1] for seed in range(4)]
+    tasks = _six(0, tokenizer)[0]
     def walk(batches):
         instruction = _always(model, tokenizer, tasks)[0]
         for batch in batches:
