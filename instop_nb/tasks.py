@@ -279,7 +279,6 @@ def _split(dir, split, files):
 def load_tasks(dir,                             # A collection (with `tasks/` and `splits/`), or a folder of task files
                split: str | None = None,        # "train", "test" or "excluded", from `splits/default`; None: all
                n_instances: int | None = None,  # Keep the first so many of each task; None: all
-               seed: int | None = None,         # TEMP
               ) -> list[Task]:                  # Sorted by name; `TaskError` for the first slip
     "Load the tasks of a collection, or of one of its official splits."
     if n_instances is not None and n_instances < 1:
