@@ -114,8 +114,8 @@ class Run:
         if path.exists() and path.read_bytes() != text.encode(): put_aside(path)
         write_whole(path, text)
     def restart(self):
-        "Begin a new metrics.jsonl; older metrics and predictions are kept under a number."
-        for name in ("metrics.jsonl", "predictions.jsonl"): put_aside(self.folder/name)
+        "Begin a new metrics.jsonl; what an older run left is kept under a number."
+        for name in ("metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "model"): put_aside(self.folder/name)
     def go_back(self,
         step: int,  # The last one that is kept
     ):
@@ -151,12 +151,9 @@ class LogToRun(TrainerCallback):
 
 # %% ../nbs/09_tuning.ipynb #2e8412ae
 def _read_answers(path, writer):
-    "Ids -> answer, from a file of `answers` whose first line names this writer; TaskError if another wrote it."
-    head, *pairs = list(_objects(path)) or [{"answers_of": writer}]
-    if not whole_lines(path): write_whole(path, json.dumps(head) + "\n")
-    if not isinstance(head, dict) or head.get("answers_of") != writer:
-        raise TaskError(path, "answers_of", head, "these answers are of another model, or of other limits: take another folder, or begin without resume")
-    return {tuple(ids): text for ids, text in pairs}
+    "Ids -> answer, of those lines of a file of `answers` that this writer wrote."
+    lines = (line for line in _objects(path) if isinstance(line, list) and len(line) == 3)
+    return {tuple(ids): text for ids, text, who in lines if who == writer}
 
 # %% ../nbs/09_tuning.ipynb #66a2b3fe
 def _no_memory(error): return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -188,17 +185,17 @@ def answers(
     max_new_tokens: int = 128,  # Tokens of an answer, at most
     batch_size: int = 200,      # Texts answered at once, fewer where memory runs out; changes no answer
     quiet: bool = True,         # No progress bar
-    saved=None,                 # A file of this model's answers, one a line: what is there is not asked again, what is new is added. None: no file
+    saved=None,                 # A file of answers, one a line: what this model has said there is not asked again, what is new is added. None: no file
 ) -> list[str]:  # In the order of the texts
     "The model's greedy answers; texts of equal ids are answered once, and batches have similar lengths."
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
     rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]] if texts else []
     writer = fingerprint([fingerprint(model), fingerprint(tokenizer), max_source, max_new_tokens]) if saved else None
-    known = _read_answers(Path(saved), writer) if saved else {}
+    known = _read_answers(saved, writer) if saved else {}
     left = sorted({ids for ids in rows if ids not in known}, key=lambda ids: (len(ids), ids))
     with tqdm(total=len(left), unit="text", disable=quiet) as bar:
         for some, found in _batches(lambda some: _greedy(model, tokenizer, some, max_new_tokens), left, batch_size):
-            if saved: add_lines(saved, [json.dumps(pair, ensure_ascii=False) for pair in zip(some, found)])
+            if saved: add_lines(saved, [json.dumps([*pair, writer], ensure_ascii=False) for pair in zip(some, found)])
             known |= dict(zip(some, found))
             bar.update(len(some))
     return [known[ids] for ids in rows]
