@@ -288,7 +288,6 @@ def _ask(run, model, tokenizer, tasks, encoding, title, options):
     from instop_nb.tuning import evaluate
     rows = evaluate(model, tokenizer, tasks, encoding, options["eval_batch_size"], options["max_source"], options["max_target"], options["quiet"], run.folder/"answers.jsonl")
     run.save_predictions(rows)
-    (run.folder/"answers.jsonl").unlink(missing_ok=True)
     _report(rows, tasks, title)
 
 def _saving(steps): return dict(save_strategy="steps", save_steps=max(1, steps // 4), save_total_limit=2)
