@@ -8,7 +8,7 @@ __all__ = ['app', 'GO_ON', 'FORMATS', 'DATA', 'MODEL', 'OUT', 'SEED', 'DEVICE', 
            'main', 'tasks', 'encode', 'score', 'pretrain', 'tune', 'optimize', 'evaluate', 'demo', 'reproduce']
 
 # %% ../nbs/99_cli.ipynb #456a3f76
-import codecs, json, os, random, sys
+import codecs, json, os, random, re, sys
 from pathlib import Path
 from typing import Optional
 import typer
@@ -49,36 +49,63 @@ def _printable(text):
     from instop_nb.tasks import printable
     return printable(text)
 
+# %% ../nbs/99_cli.ipynb #7b426c46
+def _table(*columns, title=None):
+    "A table whose texts are never cut and never taken for markup."
+    from rich.table import Table
+    table = Table(title=title)
+    for name in columns: table.add_column(name, overflow="fold")
+    return table
+
+def _row(table, *texts):
+    from rich.text import Text
+    from instop_nb.tasks import printable
+    table.add_row(*(Text(printable(str(text))) for text in texts))
+
+def _show(table):
+    "Print a table, as wide as the terminal; where there is none, as wide as it is."
+    from rich.console import Console
+    Console(force_jupyter=False, width=None if sys.stdout.isatty() else 1_000_000).print(table)
+
 # %% ../nbs/99_cli.ipynb #60c70fa9
 @app.command()
 def tasks(folder: Path = typer.Argument(..., metavar="DIR", help="Folder in the layout of natural-instructions")):
-    "List and validate the tasks of a folder; exit 1 if a file is bad."
-    from rich.console import Console
-    from rich.table import Table
-    from instop_nb.tasks import validate_tasks
-    good, problems = validate_tasks(folder)
-    table = Table("task", "category", "good / bad examples", "instances")
-    for t in good: table.add_row(t.name, t.category, f"{len(t.positive)} / {len(t.negative)}", str(len(t.instances)))
-    if good: Console(force_jupyter=False).print(table)
-    for problem in problems: print(problem, file=sys.stderr)
-    print(f"{len(good)} tasks in {len({t.category for t in good})} categories are valid, {len(problems)} problem(s)")
-    if problems: raise typer.Exit(1)
+    "List and validate the tasks of a folder, and point out their flaws; exit 1 if a file is bad."
+    from instop_nb.tasks import survey
+    found = survey(folder)
+    table = _table("task", "category", "good / bad examples", "instances")
+    for t in found.tasks: _row(table, t.name, t.category, f"{t.n_positive} / {t.n_negative}", t.n_instances)
+    if found.tasks: _show(table)
+    for problem in found.problems: print(problem, file=sys.stderr)
+    for warning in found.warnings: print(f"warning: {warning}", file=sys.stderr)
+    print(f"{len(found.tasks)} tasks in {len({t.category for t in found.tasks})} categories are valid, "
+          f"{len(found.problems)} problem(s), {len(found.warnings)} warning(s)")
+    if found.problems: raise typer.Exit(1)
 
 # %% ../nbs/99_cli.ipynb #f0e4e49a
 def _load_tokenizer(name):
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
     from instop_nb.t5 import MICRO
-    return AutoTokenizer.from_pretrained(MICRO if name == "micro" else name)
+    try: return AutoTokenizer.from_pretrained(MICRO if name == "micro" else name, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged file brings up
+        raise OSError(f"{name}: no tokenizer could be loaded ({type(error).__name__}); give 'micro', a folder with tokenizer.json, "
+                      "or a name that the hub knows") from error
 
 # %% ../nbs/99_cli.ipynb #8f1c2ff6
-def _chosen(o):
-    "The tasks that the options name, with as many instances as they say."
+def _micro_chosen(o):
+    from difflib import get_close_matches
+    from instop_nb.microworld import WORLD, micro_tasks
     from instop_nb.tasks import TaskError
-    from instop_nb.tuning import get_tasks
-    tasks = [t for t in get_tasks(o.data, None, o.limit if o.data != "micro" or o.limit else 3) if o.task in (None, t.name)]
-    if not tasks: raise TaskError(o.data, "task", o.task, "name a task that `instop tasks` lists")
-    return tasks
+    if o.task not in (None, *WORLD):
+        raise TaskError(o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(get_close_matches(o.task, WORLD, 3, 0))}")
+    return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
+
+def _chosen(o):
+    "The tasks that the options name, with as many instances as they say; of one task no other file is read."
+    from instop_nb.tasks import load_tasks, read_task, task_file
+    if o.data == "micro": return _micro_chosen(o)
+    return [read_task(task_file(o.data, o.task), o.limit)] if o.task is not None else load_tasks(o.data, None, o.limit)
 
 def _tk_instruct(o):
     "The text of Tk-Instruct."
@@ -140,6 +167,18 @@ def _flan(o):
             source, target = render(template, row)
             yield {"template": f"{cluster}-{n}", "source": source, "target": target}
 
+# %% ../nbs/99_cli.ipynb #0e04e741
+def _check_numbers(o):
+    from instop_nb.tasks import TaskError
+    for name, least in (("limit", 1), ("max_length", 1), ("n_pos", 0), ("n_neg", 0)):
+        n = getattr(o, name)
+        if n is not None and n < least: raise TaskError("encode", f"--{name.replace('_', '-')}", n, f"give {least} or more, or leave it out")
+
+def _json(value, **options):
+    "JSON with letters as they are; what could move a cursor or turn a line around is escaped."
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text if text.isascii() else re.sub("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
 # %% ../nbs/99_cli.ipynb #742f337e
 FORMATS = {"tk-instruct": _tk_instruct, "ni-v1": _ni_v1, "promptsource": _promptsource, "flan": _flan}
 
@@ -167,19 +206,24 @@ def encode(
     from instop_nb.tasks import TaskError
     options = SimpleNamespace(**locals())
     if format not in FORMATS: raise TaskError("encode", "format", format, f"choose from {list(FORMATS)}")
-    for row in FORMATS[format](options): print(json.dumps(row, ensure_ascii=False))
+    _check_numbers(options)
+    for row in FORMATS[format](options): print(_json(row))
 
 # %% ../nbs/99_cli.ipynb #e850170a
+def _warn(lines):
+    for line in lines: print(f"warning: {line}", file=sys.stderr)
+
 @app.command()
 def score(
-    predictions: Path = typer.Argument(..., metavar="PREDICTIONS.jsonl", help="Rows with task, category, prediction, references"),
+    predictions: Path = typer.Argument(..., metavar="PREDICTIONS.jsonl", help="Rows with task, category, prediction, references; or Tk-Instruct's predicted_examples.jsonl"),
     xlingual: bool = typer.Option(False, "--xlingual", help="ROUGE on GPT-2's tokens, for languages other than English"),
     tokenizer: str = typer.Option("gpt2", help="xlingual: a folder, or a name on the hub"),
 ):
     "Score predictions: JSON with the overall scores, per task and per category, in percent."
-    from instop_nb.metrics import gpt2_tokenizer, read_predictions, score as score_rows
+    from instop_nb.metrics import gpt2_tokenizer, read_predictions, score as score_rows, script_warnings
     rows = read_predictions(predictions)
-    print(json.dumps(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1, ensure_ascii=False))
+    print(_json(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1))
+    _warn(script_warnings(rows, xlingual))
 
 # %% ../nbs/99_cli.ipynb #40dde0c8
 def _lines(rows, tasks):
@@ -196,11 +240,11 @@ def _lines(rows, tasks):
 # %% ../nbs/99_cli.ipynb #673658ec
 def _report(rows, tasks, title):
     "Print the scores of a model beside the heuristics that copy."
-    from rich.console import Console
-    from rich.table import Table
-    table = Table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")
-    for name, s in _lines(rows, tasks).items(): table.add_row(name, *(f"{s[m]:.1f}" for m in ("exact_match", "rouge1", "rougeL")), str(s["n"]))
-    Console(force_jupyter=False).print(table)
+    from instop_nb.metrics import script_warnings
+    table = _table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")
+    for name, s in _lines(rows, tasks).items(): _row(table, name, *(f"{s[m]:.1f}" for m in ("exact_match", "rouge1", "rougeL")), s["n"])
+    _show(table)
+    _warn(script_warnings(rows))
 
 # %% ../nbs/99_cli.ipynb #77b39b30
 DATA = typer.Option("micro", help="'micro' or a folder in the layout of natural-instructions")
