@@ -8,9 +8,10 @@ __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_template
            'template_to_task', 'task_to_template', 'template_view', 'template_explorer']
 
 # %% ../nbs/04_promptsource.ipynb #5b8b34b7
-import html, random, re, uuid
+import html, random, re, uuid, warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, wraps
 from importlib.resources import files
@@ -18,14 +19,15 @@ from pathlib import Path
 from types import BuiltinMethodType
 from typing import NamedTuple
 import yaml
-from jinja2 import Undefined, meta, nodes, pass_context
-from jinja2.filters import do_truncate
-from jinja2.runtime import Context, LoopContext, Macro
+from jinja2 import Undefined, UndefinedError, meta, nodes, pass_context
+from jinja2.filters import do_float, do_int, do_truncate
+from jinja2.runtime import Context, LoopContext, Macro, missing
 from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
-from yaml.constructor import ConstructorError
-from .tasks import Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured
+from .flan import _PlainYaml, read_yaml
+from .tasks import (Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured,
+                             printable, write_whole)
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -61,52 +63,31 @@ class _Fields(dict):
     "A mapping with a tag."
     tag = ""
     @cached_property
-    def metadata(self): return Metadata(**self)  # one object, however often an alias names it
+    def metadata(self): return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})  # one object, however often an alias names it
 
-class _Loader(yaml.SafeLoader):
-    "YAML of plain values and two tags, without merged keys; a key stands once."
-    def construct_mapping(self, node, deep=False):
-        if not isinstance(node, yaml.MappingNode): raise ConstructorError(None, None, "found no mapping", node.start_mark)
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or counts[key.value] > 1:
-                raise ConstructorError(None, None, "found a key that is no text, or stands twice", key.start_mark)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+class _Loader(_PlainYaml):
+    "YAML of plain values and two tags; a list or mapping may have an alias."
+    aliases = True
     def construct_tagged(self, node):
         fields = _Fields(self.construct_mapping(node)); fields.tag = node.tag
         return fields
 
-# %% ../nbs/04_promptsource.ipynb #8c0eba96
-_PLAIN = ["tag:yaml.org,2002:" + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
-_Loader.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in [*_PLAIN, None]}  # None: any other is an error
 for _tag in ("!Template", "!TemplateMetadata"): _Loader.add_constructor(_tag, _Loader.construct_tagged)
-
-# %% ../nbs/04_promptsource.ipynb #b6631da7
-_LIMIT = 200_000  # bytes; the largest public file has 16,918
-
-def _read(path):
-    try:
-        if path.stat().st_size > _LIMIT: raise TaskError(path, "size", path.stat().st_size, f"give a file of at most {_LIMIT:,} bytes")
-        text = path.read_text("utf-8")
-        return yaml.load(text, _Loader)
-    except TaskError: raise
-    except yaml.MarkedYAMLError as e: mark, problem = e.problem_mark, e.problem
-    except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML in UTF-8") from None
-    line = "".join(text.splitlines()[mark.line:][:1])
-    raise TaskError(path, f"line {mark.line + 1}", line, f"repair the YAML ({problem[:200]})")
 
 # %% ../nbs/04_promptsource.ipynb #95b2eb1c
 def _is(*types): return lambda value: isinstance(value, types)
 def _are_names(value): return value is None or (isinstance(value, list) and len(value) < 100 and all(map(_is(str), value)))
 def _is_metadata(value): return getattr(value, "tag", "") == "!TemplateMetadata"
 
+_LIMIT = 200_000  # bytes; the largest public file has 16,918
 _NULL, _TEXT = type(None), (_is(str), "write a text; quote what YAML takes for something else")
 _MAYBE, _FLAG = (_is(str, _NULL), "write a text or null"), (_is(bool, _NULL), "write true, false or null")
 _NAMES = (_are_names, "write a list of texts, or null")
 _FILE = {"dataset": _TEXT, "subset?": _MAYBE, "templates": (_is(dict), "write a mapping: {id: !Template {...}}")}
-_TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference": _TEXT, "answer_choices": _MAYBE,
-             "metadata": (_is_metadata, "write !TemplateMetadata {...}")}
-_METADATA = {"original_task": _FLAG, "choices_in_prompt": _FLAG, "metrics": _NAMES, "languages": _NAMES}
+_ANSWERS = (lambda value: isinstance(value, str) or _are_names(value), "write a text, null, or a list of texts")
+_TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference?": _MAYBE, "answer_choices?": _ANSWERS, "answer_choices_key?": _MAYBE,
+             "metadata?": (_is_metadata, "write !TemplateMetadata {...}")}
+_METADATA = {"original_task?": _FLAG, "choices_in_prompt?": _FLAG, "metrics?": _NAMES, "languages?": _NAMES, "_do_eval?": _FLAG, "_do_train?": _FLAG}
 
 # %% ../nbs/04_promptsource.ipynb #b2540160
 def _brief(value):
@@ -124,16 +105,32 @@ def _check(fields, shape, where, file, others=()):
         if key not in shape and key + "?" not in shape and not isinstance(value, others):
             raise TaskError(file, where + key[:60], _brief(value), "leave the key out: PromptSource has none of this name")
 
+# %% ../nbs/04_promptsource.ipynb #2ffe2658
+_PIPE = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # Stands for `|||` in texts, see below
+def _hide(text): return text.replace("|||", _PIPE)
+def _reveal(text): return text.replace(_PIPE, "|||")
+
+def _literal(text):
+    "Jinja that prints a text, in both modes."
+    return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
+
+# %% ../nbs/04_promptsource.ipynb #a6b5b769
+def _answers(fields):
+    "The Jinja of the answers, in the layouts of all years."
+    answers, key = fields.get("answer_choices"), fields.get("answer_choices_key")
+    return key if key is not None else " ||| ".join(map(_literal, answers)) or None if isinstance(answers, list) else answers
+
 # %% ../nbs/04_promptsource.ipynb #c44087e2
 def _template(key, fields, file, dataset):
     where = f"template {key[:60]!r}"
     if getattr(fields, "tag", "") != "!Template": raise TaskError(file, where, _brief(fields), "write !Template {...}")
     if isinstance(fields.get("name"), str): where = f"template {fields['name'][:60]!r}"
     _check(fields, _TEMPLATE, where + ": ", file, others=(str, bool, _NULL))
-    _check(fields["metadata"], _METADATA, where + ": metadata.", file)
+    _check(fields.get("metadata", {}), _METADATA, where + ": metadata.", file)
     if fields["id"] != key: raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
-    known = {name: fields[name] for name in _TEMPLATE} | {"metadata": fields["metadata"].metadata}
-    return Template(**known, extra={k: v for k, v in fields.items() if k not in known}, dataset=dataset, file=file)
+    metadata = fields["metadata"].metadata if "metadata" in fields else Metadata()
+    extra = {k: v for k, v in fields.items() if k not in _TEMPLATE and k + "?" not in _TEMPLATE}
+    return Template(fields["name"], fields["jinja"], _answers(fields), metadata, fields.get("reference") or "", key, extra, dataset, file)
 
 # %% ../nbs/04_promptsource.ipynb #f5f25c80
 def _sorted(templates, file):
@@ -147,7 +144,7 @@ def load_templates(path,                # A `templates.yaml` of PromptSource, or
                   ) -> list[Template]:  # Sorted by name; `TaskError` for the first slip
     "Read the prompts of one data set."
     path = Path(path)
-    data = _read(path)
+    data = read_yaml(path, _LIMIT, _Loader)
     if not isinstance(data, dict): raise TaskError(path, "the file", _brief(data), "write a mapping with dataset and templates")
     _check(data, _FILE, "", path)
     dataset = "/".join(part for part in (data["dataset"], data.get("subset")) if part)
@@ -159,7 +156,8 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(Metadata, lambda dumper, m: dumper.represent_mapping("!TemplateMetadata", vars(m)))
 _Dumper.add_representer(Template, lambda dumper, t: dumper.represent_mapping("!Template", _fields(t)))
 
-def _fields(template): return {key: getattr(template, key) for key in _TEMPLATE} | template.extra
+_WRITTEN = "id name jinja reference answer_choices metadata".split()
+def _fields(template): return {key: getattr(template, key) for key in _WRITTEN} | template.extra
 
 # %% ../nbs/04_promptsource.ipynb #8279dd80
 def write_templates(templates: list[Template],  # Prompts of one data set, in any order
@@ -169,8 +167,7 @@ def write_templates(templates: list[Template],  # Prompts of one data set, in an
                    ) -> Path:                   # The file
     "Write prompts in PromptSource's layout; reading them gives equal ones."
     data = {"dataset": dataset, "templates": {t.id: t for t in _sorted(templates, path)}} | ({"subset": subset} if subset else {})
-    Path(path).write_text(yaml.dump(data, Dumper=_Dumper), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, yaml.dump(data, Dumper=_Dumper))
 
 # %% ../nbs/04_promptsource.ipynb #ad47e1a9
 _FILES = Path(str(files("instop_nb")))/"templates"
@@ -414,15 +411,12 @@ def _fill(source, values, rng, printed=" text"):
     return "".join(jinja.root_render_func(run))
 
 # %% ../nbs/04_promptsource.ipynb #f65ea825
-_PIPE = "3ed2dface8203c4c9dfb1a5dc58e41e0"
-def _hide(text): return text.replace("|||", _PIPE)
-def _reveal(text): return text.replace(_PIPE, "|||")
-
-def _copy(value, text):
-    "A value that a template may change, with `text` applied to all texts in it."
+def _copy(value, text, null=None):
+    "A value that a template may change, with `text` applied to all texts in it, and `null` for None."
+    if value is None: return null
     if type(value) is str: return text(value)
-    if type(value) in (list, tuple): return type(value)(_copy(item, text) for item in value)
-    return {key: _copy(item, text) for key, item in value.items()} if type(value) is dict else value
+    if type(value) in (list, tuple): return type(value)(_copy(item, text, null) for item in value)
+    return {key: _copy(item, text, null) for key, item in value.items()} if type(value) is dict else value
 
 # %% ../nbs/04_promptsource.ipynb #5f583d70
 def _check_row(template, row):
@@ -529,7 +523,7 @@ class DataSet(NamedTuple):
 
 # %% ../nbs/04_promptsource.ipynb #b9c8f29c
 MIXTURES = ("T0", "T0+", "T0++")
-_FACTS = yaml.safe_load((_FILES/"t0.yaml").read_text("utf-8"))
+_FACTS = read_yaml(_FILES/"t0.yaml")
 T0 = {name: DataSet(name, *facts) for name, facts in _FACTS["datasets"].items()}
 
 # %% ../nbs/04_promptsource.ipynb #4a273cbf
@@ -607,11 +601,6 @@ def template_to_task(template: Template,  # A prompt
     dropped = [f"{key}: {value!r}" for key, value in facts.items() if key not in ("name", "metadata") and value not in (None, "")]
     dropped += [f"rows[{n}]: {row!r}" for n, row in enumerate(rows) if n not in dict(kept)]
     return Conversion(Task(name, ["Do what the input says."], instances=instances, raw={"Source": [template.dataset]}), dropped)
-
-# %% ../nbs/04_promptsource.ipynb #293631e3
-def _literal(text):
-    "Jinja that prints a text, in both modes."
-    return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
 
 # %% ../nbs/04_promptsource.ipynb #f23d6f34
 def task_to_template(task: Task,     # Of any schema
