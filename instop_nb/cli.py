@@ -141,31 +141,51 @@ def _needed(o, *names):
         if getattr(o, name) is None: raise TaskError("encode", f"--{name}", None, f"format {o.format} needs it")
     return [getattr(o, name) for name in names]
 
-def _promptsource(o):
-    "Every template of a PromptSource file on every row; what renders to no source and target is counted."
-    from instop_nb.promptsource import load_templates
-    from instop_nb.tasks import json_lines
-    path, rows = _needed(o, "templates", "rows")
-    skipped, templates, rng = 0, load_templates(path), random.Random(o.seed)
-    for _, row in json_lines(rows):
-        for template in templates:
-            parts = template.render(row, faithful=o.faithful, rng=rng)
-            if len(parts) == 2: yield {"template": template.name, "source": parts[0], "target": parts[1]}
-            else: skipped += 1
-    if skipped: print(f"{skipped} renders had no source and target, and were left out", file=sys.stderr)
+# %% ../nbs/99_cli.ipynb #c40a7dec
+def _report_left_out(left_out, doubts=()):
+    "Say on stderr what was not printed, and why."
+    from instop_nb.tasks import printable
+    n = sum(left_out.values())
+    if n: print(f"{n} render{'s' * (n > 1)} left out:", file=sys.stderr)
+    for (name, why), k in sorted(left_out.items(), key=lambda item: -item[1])[:20]: print(f"{k} of {printable(name)}: {printable(why)}", file=sys.stderr)
+    for name, what in list(doubts)[:20]: print(f"{printable(name)} asks for what not all rows have: {printable(what)}", file=sys.stderr)
 
+# %% ../nbs/99_cli.ipynb #6160cd5e
+def _promptsource(o):
+    "Every template of a PromptSource file on every row; as the original, or without the rows that have no source or target."
+    from collections import Counter
+    from instop_nb.flan import read_rows
+    from instop_nb.promptsource import load_templates, try_row
+    from instop_nb.tasks import TaskError
+    path, rows = _needed(o, "templates", "rows")
+    left_out, doubts, templates, rng = Counter(), {}, load_templates(path), random.Random(o.seed)
+    for where, row in read_rows(rows):
+        for template in templates:
+            try: found = try_row(template, row, o.faithful, rng)
+            except TaskError as e: raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
+            doubts |= {(template.name, doubt): None for doubt in found.doubts}
+            if found.why: left_out[template.name, found.why] += 1
+            else: yield {"template": template.name, "source": found.source, "target": found.target}
+    _report_left_out(left_out, doubts)
+
+# %% ../nbs/99_cli.ipynb #4832b51b
 def _flan(o):
-    "Every template of a cluster, ours or from FLAN's own file, on every row."
-    from instop_nb.flan import TEMPLATES, check_row, load_flan, render
-    from instop_nb.tasks import TaskError, json_lines
+    "Every template of a cluster, ours or from FLAN's own file, on every row; without those that have no source or target."
+    from collections import Counter
+    from instop_nb.flan import TEMPLATES, check_row, load_flan, read_rows, render
+    from instop_nb.tasks import TaskError
     cluster, path = _needed(o, "cluster", "rows")
-    templates = load_flan(o.templates) if o.templates else TEMPLATES
-    if cluster not in templates: raise TaskError(o.templates or "encode", "--cluster", cluster, f"choose from {list(templates)}")
-    for where, row in json_lines(path):
+    templates, left_out = load_flan(o.templates) if o.templates else TEMPLATES, Counter()
+    if cluster not in templates: raise TaskError(o.templates or "encode", "--cluster", cluster, f"choose from {str(list(templates))[:1000]}")
+    for where, row in read_rows(path):
         if not o.templates: check_row(cluster, row, where)
         for n, template in enumerate(templates[cluster]):
-            source, target = render(template, row)
-            yield {"template": f"{cluster}-{n}", "source": source, "target": target}
+            try: source, target = render(template, row)
+            except TaskError as e: raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
+            name, empty = f"{cluster}-{n}", [side for side, text in (("input", source), ("target", target)) if not text.strip()]
+            if empty: left_out[name, f"an empty {' and '.join(empty)}"] += 1
+            else: yield {"template": name, "source": source, "target": target}
+    _report_left_out(left_out)
 
 # %% ../nbs/99_cli.ipynb #0e04e741
 def _check_numbers(o):
@@ -198,7 +218,7 @@ def encode(
     templates: Optional[Path] = typer.Option(None, help="promptsource: a templates.yaml; flan: the template file of FLAN, or ours if left out"),
     rows: Optional[Path] = typer.Option(None, help="promptsource, flan: JSON lines, one row each"),
     cluster: Optional[str] = typer.Option(None, help="flan: whose templates"),
-    faithful: bool = typer.Option(False, "--faithful", help="promptsource: truncate as the original does"),
+    faithful: bool = typer.Option(False, "--faithful", help="promptsource: as the original, which cuts targets and prints blanks and wrong answers for what is missing"),
     seed: int = typer.Option(0, help="promptsource: of the words that a template draws"),
 ):
     "Print sources and targets as JSON lines: id, task, source, targets of instances; template, source, target of rows."
