@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'split_instances', 'meta_split', 'kmeans_splits', 'Outer', 'OuterStep', 'InstructionOptimizer', 'meta_batch',
-           'draw_meta_batch', 'chosen_share', 'outer_step', 'meta_test_loss', 'Stopping', 'save_instruction',
-           'optimize']
+           'draw_meta_batch', 'chosen_share', 'outer_step', 'meta_test_loss', 'save_instruction', 'optimize']
 
 # %% ../nbs/17_bilevel.ipynb #2ffb31e2
 import math, os, random, warnings
@@ -309,13 +308,6 @@ InstructionOptimizer._save_optimizer_and_scheduler, InstructionOptimizer._load_o
 InstructionOptimizer._load_best_model = _load_best
 
 # %% ../nbs/17_bilevel.ipynb #442622fd
-class Stopping(EarlyStoppingCallback):
-    "transformers' early stopping, which also stops a run that had run out of patience before it was killed."
-    def on_train_begin(self, args, state, control, **kwargs):
-        "Called by the trainer when it starts or goes on."
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.early_stopping_patience_counter >= self.early_stopping_patience: state.max_steps = args.max_steps = state.global_step
-
 def save_instruction(
     instruction: torch.nn.Module,  # phi
     meta_train: list[Task],        # Its tasks, in order
@@ -371,7 +363,7 @@ def optimize(
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
     if balanced: rows = draw_rows(rows, meta_train, steps * batch_size, seed)
     args = _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, arguments)
-    stop = [Stopping(patience)] * bool(every)
+    stop = [EarlyStoppingCallback(patience)] * bool(every)
     trainer = InstructionOptimizer(model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
                                    data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks])
     if bias_rate is not None: trainer.bias_rate = bias_rate

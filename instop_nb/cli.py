@@ -490,7 +490,8 @@ def _print_record(record):
     from rich.console import Console
     from rich.table import Table
     from instop_nb.tuning import by_arm, interval
-    numbers = [k for k, v in record["runs"][0].items() if isinstance(v, (int, float)) and k not in ("seed", "cpu_seconds")][:6]
+    found = dict.fromkeys(k for run in record["runs"] for k, v in run.items() if isinstance(v, (int, float)) and k not in ("seed", "cpu_seconds"))
+    numbers = list(found)[:6]
     table = Table("", *numbers, title=f"{record['title']} ({record['paper']}); mean ± 95 % interval over {record['seeds']} seeds")
     columns = {k: by_arm(record, k) for k in numbers}
     for arm in by_arm(record, "seed"): table.add_row(arm, *(interval(columns[k][arm]) for k in numbers))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FRAME', 'PIECES', 'SENTINELS', 'SPECIAL', 'SEAL', 'READ', 'MICRO', 'train_tokenizer', 'micro_config', 'new_t5',
            't5_optimizer', 'corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'documents', 'BucketSampler',
-           'checksum', 'seal', 'is_whole', 'fingerprint', 'put_aside', 'take_up', 'SealedTrainer', 'T5Trainer',
-           'positive', 'training_arguments', 'Recipe', 'from_recipe', 'no_bars', 'save_model', 'save_t5', 'pretrain',
-           'best_device', 'load_tokenizer', 'load_t5']
+           'checksum', 'seal', 'is_whole', 'fingerprint', 'put_aside', 'take_up', 'has_ended', 'SealedTrainer',
+           'T5Trainer', 'positive', 'training_arguments', 'Recipe', 'from_recipe', 'no_bars', 'save_model', 'save_t5',
+           'pretrain', 'best_device', 'load_tokenizer', 'load_t5']
 
 # %% ../nbs/06_t5.ipynb #11b02e4b
 import hashlib, json, math, os, random, warnings, zlib
@@ -25,7 +25,7 @@ from pyarrow.ipc import new_stream
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast,
                           Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration)
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
 from .microworld import micro_tasks, world_text
 from .natinst import Encoding, encode
@@ -302,13 +302,31 @@ def take_up(
     if resume and _checkpoints(folder):
         _compare(folder/"settings.json", settings)
         if last := _last_whole(folder): return str(last)
-    put_aside(folder)
-    folder.mkdir(parents=True)
+    if folder.is_dir() and any(folder.iterdir()): put_aside(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder/"settings.json", json.dumps(settings, indent=1) + "\n")
 
 # %% ../nbs/06_t5.ipynb #eec1af4e
+def has_ended(
+    checkpoint,  # Its folder
+    steps: int,  # Of the whole run
+) -> bool:       # Also for a run that was stopped because it got no better
+    "Say whether nothing was left to do when this was saved."
+    saved = json.loads(read_text(Path(checkpoint)/"trainer_state.json"))
+    stop = saved.get("stateful_callbacks", {}).get("EarlyStoppingCallback")
+    return saved["global_step"] >= steps or (stop is not None and stop["attributes"]["early_stopping_patience_counter"] >= stop["args"]["early_stopping_patience"])
+
 class SealedTrainer(Seq2SeqTrainer):
-    "transformers' trainer, whose checkpoints also hold the state of the collator, and are sealed."
+    "transformers' trainer, whose checkpoints also hold the state of the collator, and are sealed; a run that had ended is not trained on."
+    def train(self, resume_from_checkpoint=None, **others):
+        "Train, or load a run that had ended (transformers would train it one step more where an epoch is not over)."
+        place = resume_from_checkpoint
+        if not place or not has_ended(place, self.args.max_steps): return super().train(resume_from_checkpoint=place, **others)
+        self.state = TrainerState.load_from_json(str(Path(place)/"trainer_state.json"))
+        self.create_optimizer_and_scheduler(self.args.max_steps)
+        self._load_from_checkpoint(place)
+        self._load_optimizer_and_scheduler(place)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint: self._load_best_model()
     def _save_optimizer_and_scheduler(self, folder):
         super()._save_optimizer_and_scheduler(folder)
         if not hasattr(self.data_collator, "state_dict"): return
@@ -353,13 +371,12 @@ class T5Trainer(SealedTrainer):
 # %% ../nbs/06_t5.ipynb #1eff9fd5
 def positive(
     where: str,     # What they are given to, for the message
-    least: float = 0,  # Allowed, too, where it is above zero
     **values,       # Numbers by name
 ) -> None:
     "TaskError for a number that is not finite, or not above zero."
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and (value > 0 or value >= least > 0)): raise TaskError(where, name, value, "give a number above 0")
+        if not (number and 0 < value < math.inf): raise TaskError(where, name, value, "give a number above 0")
 
 # %% ../nbs/06_t5.ipynb #0d2f42a1
 def training_arguments(

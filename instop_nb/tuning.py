@@ -31,7 +31,7 @@ from .metrics import score, t_interval
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, complete, encode, instruction, sources
 from .t5 import T5Trainer, fingerprint, positive, put_aside, save_model, take_up, training_arguments
-from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, load_tasks, read_text, write_whole
+from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, cell, load_tasks, read_text, write_whole
 
 # %% ../nbs/09_tuning.ipynb #1d34ed16
 def get_tasks(
@@ -75,8 +75,14 @@ def whole_lines(
     path,  # A file that lines are added to
 ) -> list[str]:  # Without an unfinished last line; no file: []
     "The lines of a file whose writer may have been killed."
-    path = Path(path)
-    return read_text(path).split("\n")[:-1] if path.exists() else []
+    if not Path(path).exists(): return []
+    data = Path(path).read_bytes()
+    try: return data[:data.rfind(b"\n") + 1].decode().split("\n")[:-1]
+    except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", data[e.start:e.start + 9], "take this line out: it is no UTF-8") from None
+
+def _is_cut(path):
+    "Say whether a file's last line has no end."
+    with open(path, "rb") as file: return file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read() != b"\n"
 
 def add_lines(
     path,              # Made if it is not there
@@ -85,7 +91,7 @@ def add_lines(
     "Add lines to a file; an unfinished last line is taken out of it first."
     path = Path(path)
     try:
-        if path.exists() and not path.read_bytes()[-1:] in (b"", b"\n"): write_whole(path, "".join(f"{line}\n" for line in whole_lines(path)))
+        if path.exists() and _is_cut(path): write_whole(path, "".join(f"{line}\n" for line in whole_lines(path)))
         with path.open("a", encoding="utf-8", newline="\n") as file: file.write("".join(f"{line}\n" for line in lines))
     except OSError as e: raise OSError(f"{path}: no more can be added ({e.strerror or e}); the lines before are kept") from e
 
@@ -119,8 +125,8 @@ class Run:
     def go_back(self,
         step: int,  # The last one that is kept
     ):
-        "Take out of metrics.jsonl what was logged after a step, and the summary of a run that had ended."
-        rows = [row for row in self.metrics() if "train_runtime" not in row]
+        "Take out of metrics.jsonl what was logged after a step."
+        rows = self.metrics()
         end = next((n for n, row in enumerate(rows) if row.get("step", 0) > step), len(rows))
         write_whole(self.log_file, "".join(json.dumps(row) + "\n" for row in rows[:end]))
     def log(self,
@@ -303,7 +309,7 @@ def group_table(
     scores: dict[str, dict],  # From `group_scores`
 ) -> Table:  # Exact match and ROUGE-L in percent, and n
     "Group scores as a table that a notebook renders."
-    lines = [f"| {name} | {s['exact_match']:.1f} | {s['rougeL']:.1f} | {s['n']} |" for name, s in scores.items()]
+    lines = [f"| {cell(name)} | {s['exact_match']:.1f} | {s['rougeL']:.1f} | {s['n']} |" for name, s in scores.items()]
     return Table("\n".join(["| | exact match, % | ROUGE-L | n |", "|---|---|---|---|", *lines]))
 
 # %% ../nbs/09_tuning.ipynb #b9538809
@@ -481,7 +487,7 @@ def made_once(
     made_of = {"what": what, "contents": contents(what)}
     home = Path(folder)/f"{name}-{fingerprint(made_of)[:12]}"
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home/".lock"):
+    with FileLock(home/".made.lock"):
         if not (home/"model"/"config.json").exists(): save_model(*make(home), home/"model")
         write_whole(home/"made_of.json", json.dumps(made_of, indent=1, default=str) + "\n")
     return home/"model"
@@ -530,10 +536,11 @@ def reproduce(
 def by_arm(
     record: dict,  # From `reproduce`
     metric: str,   # A number of each run
-) -> dict[str, list[float]]:  # Arm -> its values, in the order of the seeds
-    "Collect one number over the seeds."
-    values = defaultdict(list)
-    for run in record["runs"]: values[run["arm"]].append(run[metric])
+) -> dict[str, list[float]]:  # Arm -> its values, in the order of the seeds; None where a run has none
+    "Collect one number over the seeds; TaskError for a number that no run has."
+    values, known = defaultdict(list), sorted({name for run in record["runs"] for name in run})
+    if metric not in known: raise TaskError(record.get("name", "the record"), "metric", metric, f"choose from {known}")
+    for run in record["runs"]: values[run["arm"]].append(run.get(metric))
     return dict(values)
 
 # %% ../nbs/09_tuning.ipynb #dd6acd42
@@ -557,12 +564,12 @@ def study_table(
     columns = {title: by_arm(record, metric) for title, metric in metrics.items()}
     first = next(iter(columns.values()))
     extra = [f"minus {control}"] * (control is not None) + ["paper"] * bool(paper)
-    lines = ["| | " + " | ".join([*columns, *extra, "seeds"]) + " |", "|---" * (len(columns) + len(extra) + 2) + "|"]
+    lines = ["| | " + " | ".join(map(cell, [*columns, *extra, "seeds"])) + " |", "|---" * (len(columns) + len(extra) + 2) + "|"]
     for arm, values in first.items():
         cells = [interval(column[arm]) for column in columns.values()]
         if control is not None: cells.append("" if arm == control else interval([b - a for a, b in zip(first[control], values, strict=True)]))
-        if paper: cells.append(paper.get(arm, ""))
-        lines.append("| " + " | ".join([arm, *cells, str(len(values))]) + " |")
+        if paper: cells.append(cell(paper.get(arm, "")))
+        lines.append("| " + " | ".join([cell(arm), *cells, str(len(values))]) + " |")
     return Table("\n".join(lines))
 
 # %% ../nbs/09_tuning.ipynb #5ce52fec
