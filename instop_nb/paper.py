@@ -79,6 +79,7 @@ class _Numbers(_PlainYaml):
     "Plain YAML in which 1e-3 is a number."
 _Numbers.add_implicit_resolver(_TAG + "float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
+# %% ../nbs/18_paper.ipynb #0476c002
 def _fits(value, kind):
     "Is a value of the kind that a field is declared with? Whole numbers do for others, true and false for none."
     if isinstance(value, bool) or kind is bool: return isinstance(value, bool) and kind is bool
@@ -94,6 +95,7 @@ def _check_fields(cls, values, path, where=""):
         if name not in known: raise TaskError(path, f"{where}.{name}".strip("."), value, f"choose from {sorted(known)}"[:1000])
         if not _fits(value, known[name]): raise TaskError(path, f"{where}.{name}".strip("."), value, f"write {getattr(known[name], '__name__', known[name])}")
 
+# %% ../nbs/18_paper.ipynb #f366c561
 def _check_sizes(setup, path):
     "TaskError for a number that cannot be meant."
     for f in fields(setup):
@@ -104,6 +106,15 @@ def _check_sizes(setup, path):
     for kind, rate in setup.rates.items():
         if kind not in RATES: raise TaskError(path, f"rates.{kind}", rate, f"choose from {list(RATES)}")
         if rate != 0 or isinstance(rate, bool): positive(path, **{f"rates.{kind}": rate})
+
+# %% ../nbs/18_paper.ipynb #0c3a882f
+def _check_parts(setup, path):
+    "TaskError for what goes on to Algorithm 1, or to transformers."
+    _check_fields(Outer, setup.outer, path, "outer")
+    try: Outer(**setup.outer)
+    except TaskError as e: raise TaskError(path, f"outer.{e.field}", e.value, e.advice) from None
+    for name in setup.arguments.keys() - {f.name for f in fields(Seq2SeqTrainingArguments)}:
+        raise TaskError(path, f"arguments.{name}", setup.arguments[name], "name a field of transformers' Seq2SeqTrainingArguments")
 
 # %% ../nbs/18_paper.ipynb #97a96c69
 def read_recipe(
@@ -118,11 +129,7 @@ def read_recipe(
     _check_fields(Setup, values, path)
     setup = Setup(**values | {"rates": RATES | values.get("rates", {})})
     _check_sizes(setup, path)
-    _check_fields(Outer, setup.outer, path, "outer")
-    for name in setup.arguments.keys() - {f.name for f in fields(Seq2SeqTrainingArguments)}:
-        raise TaskError(path, f"arguments.{name}", setup.arguments[name], "name a field of transformers' Seq2SeqTrainingArguments")
-    try: Outer(**setup.outer)
-    except TaskError as e: raise TaskError(path, f"outer.{e.field}", e.value, e.advice) from None
+    _check_parts(setup, path)
     return setup
 
 # %% ../nbs/18_paper.ipynb #07179f0e

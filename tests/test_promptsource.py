@@ -1,5 +1,6 @@
 """PromptSource: files, renders (faithful and mended), the sandbox, T0's mixtures, conversions and speed."""
 import copy
+import json
 import random
 import re
 import subprocess
@@ -876,3 +877,46 @@ def test_the_explorer_says_what_is_wrong():
     assert "mend the template or the row" in template_explorer([bad], {"one": [{}]}).children[-1].value
     for templates, rows in (([bad], {"two": [{}]}), ([bad], {"one": []})):
         with pytest.raises(TaskError, match="give it a row and a prompt"): template_explorer(templates, rows)
+
+
+# From a shell
+
+def encode(tmp_path, rows, templates, *options, form="promptsource"):
+    "Return the exit status of `instop encode`, the rows that it prints, and what it says beside them."
+    from typer.testing import CliRunner
+    from instop_nb.cli import app
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = CliRunner().invoke(app, ["encode", "--format", form, "--rows", str(tmp_path / "rows.jsonl"), "--templates", str(templates), *options])
+    return done.exception, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path):
+    plain = Template("plain", "{{ text }}{% if hint %} ({{ hint }}){% endif %} ||| {{ answer_choices[label] }}", "no ||| yes", id="1")
+    slip = Template("slip\x1b", "{{ txt }} ||| {{ label }}", id="2")
+    path = write_templates([plain, slip], tmp_path / "t.yaml", "d")
+    rows = [{"text": "a", "label": 1, "hint": "h"}, {"text": "b", "label": -1}, {"text": "", "label": 0, "hint": ""}, {"text": None, "label": 0}, {"text": "c", "label": None}]
+    error, printed, said = encode(tmp_path, rows, path)
+    assert error is None and printed == [{"template": "plain", "source": "a (h)", "target": "yes"}]
+    assert said == ["9 renders left out:", "4 of slip\\x1b: no column 'txt'", "1 of plain: no item answer_choices[label] (-1)", "1 of plain: an empty input",
+                    "1 of plain: 'text' is null", "1 of plain: no item answer_choices[label] (null)",
+                    "1 of slip\\x1b: no column 'txt', 'label' is null", "plain asks for what not all rows have: no column 'hint'"]
+    error, printed, said = encode(tmp_path, rows, path, "--faithful")
+    assert error is None and said == [] and [(row["source"], row["target"]) for row in printed if row["template"] == "plain"] == [
+        ("a (h)", "yes"), ("b", "yes"), ("", "no"), ("None", "no"), ("c", "")]
+
+
+def test_rows_that_end_a_run_are_named(tmp_path):
+    path = write_templates([Template("sum", "{{ (a + b) }} ||| x", id="1")], tmp_path / "t.yaml", "d")
+    assert "rows.jsonl, line 2: " in str(encode(tmp_path, [{"a": 1, "b": 2}, {"a": 1, "b": "x"}], path)[0])
+    assert "rows.jsonl, line 2: a: found" in str(encode(tmp_path, [{"a": 1, "b": 2}, {"a": "\ud83d", "b": "x"}], path)[0])
+    assert "rows.jsonl: rows: found 0" in str(encode(tmp_path, [], path)[0])
+
+
+def test_flan_s_rows_are_counted_too(tmp_path):
+    (tmp_path / "t.py").write_text("import copy\nPATTERNS = {'qa': [('{text}', '{answer}'), ('Say: {text}', '{answer}')]}\nPATTERNS['qb'] = PATTERNS['qa']\n")
+    rows = [{"text": "a", "answer": "b"}, {"text": "", "answer": "b"}, {"text": "a", "answer": " "}]
+    error, printed, said = encode(tmp_path, rows, tmp_path / "t.py", "--cluster", "qb", form="flan")
+    assert error is None and [row["source"] for row in printed] == ["a", "Say: a", "Say: "]
+    assert said[0] == "3 renders left out:" and sorted(said[1:]) == ["1 of qb-0: an empty input", "1 of qb-0: an empty target", "1 of qb-1: an empty target"]
+    error = encode(tmp_path, [{"text": "a", "answer": None}], tmp_path / "t.py", "--cluster", "qa", form="flan")[0]
+    assert "rows.jsonl, line 1: template '{text}': answer: found None" in str(error)
