@@ -150,22 +150,28 @@ def _report_left_out(left_out, doubts=()):
     for (name, why), k in sorted(left_out.items(), key=lambda item: -item[1])[:20]: print(f"{k} of {printable(name)}: {printable(why)}", file=sys.stderr)
     for name, what in list(doubts)[:20]: print(f"{printable(name)} asks for what not all rows have: {printable(what)}", file=sys.stderr)
 
+# %% ../nbs/99_cli.ipynb #1b7390cb
+def _renders(rows, templates, make):
+    "What is made of every row by every template, with the template's name; an error names the row."
+    from instop_nb.tasks import TaskError
+    for where, row in rows:
+        for name, template in templates:
+            try: yield name, make(template, row)
+            except TaskError as e: raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
+
 # %% ../nbs/99_cli.ipynb #6160cd5e
 def _promptsource(o):
     "Every template of a PromptSource file on every row; as the original, or without the rows that have no source or target."
     from collections import Counter
     from instop_nb.flan import read_rows
     from instop_nb.promptsource import load_templates, try_row
-    from instop_nb.tasks import TaskError
     path, rows = _needed(o, "templates", "rows")
-    left_out, doubts, templates, rng = Counter(), {}, load_templates(path), random.Random(o.seed)
-    for where, row in read_rows(rows):
-        for template in templates:
-            try: found = try_row(template, row, o.faithful, rng)
-            except TaskError as e: raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
-            doubts |= {(template.name, doubt): None for doubt in found.doubts}
-            if found.why: left_out[template.name, found.why] += 1
-            else: yield {"template": template.name, "source": found.source, "target": found.target}
+    left_out, doubts, rng = Counter(), {}, random.Random(o.seed)
+    templates = [(template.name, template) for template in load_templates(path)]
+    for name, found in _renders(read_rows(rows), templates, lambda template, row: try_row(template, row, o.faithful, rng)):
+        doubts |= {(name, doubt): None for doubt in found.doubts}
+        if found.why: left_out[name, found.why] += 1
+        else: yield {"template": name, "source": found.source, "target": found.target}
     _report_left_out(left_out, doubts)
 
 # %% ../nbs/99_cli.ipynb #4832b51b
@@ -175,19 +181,16 @@ def _flan(o):
     from instop_nb.flan import TEMPLATES, check_row, load_flan, read_rows, render
     from instop_nb.tasks import TaskError
     cluster, path = _needed(o, "cluster", "rows")
-    templates, left_out = load_flan(o.templates) if o.templates else TEMPLATES, Counter()
-    if cluster not in templates: raise TaskError(o.templates or "encode", "--cluster", cluster, f"choose from {str(list(templates))[:1000]}")
-    for where, row in read_rows(path):
-        if not o.templates: check_row(cluster, row, where)
-        for n, template in enumerate(templates[cluster]):
-            try: source, target = render(template, row)
-            except TaskError as e: raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
-            name, empty = f"{cluster}-{n}", [side for side, text in (("input", source), ("target", target)) if not text.strip()]
-            if empty: left_out[name, f"an empty {' and '.join(empty)}"] += 1
-            else: yield {"template": name, "source": source, "target": target}
+    known, left_out = load_flan(o.templates) if o.templates else TEMPLATES, Counter()
+    if cluster not in known: raise TaskError(o.templates or "encode", "--cluster", cluster, f"choose from {str(list(known))[:1000]}")
+    rows = ((where, row if o.templates else check_row(cluster, row, where)) for where, row in read_rows(path))
+    for name, (source, target) in _renders(rows, [(f"{cluster}-{n}", template) for n, template in enumerate(known[cluster])], render):
+        empty = [side for side, text in (("input", source), ("target", target)) if not text.strip()]
+        if empty: left_out[name, f"an empty {' and '.join(empty)}"] += 1
+        else: yield {"template": name, "source": source, "target": target}
     _report_left_out(left_out)
 
-# %% ../nbs/99_cli.ipynb #0e04e741
+# %% ../nbs/99_cli.ipynb #96e97f90
 def _check_numbers(o):
     from instop_nb.tasks import TaskError
     for name, least in (("limit", 1), ("max_length", 1), ("n_pos", 0), ("n_neg", 0)):

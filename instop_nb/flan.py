@@ -20,7 +20,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, facts, is_held_out
-from .tasks import (Conversion, Example, Instance, Part, Table, Task, TaskError, _beyond_rows, _cell, _found, json_lines,
+from .tasks import (Conversion, Example, Instance, Part, Table, Task, TaskError, _beyond_rows, _cell, _found, _halves, json_lines,
                              read_text)
 
 # %% ../nbs/03_flan.ipynb #1ee992ec
@@ -75,22 +75,13 @@ def check_row(cluster: str,             # Name of a cluster
     if row["answer"] not in options: bad("answer", row["answer"], f"choose from the options {_found(options)}")
     return row
 
-# %% ../nbs/03_flan.ipynb #8827e902
-def _half_signs(value, where="", depth=0):
-    "The places of texts that hold half a sign."
-    if isinstance(value, str): return [where] if re.search("[\ud800-\udfff]", value) else []
-    if depth > 50 or not isinstance(value, (dict, list)): return []
-    inside = value.items() if isinstance(value, dict) else enumerate(value)
-    keys = [place for key in value for place in _half_signs(key, f"a key of {where or 'the row'}")] if isinstance(value, dict) else []
-    return keys + [place for key, item in inside for place in _half_signs(item, f"{where}.{key}".strip("."), depth + 1)]
-
 # %% ../nbs/03_flan.ipynb #199b59ea
 def read_rows(path,                             # JSON lines in UTF-8, a row each
              ) -> Iterator[tuple[str, dict]]:   # (file and line, row); `TaskError` if a text is broken, or there is no row
     "Read the rows of a file."
     where = None
     for where, row in json_lines(path):
-        for place in _half_signs(row)[:1]: raise TaskError(where, place, "half a sign", "write whole signs: this one is in no encoding")
+        for error in _halves(row, where): raise error
         yield where, row
     if where is None: raise TaskError(path, "rows", 0, "give a file with one JSON object per line")
 

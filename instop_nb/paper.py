@@ -10,7 +10,7 @@ __all__ = ['EXEMPLAR', 'SHOWN', 'RATES', 'STARTS', 'INSTRUCTIONS', 'ALONE', 'EMB
            'search_arms', 'best_embedder', 'draw_map', 'map_picture', 'map_explorer']
 
 # %% ../nbs/18_paper.ipynb #9f34d82c
-import copy, random
+import copy, random, re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -18,16 +18,17 @@ from importlib.resources import files
 from pathlib import Path
 import torch, yaml
 from torch import nn
-from transformers import TrainerCallback
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
 from .batches import Collator, tokenize_tasks
 from .bilevel import SOURCE, Outer, kmeans_splits, meta_split, meta_test_loss, optimize, split_instances
 from .embedder import (DirectEmbedder, InstanceEmbedder, NoisePrefix, NoPrefix, encoder_mean, instruction_start, nearest_words, normal_start,
                                 per_category, vocabulary_start, with_prefix)
 from .extractor import CoinFlip, DirectExtractor, Extractor, InstanceExtractor, draw_candidates, exemplar, tokenize_candidates
+from .flan import _TAG, _PlainYaml, read_yaml
 from .hypergradient import hypergradient
 from .metrics import score
 from .natinst import Encoding
-from .t5 import load_t5
+from .t5 import load_t5, positive
 from .tasks import Example, Task, TaskError
 from .tuning import DEFINITION, NO_INSTRUCTION, Run, Study, draw_rows, evaluate, get_tasks, made_once, tune
 
@@ -73,19 +74,63 @@ class Setup:
     outer: dict = field(default_factory=dict)      # Of `Outer`
     arguments: dict = field(default_factory=dict)  # Of `training_arguments`
 
+# %% ../nbs/18_paper.ipynb #e7a8c98e
+class _Numbers(_PlainYaml):
+    "Plain YAML in which 1e-3 is a number."
+_Numbers.add_implicit_resolver(_TAG + "float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+# %% ../nbs/18_paper.ipynb #0476c002
+def _fits(value, kind):
+    "Is a value of the kind that a field is declared with? Whole numbers do for others, true and false for none."
+    if isinstance(value, bool) or kind is bool: return isinstance(value, bool) and kind is bool
+    if isinstance(value, int): return abs(value) < 10**15 and (isinstance(value, kind) or isinstance(1.0, kind))
+    return isinstance(value, kind)
+
+# %% ../nbs/18_paper.ipynb #e53eacb2
+def _check_fields(cls, values, path, where=""):
+    "TaskError for a field that a dataclass has not, or a value of another kind."
+    known = {f.name: f.type for f in fields(cls)}
+    if not isinstance(values, dict): raise TaskError(path, where or "recipe", values, f"write fields of {cls.__name__}, one a line: {sorted(known)}")
+    for name, value in values.items():
+        if name not in known: raise TaskError(path, f"{where}.{name}".strip("."), value, f"choose from {sorted(known)}"[:1000])
+        if not _fits(value, known[name]): raise TaskError(path, f"{where}.{name}".strip("."), value, f"write {getattr(known[name], '__name__', known[name])}")
+
+# %% ../nbs/18_paper.ipynb #f366c561
+def _check_sizes(setup, path):
+    "TaskError for a number that cannot be meant."
+    for f in fields(setup):
+        value, may_be = getattr(setup, f.name), (0, None) if f.name in ("n_valid", "base_steps", "probes", "bias_rate") else ()
+        if f.type not in (bool, str, dict) and value not in may_be: positive(path, **{f.name: value})
+    if setup.meta_share >= 1: raise TaskError(path, "meta_share", setup.meta_share, "give a share below 1")
+    if setup.by not in ("task", "category"): raise TaskError(path, "by", setup.by, "choose from ['task', 'category']")
+    for kind, rate in setup.rates.items():
+        if kind not in RATES: raise TaskError(path, f"rates.{kind}", rate, f"choose from {list(RATES)}")
+        if rate != 0 or isinstance(rate, bool): positive(path, **{f"rates.{kind}": rate})
+
+# %% ../nbs/18_paper.ipynb #0c3a882f
+def _check_parts(setup, path):
+    "TaskError for what goes on to Algorithm 1, or to transformers."
+    _check_fields(Outer, setup.outer, path, "outer")
+    try: Outer(**setup.outer)
+    except TaskError as e: raise TaskError(path, f"outer.{e.field}", e.value, e.advice) from None
+    for name in setup.arguments.keys() - {f.name for f in fields(Seq2SeqTrainingArguments)}:
+        raise TaskError(path, f"arguments.{name}", setup.arguments[name], "name a field of transformers' Seq2SeqTrainingArguments")
+
 # %% ../nbs/18_paper.ipynb #97a96c69
 def read_recipe(
     recipe,  # "paper" or "small", which the package ships, or a YAML file with fields of `Setup`; None: the course's
-) -> Setup:  # TaskError for an unknown field, or a recipe that is not there
+) -> Setup:  # TaskError for an unknown field, a value that cannot be meant, or a recipe that is not there
     "Read a recipe."
     if recipe is None: return Setup()
     shipped = {p.stem: p for p in Path(str(files("instop_nb")), "recipes").glob("*.yaml")}
-    path, known = shipped.get(str(recipe), Path(recipe)), {f.name for f in fields(Setup)}
+    path = shipped.get(str(recipe), Path(recipe))
     if not path.is_file(): raise TaskError(str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict): raise TaskError(str(path), "recipe", values, f"write fields of Setup, one a line: {sorted(known)}")
-    for name in values.keys() - known: raise TaskError(str(path), name, values[name], f"choose from {sorted(known)}")
-    return Setup(**values)
+    values = read_yaml(path, 100_000, _Numbers)
+    _check_fields(Setup, values, path)
+    setup = Setup(**values | {"rates": RATES | values.get("rates", {})})
+    _check_sizes(setup, path)
+    _check_parts(setup, path)
+    return setup
 
 # %% ../nbs/18_paper.ipynb #07179f0e
 def scaled(

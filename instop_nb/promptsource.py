@@ -378,7 +378,7 @@ def _sum(*prices): return lambda run, *args, **kwargs: sum(price(run, *args, **k
 
 _PRICES = {"+": _added, "*": _times, "//": _divided, "%": lambda run, left, right: (_formatted if isinstance(left, str) else _divided)(run, left, right),
            "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded, "rsplit": _sum(_listed, _crossed),
-           **dict.fromkeys(("sort", "unique"), _sum(_listed, _walked)), **dict.fromkeys(("list", "split", "splitlines"), _listed),
+           **dict.fromkeys(("sort", "unique"), _sum(_listed, _walked)), **dict.fromkeys(("list", "split", "splitlines", "title", "wordcount"), _listed),
            **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rpartition"), _crossed),
            **dict.fromkeys(("map", "min", "max", "selectattr", "rejectattr"), _walked)}
 

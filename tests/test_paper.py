@@ -140,11 +140,32 @@ def test_recipe_is_the_appendix():
     assert recipe.arguments["lr_scheduler_type"] == "linear" and recipe.bias_rate is None and not recipe.balanced and recipe.base_steps == 0
 
 
-def test_bad_recipes_say_what_is_wrong(tmp_path):
+@pytest.mark.parametrize("text, field", [
+    ("stepz: 3", "stepz"), ("- 1", "recipe"), ("", "recipe"), ("steps: 3\nsteps: 4", "line 1"), ("a: &a [1]\nb: *a", "line 2"), ("steps: !!python/tuple [1]", "line 1"),
+    ("all_wordings: 'no'", "all_wordings"), ("all_wordings: 1", "all_wordings"), ("steps: 2.5", "steps"), ("steps: true", "steps"), ("steps: -3", "steps"), ("steps: 0", "steps"),
+    ("steps: 'many'", "steps"), ("n_valid: -1", "n_valid"), ("learning_rate: fast", "learning_rate"), ("learning_rate: .inf", "learning_rate"), ("learning_rate: .nan", "learning_rate"),
+    ("learning_rate: -1e-3", "learning_rate"), ("learning_rate: null", "learning_rate"), ("bias_rate: -1", "bias_rate"), ("meta_share: 1.5", "meta_share"), ("by: clan", "by"), ("by: 3", "by"),
+    ("rates: [1]", "rates"), ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"), ("rates: {embedder-dp: x}", "rates.embedder-dp"),
+    ("outer: 3", "outer"), ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"), ("outer: {K: '20'}", "outer.K"), ("outer: {gamma: .inf}", "outer.gamma"),
+    ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"), ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
+    ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"), (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
+])
+def test_bad_recipes_say_what_is_wrong(tmp_path, text, field):
     path = tmp_path / "mine.yaml"
-    for text, word in (("stepz: 3", "stepz"), ("- 1", "recipe")):
-        path.write_text(text)
-        with pytest.raises(TaskError, match=word): read_recipe(path)
+    path.write_text(text)
+    with pytest.raises(TaskError) as error: read_recipe(path)
+    assert str(error.value).startswith(f"{path}: {field}: found ") and len(str(error.value)) < 1500 + len(str(path))
+
+
+def test_numbers_of_a_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("learning_rate: 1e-3\nmeta_share: .5\nbias_rate: 3\nrates: {embedder-dp: 2E-4}\nouter: {gamma: 1e-5, phi_rate: 0}\narguments: {adam_epsilon: 1e-8}")
+    recipe = read_recipe(path)
+    assert (recipe.learning_rate, recipe.meta_share, recipe.bias_rate, recipe.arguments) == (.001, .5, 3, {"adam_epsilon": 1e-8})
+    assert recipe.rates == {**Setup().rates, "embedder-dp": 2e-4} and recipe.outer == {"gamma": 1e-5, "phi_rate": 0}
+
+
+def test_an_instruction_of_no_kind():
     with pytest.raises(TaskError, match="magic"): make_instruction(None, None, [], Arm("magic"), Setup(), 0)
 
 

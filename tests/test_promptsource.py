@@ -1,6 +1,8 @@
 """PromptSource: files, renders (faithful and mended), the sandbox, T0's mixtures, conversions and speed."""
 import copy
+import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from instop_nb.promptsource import (MIXTURES, T0, TEMPLATES, Metadata, Template, cap, encode_row, held_out, load_templates, mixture,
                                     prompt_table, prompts, select, task_name, task_to_template, template_explorer, template_to_task, template_view,
-                                    training_sets, write_templates)
+                                    training_sets, try_row, write_templates)
 from instop_nb.tasks import Instance, Task, TaskError
 
 ROW = {"premise": "The fox met the owl.", "hypothesis": "The owl was awake.", "options": ["yes", "perhaps", "no"], "answer": "yes"}
@@ -389,6 +391,100 @@ def test_any_value_comes_out_as_it_went_in(text, texts, target):
     assert parts == [f"[{text}][{''.join(f'({x})' for x in texts)}]", f"[{target}]"] and row == before
 
 
+# What is not there
+
+GAPS = {  # jinja, what is said: a miss ends with "!", a doubt with "?", nothing is said of ""
+    "column": ("{{ premis }} ||| {{ answer }}", "no column 'premis'!"), "column of an answer": ("{{ premise }} ||| {{ anser }}", "no column 'anser'!"),
+    "filter": ("{{ premis | lower }} ||| x", "no column 'premis'!"), "joined": ("{{ premis ~ '.' }} ||| x", "no column 'premis'!"),
+    "join": ("{{ optons | join(', ') }} ||| x", "no column 'optons'!"), "loop": ("{% for o in optons %}{{ o }}{% endfor %}a ||| x", "no column 'optons'!"),
+    "length": ("{{ optons | length }} ||| x", "no column 'optons'!"), "format": ("{{ '%s' % premis }} ||| x", "no column 'premis'!"),
+    "compared": ("{% if anser == 'yes' %}a{% else %}b{% endif %} ||| x", "no column 'anser'!"), "looked in": ("{% if 'a' in premis %}a{% endif %}b ||| x", "no column 'premis'!"),
+    "tested": ("{% if anser is string %}a{% endif %}b ||| x", "no column 'anser'!"), "in a macro": ("{% macro m() %}{{ premis }}{% endmacro %}{{ m() }} ||| x", "no column 'premis'!"),
+    "in a block": ("{% set x %}{{ premis }}{% endset %}{{ x }} ||| y", "no column 'premis'!"), "in a list": ("{{ [premis] | join }} ||| x", "no column 'premis'!"),
+    "as index": ("{{ options[lable] }} ||| x", "no column 'lable'!"), "as key": ("{{ {'a': 1}[lable] }} ||| x", "no column 'lable'!"),
+    "nested": ("{{ answers.txt }} ||| x", "no 'txt' in a dict!"), "nested, by name": ("{{ answers['txt'] }} ||| x", "no 'txt' in a dict!"),
+    "nested in none": ("{{ anwers.text[0] }} ||| x", "UndefinedError: 'anwers' is undefined!"), "a method": ("{{ premis.lower() }} ||| x", "UndefinedError: 'premis' is undefined!"),
+    "too far": ("{{ options[7] }} ||| x", "no 7 in a list!"), "of a loop": ("{% for o in options %}{{ loop.indx }}{% endfor %} ||| x", "no 'indx' in a loopcontext!"),
+    "of a namespace": ("{% set n = namespace(a=1) %}{{ n.b }} ||| x", "no 'b' in a namespace!"), "asked": ("{% if hint %}{{ hint }}{% endif %}a ||| x", "no column 'hint'?"),
+    "asked, or else": ("{{ hint or premise }} ||| x", "no column 'hint'?"), "asked in line": ("{{ hint if hint else 'a' }} ||| x", "no column 'hint'?"),
+    "null": ("{{ nothing }} ||| x", "'nothing' is null!"), "null, lower": ("{{ nothing | lower }} ||| x", "'nothing' is null!"), "null, joined": ("a{{ nothing ~ 1 }} ||| x", "'nothing' is null!"),
+    "null in a list": ("{{ some | join(' ') }} ||| x", "'some' is null!"), "list with a null": ("{{ some }} ||| x", "'some' is null!"), "null, looped": ("{% for x in nothing %}{% endfor %}a ||| x", "'nothing' is null!"),
+    "null, added": ("{{ (nothing + 'a') }} ||| x", "'nothing' is null!"), "null, counted": ("{{ options[nothing | int] }} ||| x", "'nothing' is null!"), "null, inside": ("{{ nothing.text }} ||| x", "no 'text' in a null!"),
+    "made null": ("{{ {'a': 1}.get(answer) }} ||| x", "a null is printed!"), "no number": ("{{ options[answer | int] }} ||| x", "no number in 'yes'!"),
+    "is defined": ("{% if hint is defined %}{{ hint }}{% endif %}a ||| x", ""), "is undefined": ("{{ 'a' if hint is undefined else hint }} ||| x", ""), "default": ("{{ hint | default('a') }} ||| x", ""),
+    "default of null": ("{{ nothing | default('a', true) }} ||| x", ""), "is none": ("{% if nothing is none %}a{% endif %} ||| x", ""), "== none": ("{% if nothing == none %}a{% endif %} ||| x", ""),
+    "if null": ("{% if not nothing %}a{% endif %} ||| x", ""), "null in": ("{{ 'a' if nothing in some }} ||| x", ""), "set": ("{% set x = premise %}{{ x }} ||| x", ""),
+    "set in a branch": ("{% if premise == 'x' %}{% set x = 1 %}{% endif %}{{ x }}a ||| x", ""), "set in a loop": ("{% for o in options %}{% set x = o %}{% endfor %}{{ x }}a ||| x", ""),
+    "pairs": ("{% for a, b in zip(options, options) %}{{ a }}{{ b }}{{ loop.index }}{% endfor %} ||| x", ""), "parameter": ("{% macro m(a, b) %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }} ||| x", ""),
+    "caller": ("{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}a{% endcall %} ||| x", ""), "with": ("{% with a = 1 %}{{ a }}{% endwith %} ||| x", ""),
+    "no else": ("a{{ 'b' if answer == 'no' }} ||| x", ""), "hyphen": ("{{ odd_name }} ||| x", ""), "namespace": ("{% set n = namespace(a=1) %}{% set n.b = 2 %}{{ n.b }} ||| x", ""),
+    "the last": ("{{ options[-1] }} ||| {{ options[-2] }}", ""), "from the end": ("{{ options[-two] }} ||| x", ""), "a number": ("{{ options['1' | int] }} ||| x", ""), "number, or else": ("{{ options[answer | int(2)] }} ||| x", ""),
+    "a key of -1": ("{{ {-1: 'a'}[minus] }} ||| x", ""), "a key of null": ("{{ {none: 'a'}[nothing] }} ||| x", ""), "first of none": ("{{ [] | first }}a ||| x", ""), "last round": ("{% for o in options %}{{ loop.nextitem }}{% endfor %} ||| x", ""),
+}
+HOLES = ROW | {"answers": {"text": ["a"]}, "nothing": None, "some": ["a", None], "odd-name": 1, "two": 2, "minus": -1}
+
+
+@pytest.mark.parametrize("jinja, said", GAPS.values(), ids=GAPS)
+def test_what_is_not_there_is_named(jinja, said, recwarn):
+    found = try_row(prompt(jinja), HOLES)
+    why, doubts = (said[:-1], ()) if said.endswith("!") else ("", (said[:-1],) if said else ())
+    assert (found.why, found.doubts) == (why, doubts) and bool(found.target) == (not why)
+    if why:
+        with pytest.raises(TaskError, match=re.escape(f"; {why}; mend")): prompt(jinja).render(HOLES)
+    else: assert prompt(jinja).render(HOLES) == [found.source, found.target] and "None" not in found.source + found.target
+    assert any(said[:-1] in str(warning.message) for warning in recwarn) == said.endswith("?")
+
+
+def test_the_original_leaves_it_blank():
+    for jinja, parts in (("{{ premis }} ||| {{ nothing }}", ["", "None"]), ("{{ answers.txt }}{{ some }} ||| {{ options[minus] }}", ["['a', None]", "no"]),
+                         ("{{ nothing | int }}{% if nope == 1 %}{% endif %} ||| {{ answer | int }}", ["", "0"])):
+        assert prompt(jinja).render(HOLES, faithful=True)[1:] == parts[1:] and try_row(prompt(jinja), HOLES, faithful=True).why == ""
+        assert try_row(prompt(jinja), HOLES).why
+    with pytest.raises(TaskError, match="'a' is undefined"): try_row(prompt("{{ a.b.c }} ||| x"), {}, faithful=True)
+
+
+@pytest.mark.parametrize("label, expected", [(0, "no"), (1, "yes"), (True, "yes"), (-1, ""), (-2, ""), (-3, ""), (2, ""), (None, ""), ("1", ""), ("?", ""), (1.0, ""), ([1], ""), ({}, "")])
+@pytest.mark.parametrize("target", ["answer_choices[label]", "(answer_choices | list)[label]", "['no', 'yes'][label]", "answer_choices[x.label]", "('no', 'yes')[label]"])
+def test_a_label_that_is_none_is_no_answer(label, expected, target):
+    for words in ("{{ %s }}", "It is {{ %s }}.", "{{ %s | upper }}", "{%% set a = %s %%}{{ a }}"):
+        template = prompt("Who? ||| " + words % target, "no ||| yes")
+        row = {"label": label, "x": {"label": label}}
+        found, made = try_row(template, row), encode_row(template, row)
+        assert found.target.lower().removeprefix("it is ").removesuffix(".") == expected and (found.why == "") == bool(expected)
+        assert made["inputs"] == "Who?" and made["targets"] == (found.target or "<NO LABEL>")
+        if not expected: assert "label" in found.why
+    shown = prompt("Is it {{ answer_choices[label] }}? ||| yes", "no ||| yes")
+    assert (encode_row(shown, {"label": label}) is None) == (not expected)
+
+
+def test_the_label_before_the_first_is_no_answer():
+    stars = prompt("{{ text }} ||| {{ answer_choices[stars - 1] }}", "bad ||| good")
+    assert [try_row(stars, {"text": "x", "stars": n}).target for n in (0, 1, 2, 3)] == ["", "bad", "good", ""]
+    assert try_row(stars, {"text": "x", "stars": 0}).why == "no item answer_choices[stars] (-1)"
+
+
+def test_empty_sides_are_told_apart():
+    plain = prompt("{{ text }} ||| {{ answer }}")
+    why = {("a", "b"): "", ("", "b"): "an empty input", ("a", " "): "an empty target", ("\n", ""): "an empty input and an empty target"}
+    for (text, answer), expected in why.items(): assert try_row(plain, {"text": text, "answer": answer}).why == expected
+    assert try_row(plain, {"text": "", "answer": ""}, faithful=True).why == ""
+    assert try_row(prompt("a ||| b ||| c"), {}).why == try_row(prompt("a"), {}, faithful=True).why == "no input and target"
+
+
+def test_answers_that_cannot_be_made():
+    template = prompt("{{ text }} ||| {{ text }}", "{{ optons | join('|||') }}")
+    assert try_row(template, {"text": "x"}).why == "no column 'optons'" and encode_row(template, {"text": "x"}) is None
+    with pytest.raises(TaskError, match="no column 'optons'"): template.choices({"text": "x"})
+    assert template.choices({"text": "x"}, faithful=True) == [""]
+
+
+def test_messages_are_short_and_few():
+    many = "".join("{{ n%d }}" % n for n in range(500)) + " ||| x"
+    assert try_row(prompt(many), {}).why.count("no column") == 20
+    long = prompt("{{ options[name] }} ||| x")
+    assert len(try_row(long, {"options": {}, "name": "x" * 100_000}).why) < 200
+
+
 # The sandbox
 
 def doubled(start, step, use, rounds=45):
@@ -401,6 +497,8 @@ LISTS = dict(start="[1]", step="[n.a, n.a]")
 TUPLES = dict(start="(1,)", step="(n.a, n.a)")
 DEEP = dict(start="(1,)", step="(n.a,)", rounds=99999)
 BIG = "{% set s = 'ab ' * 400000 %}"
+LINE, LINES = "{% set s = 'a' * 1000000 %}", "{% set l = ['a'] * 100000 %}"
+P, HASH, HUGE = 2**61 - 1, "{% set d = {} %}{% set n = namespace(x=0) %}{% for i in range(60000) %}", "{% set x = 0x" + "f" * 15000 + " %}"
 TWICE = "{% for i in range(99999) %}{% for j in range(99999) %}%s{% endfor %}{% endfor %}"
 
 ATTACKS = {
@@ -495,11 +593,29 @@ ATTACKS = {
     "letters": BIG + "{% set l = [] %}{% for i in range(99) %}{% set _ = l.append(s | list) %}{% endfor %}",
     "sort": "{% set l = range(99999) | list %}{% for i in range(9999) %}{% set x = l | sort %}{% endfor %}",
     "upper": BIG + "{% for i in range(9999) %}{% set x = s | upper %}{% endfor %}", "str.count": BIG + "{% for i in range(9999) %}{% set x = s.count('ab') %}{% endfor %}",
+    "strip": BIG + "{{ s.strip('b' * 1000000 ~ ' ab') }}", "trim": BIG + "{{ s | trim('b' * 1000000 ~ ' ab') }}",
+    "rfind": LINE + "{{ s.rfind('ab' ~ 'a' * 500000) }}", "rindex": LINE + "{{ s.rindex('ab' ~ 'a' * 500000) }}",
+    "rsplit": LINE + "{{ s.rsplit('ab' ~ 'a' * 500000) }}", "rpartition": LINE + "{{ s.rpartition('ab' ~ 'a' * 500000) }}",
+    "most frequent": "{{ range(99999) | most_frequent }}{{ 'a' * 10000000 }}",
+    "numbers in one place": HASH + "{%% set _ = d.update({i * %d: 1}) %%}{%% endfor %%}" % P,
+    "numbers in one place, added": HASH + "{%% set n.x = n.x + %d %%}{%% set _ = d.setdefault(n.x, 1) %%}{%% endfor %%}" % P,
+    "numbers in one place, subtracted": HASH + "{%% set n.x = n.x - %d %%}{%% set _ = d.setdefault(n.x, 1) %%}{%% endfor %%}" % P,
+    "numbers in one place, read": HASH + "{% set _ = d.setdefault((i ~ '0' * 30) | int, 1) %}{% endfor %}",
+    **{f"dots: {use.split('(')[0]}": LINES + "{{ l | " + use % ("0." * 9000 + "0") + " | list | length }}" for use in (
+        "map(attribute='%s')", "sort(attribute='%s')", "unique(attribute='%s')", "join('', attribute='%s')", "join('', '%s')", "selectattr('%s')",
+        "rejectattr('%s')", "min(attribute='%s')", "max(false, '%s')", "map('string') | map(attribute='%s')")},
+    "dots that are made": LINES + "{{ l | map(attribute='0.' * 100000 ~ '0') | list }}", "commas": LINES + "{{ l | sort(attribute='" + "0," * 9000 + "0') }}",
+    "quotients": HUGE + "{% for i in range(99999) %}{% set y = x // 7 %}{% endfor %}", "remainders": HUGE + "{% for i in range(99999) %}{% set y = x % 7 %}{% endfor %}",
+    "quotient of two": HUGE + "{% set y = x // (x // 16) %}", "differences": HUGE + "{% for i in range(99999) %}{% set y = x - i %}{% endfor %}",
+    "fractions": HUGE + "{% for i in range(99999) %}{% set y = x / 3 %}{% endfor %}",
+    "signs": HUGE + "{% for i in range(99999) %}{% set y = -x %}{% endfor %}", "first of many": "{% set l = range(99999) | list %}{% for i in range(99999) %}{% set _ = l.pop(0) %}{% endfor %}",
+    "views": "{% set d = dict(zip(range(20000), range(20000))) %}{% for i in range(9999) %}{% set x = d.keys() - [] %}{% endfor %}",
+    "blanks": "{% for i in range(99999) %}{{ a }}{{ b }}{% if c %}{% endif %}{% endfor %}", "blanks, doubled": doubled("nope ~ ''", "n.a ~ n.a", ""),
     "comparisons": BIG + "{% if " + " == ".join(["s"] * 2000) + " %}{% endif %}",
 }
 
 
-TAMED = ("double block", "double macro")  # in the faithful mode each value that they print is cut
+TAMED = ("double block", "double macro", "blanks, doubled")  # in the faithful mode what they print is cut, or nothing
 
 
 def attack(name, faithful=False):
@@ -761,3 +877,46 @@ def test_the_explorer_says_what_is_wrong():
     assert "mend the template or the row" in template_explorer([bad], {"one": [{}]}).children[-1].value
     for templates, rows in (([bad], {"two": [{}]}), ([bad], {"one": []})):
         with pytest.raises(TaskError, match="give it a row and a prompt"): template_explorer(templates, rows)
+
+
+# From a shell
+
+def encode(tmp_path, rows, templates, *options, form="promptsource"):
+    "Return the exit status of `instop encode`, the rows that it prints, and what it says beside them."
+    from typer.testing import CliRunner
+    from instop_nb.cli import app
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = CliRunner().invoke(app, ["encode", "--format", form, "--rows", str(tmp_path / "rows.jsonl"), "--templates", str(templates), *options])
+    return done.exception, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.splitlines()
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path):
+    plain = Template("plain", "{{ text }}{% if hint %} ({{ hint }}){% endif %} ||| {{ answer_choices[label] }}", "no ||| yes", id="1")
+    slip = Template("slip\x1b", "{{ txt }} ||| {{ label }}", id="2")
+    path = write_templates([plain, slip], tmp_path / "t.yaml", "d")
+    rows = [{"text": "a", "label": 1, "hint": "h"}, {"text": "b", "label": -1}, {"text": "", "label": 0, "hint": ""}, {"text": None, "label": 0}, {"text": "c", "label": None}]
+    error, printed, said = encode(tmp_path, rows, path)
+    assert error is None and printed == [{"template": "plain", "source": "a (h)", "target": "yes"}]
+    assert said == ["9 renders left out:", "4 of slip\\x1b: no column 'txt'", "1 of plain: no item answer_choices[label] (-1)", "1 of plain: an empty input",
+                    "1 of plain: 'text' is null", "1 of plain: no item answer_choices[label] (null)",
+                    "1 of slip\\x1b: no column 'txt', 'label' is null", "plain asks for what not all rows have: no column 'hint'"]
+    error, printed, said = encode(tmp_path, rows, path, "--faithful")
+    assert error is None and said == [] and [(row["source"], row["target"]) for row in printed if row["template"] == "plain"] == [
+        ("a (h)", "yes"), ("b", "yes"), ("", "no"), ("None", "no"), ("c", "")]
+
+
+def test_rows_that_end_a_run_are_named(tmp_path):
+    path = write_templates([Template("sum", "{{ (a + b) }} ||| x", id="1")], tmp_path / "t.yaml", "d")
+    assert "rows.jsonl, line 2: " in str(encode(tmp_path, [{"a": 1, "b": 2}, {"a": 1, "b": "x"}], path)[0])
+    assert "rows.jsonl, line 2: a: found" in str(encode(tmp_path, [{"a": 1, "b": 2}, {"a": "\ud83d", "b": "x"}], path)[0])
+    assert "rows.jsonl: rows: found 0" in str(encode(tmp_path, [], path)[0])
+
+
+def test_flan_s_rows_are_counted_too(tmp_path):
+    (tmp_path / "t.py").write_text("import copy\nPATTERNS = {'qa': [('{text}', '{answer}'), ('Say: {text}', '{answer}')]}\nPATTERNS['qb'] = PATTERNS['qa']\n")
+    rows = [{"text": "a", "answer": "b"}, {"text": "", "answer": "b"}, {"text": "a", "answer": " "}]
+    error, printed, said = encode(tmp_path, rows, tmp_path / "t.py", "--cluster", "qb", form="flan")
+    assert error is None and [row["source"] for row in printed] == ["a", "Say: a", "Say: "]
+    assert said[0] == "3 renders left out:" and sorted(said[1:]) == ["1 of qb-0: an empty input", "1 of qb-0: an empty target", "1 of qb-1: an empty target"]
+    error = encode(tmp_path, [{"text": "a", "answer": None}], tmp_path / "t.py", "--cluster", "qa", form="flan")[0]
+    assert "rows.jsonl, line 1: template '{text}': answer: found None" in str(error)
