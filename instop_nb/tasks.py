@@ -342,8 +342,8 @@ def write_task(task: Task,  # Read from a file or made by hand
 
 # %% ../nbs/01_tasks.ipynb #faf7da55
 def _files(dir):
-    folder = Path(dir)/"tasks" if (Path(dir)/"tasks").is_dir() else Path(dir)
-    files = {file.stem: file for file in sorted(folder.glob("*.json"))}
+    folder = Path(dir)/"tasks" if os.path.isdir(Path(dir)/"tasks") else Path(dir)
+    files = {file.stem: file for file in sorted(folder.glob("*.json"))} if os.path.isdir(folder) else {}
     if not files: raise TaskError(folder, "*.json", _NOTHING, "give a folder of task files, or one with `tasks/` in it")
     return files
 
@@ -625,7 +625,7 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
               ) -> Iterator[tuple[str, dict]]:   # (file and line, the object there); FileNotFoundError or ValueError says what is wrong
     "Read a file of JSON lines."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"{path}: no such file; give a file with one JSON object per line")
+    if not os.path.exists(path): raise FileNotFoundError(f"{printable(str(path))}: no such file; give a file with one JSON object per line")
     for n, line in enumerate(read_text(path).split("\n"), 1):
         line = line.strip("\ufeff \t\r")  # a byte order mark is left where files were put together
         if not line: continue
