@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SOURCE', 'split_instances', 'meta_split', 'kmeans_splits', 'Outer', 'OuterStep', 'InstructionOptimizer', 'meta_batch',
-           'draw_meta_batch', 'chosen_share', 'outer_step', 'meta_test_loss', 'optimize']
+           'draw_meta_batch', 'chosen_share', 'outer_step', 'meta_test_loss', 'Stopping', 'save_instruction',
+           'optimize']
 
 # %% ../nbs/17_bilevel.ipynb #2ffb31e2
-import math, random, warnings
+import math, os, random, warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from torch.func import functional_call
@@ -17,11 +18,11 @@ from transformers import EarlyStoppingCallback, TrainerCallback, get_scheduler
 from .batches import Collator, tokenize_tasks
 from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .extractor import Extractor, selection
-from .hypergradient import hypergradient
+from .hypergradient import PRODUCTS, SOLVERS, Differences, hypergradient
 from .natinst import Encoding
-from .t5 import T5Trainer, training_arguments
+from .t5 import T5Trainer, fingerprint, positive, training_arguments
 from .tasks import Task, TaskError
-from .tuning import DEFINITION, LogToRun, Run, begin, draw_rows
+from .tuning import DEFINITION, LogToRun, Run, draw_rows, train_in
 
 # %% ../nbs/17_bilevel.ipynb #5e33f63a
 def split_instances(
@@ -79,6 +80,12 @@ class Outer:
     l2: float = 0.0            # Stabiliser: weight decay of phi
     perturbation: float = 0.0  # Stabiliser: inner steps see phi with uniform noise of this size, in units of phi's root mean square
     faithful: bool = False     # As the released code: before the K-th inner update, with dropout, and a schedule that thinks it steps every time
+    def __post_init__(self):
+        positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size, gamma=self.gamma)
+        for name in ("phi_rate", "warmup", "n_terms", "l2", "perturbation"):
+            if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
+        for name, known in (("method", [*SOLVERS, "unrolled"]), ("product", PRODUCTS)):
+            if getattr(self, name) not in known: raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
 
 # %% ../nbs/17_bilevel.ipynb #7b512f11
 class OuterStep(TrainerCallback):
@@ -86,14 +93,17 @@ class OuterStep(TrainerCallback):
     def __init__(self,
         trainer,  # With outer (K, faithful), and a method outer_step
     ): self.trainer = trainer
-    def _step(self, number, before):
-        if number % self.trainer.outer.K == 0 and self.trainer.outer.faithful == before: self.trainer.outer_step()
+    def _step(self, number, before, control):
+        if number % self.trainer.outer.K or self.trainer.outer.faithful != before: return
+        due = control.should_log  # The row of the outer step is no substitute for that of the inner loss
+        self.trainer.outer_step()
+        control.should_log = due
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         "Called by the trainer before each update."
-        self._step(state.global_step + 1, True)
+        self._step(state.global_step + 1, True, control)
     def on_step_end(self, args, state, control, **kwargs):
         "Called by the trainer after each update."
-        self._step(state.global_step, False)
+        self._step(state.global_step, False, control)
 
 # %% ../nbs/17_bilevel.ipynb #950fd936
 SOURCE = "inputs_embeds", "attention_mask", "labels"  # What the model takes of a batch with a prefix
@@ -110,7 +120,11 @@ class InstructionOptimizer(T5Trainer):
         **others,                      # Of transformers' trainer: train_dataset, data_collator, ..
     ):
         super().__init__(model, args, eval_dataset=meta_rows, **others)
+        if args.world_size > 1: raise TaskError("optimize", "processes", args.world_size, "phi is learned by one process: start it without torchrun or accelerate launch")
+        if outer.product == "differences" and (args.bf16 or model.dtype not in Differences.RADII):
+            raise TaskError("optimize", "product", "differences", "under bf16 or in half precision a difference drowns in its rounding: take product 'exact', or float32")
         self.instruction, self.meta_rows, self.outer, self.validate = instruction.to(model.device), meta_rows, outer, validate
+        self.batches, self.batches_of = [], None  # The micro-batches of a step, and of which
         self.start = {name: p.detach().clone() for name, p in instruction.named_parameters()}
         self.rng, self.noise = random.Random(f"{args.seed} meta"), torch.Generator().manual_seed(args.seed)
         self.phi_optimizer = torch.optim.Adam(instruction.parameters(), outer.phi_rate, weight_decay=outer.l2) if self.learns else None
@@ -118,6 +132,10 @@ class InstructionOptimizer(T5Trainer):
         self.phi_schedule = self.phi_optimizer and get_scheduler(outer.schedule, self.phi_optimizer, outer.warmup, steps)
         self.add_callback(OuterStep(self))
 
+    @property
+    def batch(self): return self.batches[-1]  # The last inner batch; set it, and it is the only one
+    @batch.setter
+    def batch(self, batch): self.batches = [batch]
     @property
     def learns(self): return bool(self.start) and self.outer.phi_rate > 0
 
@@ -136,8 +154,9 @@ class InstructionOptimizer(T5Trainer):
         return {name: noisy(p.detach()) for name, p in self.instruction.named_parameters()}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        "The inner loss of a batch, which is kept for the outer step."
-        self.batch = inputs
+        "The inner loss of a micro-batch; those of the last step are kept for the outer step."
+        if self.batches_of != self.state.global_step: self.batches, self.batches_of = [], self.state.global_step
+        self.batches.append(inputs)
         self.instruction.requires_grad_(False)
         batch = self.instructed(inputs, self.perturbed() if self.outer.perturbation else None)
         self.instruction.requires_grad_(True)
@@ -160,16 +179,25 @@ def draw_meta_batch(
     return meta_batch(trainer, [trainer.rng.randrange(n) for _ in range(trainer.outer.meta_batch_size)])
 
 # %% ../nbs/17_bilevel.ipynb #51c33c54
+def _shares(batches):
+    "The share of the tokens that each micro-batch has; one batch has all."
+    counts = [batch["labels"].ne(-100).sum().item() for batch in batches]
+    return [n / sum(counts) for n in counts]
+
 def _gradient(trainer, outer_batch):
     "The hypergradient of phi, and the outer loss."
     model, phi, losses = trainer.model, list(trainer.instruction.parameters()), []
-    def loss(batch):
-        with trainer.compute_loss_context_manager(): return model(**batch).loss
-    def outer(): losses.append(loss(outer_batch)); return losses[-1]
+    shares = _shares(trainer.batches)
+    def inner():
+        with trainer.compute_loss_context_manager():
+            return sum(share * T5Trainer.compute_loss(trainer, model, trainer.instructed(batch)) for share, batch in zip(shares, trainer.batches))
+    def outer():
+        with trainer.compute_loss_context_manager(): losses.append(model(**outer_batch).loss)
+        return losses[-1]
     theta, asked = [p for p in model.parameters() if p.requires_grad], trainer.outer
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What the engine has to say is logged
-        found = hypergradient(lambda: loss(trainer.instructed(trainer.batch)), outer, theta, phi,
+        found = hypergradient(inner, outer, theta, phi,
                               method=asked.method, n_terms=asked.n_terms, gamma=asked.gamma, product=asked.product)
     return found, losses[0].item()
 
@@ -188,6 +216,8 @@ def chosen_share(
     return {"selected": real.gather(1, found.chosen[:, None]).float().mean().item(), "p_selected": (found.probability * real).sum(-1).mean().item()}
 
 # %% ../nbs/17_bilevel.ipynb #444ca557
+def _mean(rows): return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+
 def outer_step(
     trainer: InstructionOptimizer,  # Its instruction moves; its model does not
 ) -> dict:  # What is logged: outer_loss, phi_moved, and while phi is learned phi_grad_norm, phi_rate, gamma_Hv (gamma ||Hv|| / ||v||), warning; of an extractor its choices
@@ -200,7 +230,7 @@ def outer_step(
     else:
         with torch.no_grad(): row = {"outer_loss": trainer.model(**outer_batch).loss.item()}
     trainer.model.train(training)
-    row |= {"phi_moved": _moved(trainer), **chosen_share(trainer.instruction, trainer.batch)}
+    row |= {"phi_moved": _moved(trainer), **_mean([chosen_share(trainer.instruction, batch) for batch in trainer.batches])}
     trainer.log(row)
     return row
 
@@ -259,21 +289,42 @@ def _load(self, folder):
     "Take up what `_save` has left."
     T5Trainer._load_optimizer_and_scheduler(self, folder)
     if folder is None: return
-    state = torch.load(Path(folder)/"instruction.pt", weights_only=True)
+    state = torch.load(Path(folder)/"instruction.pt", weights_only=True, map_location="cpu")
     self.instruction.load_state_dict(state["instruction"]); self.noise.set_state(state["noise"])
     if self.learns: self.phi_optimizer.load_state_dict(state["optimizer"]); self.phi_schedule.load_state_dict(state["schedule"])
-    self.start, (version, words, gauss) = state["start"], state["rng"]
+    self.start = {name: value.to(self.args.device) for name, value in state["start"].items()}
+    version, words, gauss = state["rng"]
     self.rng.setstate((version, tuple(words), gauss))
 
 def _load_best(self):
     "At the end of a run with validation: the best checkpoint's theta, and its phi."
+    best = Path(self.args.output_dir)/Path(self.state.best_model_checkpoint).name  # The run may have been moved since
+    self.state.best_model_checkpoint = str(best)
     T5Trainer._load_best_model(self)
-    state = torch.load(Path(self.state.best_model_checkpoint)/"instruction.pt", weights_only=True)
+    state = torch.load(best/"instruction.pt", weights_only=True, map_location="cpu")
     self.instruction.load_state_dict(state["instruction"])
 
 # %% ../nbs/17_bilevel.ipynb #2d51fe58
 InstructionOptimizer._save_optimizer_and_scheduler, InstructionOptimizer._load_optimizer_and_scheduler = _save, _load
 InstructionOptimizer._load_best_model = _load_best
+
+# %% ../nbs/17_bilevel.ipynb #442622fd
+class Stopping(EarlyStoppingCallback):
+    "transformers' early stopping, which also stops a run that had run out of patience before it was killed."
+    def on_train_begin(self, args, state, control, **kwargs):
+        "Called by the trainer when it starts or goes on."
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience: state.max_steps = args.max_steps = state.global_step
+
+def save_instruction(
+    instruction: torch.nn.Module,  # phi
+    meta_train: list[Task],        # Its tasks, in order
+    path,                          # Of the file; written whole or not at all
+) -> None:
+    "Save a learned instruction with the names of its tasks."
+    draft = Path(f"{path}.draft")
+    torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
+    os.replace(draft, path)
 
 # %% ../nbs/17_bilevel.ipynb #64230843
 def _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, others):
@@ -302,7 +353,7 @@ def optimize(
     all_wordings: bool = True,  # See `tokenize_tasks`
     max_instance: int = 128,  # Tokens of an instance that is read (equation 4)
     balanced: bool = True,   # Draw rows by category, see `draw_rows`; False: all rows in turn, as the paper does
-    bias_rate: float | None = 30.0,  # See `T5Trainer`
+    bias_rate: float | None = None,  # See `tune`
     instance: str | None = None,  # For instance conversion: "own" (the paper) or "another", see `tokenize_tasks`
     validate: Callable | None = None,  # Model -> a score, more is better
     every: int = 0,          # Inner steps from one validation to the next; the best model is kept; 0: none
@@ -320,11 +371,12 @@ def optimize(
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
     if balanced: rows = draw_rows(rows, meta_train, steps * batch_size, seed)
     args = _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, arguments)
-    stop = [EarlyStoppingCallback(patience)] * bool(every)
+    stop = [Stopping(patience)] * bool(every)
     trainer = InstructionOptimizer(model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
                                    data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks])
-    trainer.bias_rate = bias_rate
-    trainer.train(resume_from_checkpoint=begin(folder, resume))
-    torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, Path(folder)/"instruction.pt")
+    if bias_rate is not None: trainer.bias_rate = bias_rate
+    decides = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, every=every, patience=patience, outer=asdict(outer), **arguments)
+    train_in(folder, trainer, decides | {"rows": fingerprint(rows), "meta_rows": fingerprint(meta_rows), "phi": fingerprint(instruction)}, resume)
+    save_instruction(instruction, meta_train, Path(folder)/"instruction.pt")
     model.eval()
     return trainer

@@ -14,12 +14,11 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from statistics import fmean
 from datasets import Dataset
-from filelock import FileLock
 from .flan import CLUSTERS, DATASETS, TEMPLATES, Template, dataset_name, few_shot, hold_out, micro_rows, mixing_rates, no_template, render, round_robin
 from .metrics import rank_classify, rouge_l
-from .t5 import Recipe, load_t5, no_bars, pretrain
+from .t5 import Recipe, load_t5, pretrain
 from .tasks import TaskError
-from .tuning import Study, answers, tune
+from .tuning import Study, answers, made_once, tune
 
 # %% ../nbs/10_flan_study.ipynb #ee1b3868
 FOLDS = {"knowledge": ("closed_book_qa", "commonsense", "nli", "paraphrase"),
@@ -173,14 +172,12 @@ def tuned_model(
     training: str, # A key of `TRAININGS`
 ) -> tuple:  # Model in eval mode, and its tokenizer
     "The model of a named training, tuned if it is not there."
-    home = Path(folder).parent/"-".join(["base", training.replace(" ", "_"), str(seed), f"{scale:g}", Path(model).name])
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{home}.lock"):
-        if not (home/"model"/"config.json").exists():
-            t5, tokenizer = load_t5(model, device="cpu")
-            fit(t5, tokenizer, pairs_of(training, BATCH * steps_of(scale), seed), home, seed)
-            with no_bars(): tokenizer.save_pretrained(home/"model"); t5.save_pretrained(home/"model")
-    return load_t5(str(home/"model"), device="cpu")
+    what = {"training": training, "seed": seed, "steps": steps_of(scale), "batch": BATCH, "model": str(model), "templates": str(TEMPLATES)}
+    def make(home):
+        t5, tokenizer = load_t5(model, device="cpu")
+        fit(t5, tokenizer, pairs_of(training, BATCH * steps_of(scale), seed), home, seed)
+        return t5, tokenizer
+    return load_t5(made_once(Path(folder).parent, f"base-{training.replace(' ', '_')}-{seed}", what, make), device="cpu")
 
 # %% ../nbs/10_flan_study.ipynb #e83b9d4e
 def _n_questions(scale): return max(6, round(QUESTIONS * scale))

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 import torch, yaml
-from filelock import FileLock
 from torch import nn
 from transformers import TrainerCallback
 from .batches import Collator, tokenize_tasks
@@ -28,9 +27,9 @@ from .extractor import CoinFlip, DirectExtractor, Extractor, InstanceExtractor, 
 from .hypergradient import hypergradient
 from .metrics import score
 from .natinst import Encoding
-from .t5 import load_t5, no_bars
+from .t5 import load_t5
 from .tasks import Example, Task, TaskError
-from .tuning import DEFINITION, NO_INSTRUCTION, Run, Study, draw_rows, evaluate, get_tasks, tune
+from .tuning import DEFINITION, NO_INSTRUCTION, Run, Study, draw_rows, evaluate, get_tasks, made_once, tune
 
 # %% ../nbs/18_paper.ipynb #7ec19a06
 EXEMPLAR = Encoding(definition=False, n_pos=1)
@@ -69,7 +68,7 @@ class Setup:
     n_candidates: int = 32       # N, of an extractor
     rates: dict = field(default_factory=lambda: dict(RATES))  # Learning rate of phi, by kind
     balanced: bool = True        # See `optimize`
-    bias_rate: float | None = 30.0  # See `T5Trainer`
+    bias_rate: float | None = None  # See `tune`
     probes: int = 0              # Looks at the test score during a run; for figures, never for a choice
     outer: dict = field(default_factory=dict)      # Of `Outer`
     arguments: dict = field(default_factory=dict)  # Of `training_arguments`
@@ -196,18 +195,14 @@ def base_model(
 ) -> tuple:  # Model in eval mode, tokenizer
     "The model that all arms of a seed start from: tuned with the definition on half of the training tasks, once."
     if not setup.base_steps: return load_t5(model)
-    key = [Path(data).name, Path(model).name, setup.n_instances, setup.all_wordings, setup.base_steps, setup.base_batch_size, setup.learning_rate, setup.max_source]
-    home = Path(folder)/f"base-{seed}-{'-'.join(map(str, key))}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{home}.lock"):
-        if not (home/"model"/"config.json").exists():
-            t5, tokenizer = load_t5(model)
-            rows = tokenize_tasks(parts.base, tokenizer, DEFINITION, setup.max_source, setup.max_target, setup.all_wordings, seed)
-            tune(t5, tokenizer, draw_rows(rows, parts.base, setup.base_steps * setup.base_batch_size, seed), home, setup.base_steps, setup.base_batch_size,
-                 setup.learning_rate, seed, quiet=True)
-            with no_bars(): tokenizer.save_pretrained(home/"draft"); t5.save_pretrained(home/"draft")
-            (home/"draft").rename(home/"model")
-    return load_t5(str(home/"model"))
+    decides = ("n_instances", "n_valid", "all_wordings", "base_steps", "base_batch_size", "learning_rate", "max_source", "max_target")
+    what = {"data": data, "model": model, "seed": seed, **{name: getattr(setup, name) for name in decides}}
+    def make(home):
+        t5, tokenizer = load_t5(model)
+        rows = tokenize_tasks(parts.base, tokenizer, DEFINITION, setup.max_source, setup.max_target, setup.all_wordings, seed)
+        rows = draw_rows(rows, parts.base, setup.base_steps * setup.base_batch_size, seed)
+        return tune(t5, tokenizer, rows, home, setup.base_steps, setup.base_batch_size, setup.learning_rate, seed, quiet=True), tokenizer
+    return load_t5(made_once(folder, f"base-{seed}", what, make))
 
 # %% ../nbs/18_paper.ipynb #23da55de
 class Probe(TrainerCallback):

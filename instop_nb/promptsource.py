@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'MIXTURES', 'T0', 'Metadata', 'Template', 'load_templates', 'write_templates', 'prompt_table', 'select',
-           'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'encode_row',
-           'template_to_task', 'task_to_template', 'template_view', 'template_explorer']
+           'prompts', 'DataSet', 'training_sets', 'held_out', 'cap', 'task_name', 'mixture', 'Attempt', 'try_row',
+           'encode_row', 'template_to_task', 'task_to_template', 'template_view', 'template_explorer']
 
 # %% ../nbs/04_promptsource.ipynb #5b8b34b7
-import html, random, re, uuid
+import html, random, re, uuid, warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, wraps
 from importlib.resources import files
@@ -18,14 +19,15 @@ from pathlib import Path
 from types import BuiltinMethodType
 from typing import NamedTuple
 import yaml
-from jinja2 import Undefined, meta, nodes, pass_context
-from jinja2.filters import do_truncate
-from jinja2.runtime import Context, LoopContext, Macro
+from jinja2 import Undefined, UndefinedError, meta, nodes, pass_context
+from jinja2.filters import do_float, do_int, do_truncate
+from jinja2.runtime import Context, LoopContext, Macro, missing
 from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
-from yaml.constructor import ConstructorError
-from .tasks import Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, coloured
+from .flan import _PlainYaml, read_yaml
+from .tasks import (Conversion, Highlighted, Instance, Part, Table, Task, TaskError, _NOTHING, _beyond_rows, _cell, _found, coloured,
+                             write_whole)
 
 # %% ../nbs/04_promptsource.ipynb #14e53dea
 @dataclass
@@ -50,10 +52,10 @@ class Template:
     dataset: str = field(default="", compare=False)   # The data set and, after a slash, its subset
     file: object = field(default="templates", compare=False)
 
-    def render(self, row, faithful=False, rng=None): return _texts(_rendered(self, row, faithful, rng=rng)[0])
-    def parts(self, row, faithful=False, rng=None): return _rendered(self, row, faithful, rng=rng)[0]
+    def render(self, row, faithful=False, rng=None): return _texts(self.parts(row, faithful, rng))
+    def parts(self, row, faithful=False, rng=None): return _whole(self, _rendered(self, row, faithful, rng=rng)).parts
     def show(self, row, faithful=False, rng=None): return _show(self.parts(row, faithful, rng))
-    def choices(self, row, faithful=False, rng=None): return _choices(self, row, faithful, rng=rng)
+    def choices(self, row, faithful=False, rng=None): return _whole(self, _choices(self, row, faithful, rng=rng)).choices
     def fixed_choices(self): return _fixed_choices(self)
 
 # %% ../nbs/04_promptsource.ipynb #b3405065
@@ -61,52 +63,31 @@ class _Fields(dict):
     "A mapping with a tag."
     tag = ""
     @cached_property
-    def metadata(self): return Metadata(**self)  # one object, however often an alias names it
+    def metadata(self): return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})  # one object, however often an alias names it
 
-class _Loader(yaml.SafeLoader):
-    "YAML of plain values and two tags, without merged keys; a key stands once."
-    def construct_mapping(self, node, deep=False):
-        if not isinstance(node, yaml.MappingNode): raise ConstructorError(None, None, "found no mapping", node.start_mark)
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or counts[key.value] > 1:
-                raise ConstructorError(None, None, "found a key that is no text, or stands twice", key.start_mark)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+class _Loader(_PlainYaml):
+    "YAML of plain values and two tags; a list or mapping may have an alias."
+    aliases = True
     def construct_tagged(self, node):
         fields = _Fields(self.construct_mapping(node)); fields.tag = node.tag
         return fields
 
-# %% ../nbs/04_promptsource.ipynb #8c0eba96
-_PLAIN = ["tag:yaml.org,2002:" + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
-_Loader.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in [*_PLAIN, None]}  # None: any other is an error
 for _tag in ("!Template", "!TemplateMetadata"): _Loader.add_constructor(_tag, _Loader.construct_tagged)
-
-# %% ../nbs/04_promptsource.ipynb #b6631da7
-_LIMIT = 200_000  # bytes; the largest public file has 16,918
-
-def _read(path):
-    try:
-        if path.stat().st_size > _LIMIT: raise TaskError(path, "size", path.stat().st_size, f"give a file of at most {_LIMIT:,} bytes")
-        text = path.read_text("utf-8")
-        return yaml.load(text, _Loader)
-    except TaskError: raise
-    except yaml.MarkedYAMLError as e: mark, problem = e.problem_mark, e.problem
-    except (OSError, ValueError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML in UTF-8") from None
-    line = "".join(text.splitlines()[mark.line:][:1])
-    raise TaskError(path, f"line {mark.line + 1}", line, f"repair the YAML ({problem[:200]})")
 
 # %% ../nbs/04_promptsource.ipynb #95b2eb1c
 def _is(*types): return lambda value: isinstance(value, types)
 def _are_names(value): return value is None or (isinstance(value, list) and len(value) < 100 and all(map(_is(str), value)))
 def _is_metadata(value): return getattr(value, "tag", "") == "!TemplateMetadata"
 
+_LIMIT = 500_000  # bytes; the largest file of the public collection has 16,918, one with prompts in many languages 324,863
 _NULL, _TEXT = type(None), (_is(str), "write a text; quote what YAML takes for something else")
 _MAYBE, _FLAG = (_is(str, _NULL), "write a text or null"), (_is(bool, _NULL), "write true, false or null")
 _NAMES = (_are_names, "write a list of texts, or null")
 _FILE = {"dataset": _TEXT, "subset?": _MAYBE, "templates": (_is(dict), "write a mapping: {id: !Template {...}}")}
-_TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference": _TEXT, "answer_choices": _MAYBE,
-             "metadata": (_is_metadata, "write !TemplateMetadata {...}")}
-_METADATA = {"original_task": _FLAG, "choices_in_prompt": _FLAG, "metrics": _NAMES, "languages": _NAMES}
+_ANSWERS = (lambda value: isinstance(value, str) or _are_names(value), "write a text, null, or a list of texts")
+_TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference?": _MAYBE, "answer_choices?": _ANSWERS, "answer_choices_key?": _MAYBE,
+             "metadata?": (_is_metadata, "write !TemplateMetadata {...}")}
+_METADATA = {"original_task?": _FLAG, "choices_in_prompt?": _FLAG, "metrics?": _NAMES, "languages?": _NAMES, "_do_eval?": _FLAG, "_do_train?": _FLAG}
 
 # %% ../nbs/04_promptsource.ipynb #b2540160
 def _brief(value):
@@ -124,16 +105,32 @@ def _check(fields, shape, where, file, others=()):
         if key not in shape and key + "?" not in shape and not isinstance(value, others):
             raise TaskError(file, where + key[:60], _brief(value), "leave the key out: PromptSource has none of this name")
 
+# %% ../nbs/04_promptsource.ipynb #2ffe2658
+_PIPE = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # Stands for `|||` in texts, see below
+def _hide(text): return text.replace("|||", _PIPE)
+def _reveal(text): return text.replace(_PIPE, "|||")
+
+def _literal(text):
+    "Jinja that prints a text, in both modes."
+    return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
+
+# %% ../nbs/04_promptsource.ipynb #a6b5b769
+def _answers(fields):
+    "The Jinja of the answers, in the layouts of all years."
+    answers, key = fields.get("answer_choices"), fields.get("answer_choices_key")
+    return key if key is not None else " ||| ".join(map(_literal, answers)) or None if isinstance(answers, list) else answers
+
 # %% ../nbs/04_promptsource.ipynb #c44087e2
 def _template(key, fields, file, dataset):
     where = f"template {key[:60]!r}"
     if getattr(fields, "tag", "") != "!Template": raise TaskError(file, where, _brief(fields), "write !Template {...}")
     if isinstance(fields.get("name"), str): where = f"template {fields['name'][:60]!r}"
     _check(fields, _TEMPLATE, where + ": ", file, others=(str, bool, _NULL))
-    _check(fields["metadata"], _METADATA, where + ": metadata.", file)
+    _check(fields.get("metadata", {}), _METADATA, where + ": metadata.", file)
     if fields["id"] != key: raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
-    known = {name: fields[name] for name in _TEMPLATE} | {"metadata": fields["metadata"].metadata}
-    return Template(**known, extra={k: v for k, v in fields.items() if k not in known}, dataset=dataset, file=file)
+    metadata = fields["metadata"].metadata if "metadata" in fields else Metadata()
+    extra = {k: v for k, v in fields.items() if k not in _TEMPLATE and k + "?" not in _TEMPLATE}
+    return Template(fields["name"], fields["jinja"], _answers(fields), metadata, fields.get("reference") or "", key, extra, dataset, file)
 
 # %% ../nbs/04_promptsource.ipynb #f5f25c80
 def _sorted(templates, file):
@@ -147,7 +144,7 @@ def load_templates(path,                # A `templates.yaml` of PromptSource, or
                   ) -> list[Template]:  # Sorted by name; `TaskError` for the first slip
     "Read the prompts of one data set."
     path = Path(path)
-    data = _read(path)
+    data = read_yaml(path, _LIMIT, _Loader)
     if not isinstance(data, dict): raise TaskError(path, "the file", _brief(data), "write a mapping with dataset and templates")
     _check(data, _FILE, "", path)
     dataset = "/".join(part for part in (data["dataset"], data.get("subset")) if part)
@@ -159,7 +156,8 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(Metadata, lambda dumper, m: dumper.represent_mapping("!TemplateMetadata", vars(m)))
 _Dumper.add_representer(Template, lambda dumper, t: dumper.represent_mapping("!Template", _fields(t)))
 
-def _fields(template): return {key: getattr(template, key) for key in _TEMPLATE} | template.extra
+_WRITTEN = "id name jinja reference answer_choices metadata".split()
+def _fields(template): return {key: getattr(template, key) for key in _WRITTEN} | template.extra
 
 # %% ../nbs/04_promptsource.ipynb #8279dd80
 def write_templates(templates: list[Template],  # Prompts of one data set, in any order
@@ -169,8 +167,7 @@ def write_templates(templates: list[Template],  # Prompts of one data set, in an
                    ) -> Path:                   # The file
     "Write prompts in PromptSource's layout; reading them gives equal ones."
     data = {"dataset": dataset, "templates": {t.id: t for t in _sorted(templates, path)}} | ({"subset": subset} if subset else {})
-    Path(path).write_text(yaml.dump(data, Dumper=_Dumper), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, yaml.dump(data, Dumper=_Dumper))
 
 # %% ../nbs/04_promptsource.ipynb #ad47e1a9
 _FILES = Path(str(files("instop_nb")))/"templates"
@@ -201,7 +198,7 @@ def _inside(value):
 # %% ../nbs/04_promptsource.ipynb #6c6c9c8d
 def _own_size(value, inside):
     if isinstance(value, (str, bytes)): return len(value)
-    if isinstance(value, int): return 8 + value.bit_length() // 8
+    if isinstance(value, int): return 8 + value.bit_length() // 8 + 10_000 * (value.bit_length() > 60)
     return 8 + 8 * len(value if isinstance(value, range) else inside)
 
 # %% ../nbs/04_promptsource.ipynb #ae67fe81
@@ -221,6 +218,7 @@ def _size(value, most=float("inf")):
 class _Run(Context):
     "One render: what it may still touch, its random numbers, the price of calling a macro."
     left, rng, macro = _BUDGET, random, 0
+    lost, own = None, ()  # What was not there, if that is minded; names that the template itself gives
     def pay(self, price):
         self.left -= price
         if self.left < 0: raise SecurityError("it touches more characters, items and steps than a prompt may")
@@ -233,6 +231,63 @@ class _Run(Context):
         for value in values:
             self.pay(price)
             yield self.paid(value)
+
+# %% ../nbs/04_promptsource.ipynb #c4fd224c
+_RUN = ContextVar("run", default=None)  # The render under way
+_GAP = str(uuid.uuid4().int)            # Stands in a text where something is missing; digits, so that `upper` leaves it
+
+def _lose(what, sure=True):
+    "Notes what the render under way misses; the sign for it."
+    run = _RUN.get()
+    if run is None or run.lost is None: return ""
+    if len(run.lost) < 20: run.lost[what] = sure or run.lost.get(what, False)
+    return _GAP
+
+# %% ../nbs/04_promptsource.ipynb #7bc1c974
+class _Blank(Undefined):
+    "Something that is not there."
+    __slots__ = ()
+    def _miss(self, sure=True):
+        hint, owner, name, run = self._undefined_hint, self._undefined_obj, self._undefined_name, _RUN.get()
+        if owner is missing and (hint or name in getattr(run, "own", ())): return ""  # such as a parameter that was not given
+        return _lose(hint or (f"no column {_found(name)}" if owner is missing else f"no {_found(name)} in {_brief(owner)}"), sure)
+    def __str__(self): return self._miss()
+    def __iter__(self): self._miss(); return iter(())
+    def __len__(self): self._miss(); return 0
+    def __bool__(self): self._miss(sure=False); return False
+    def __eq__(self, other): self._miss(); return super().__eq__(other)
+    def __hash__(self): self._miss(); return super().__hash__()
+
+# %% ../nbs/04_promptsource.ipynb #7142a34c
+class _Null:
+    "A null of a row: equal to None, but a text or a number that is made of it misses something."
+    __slots__ = ("_name",)
+    def __init__(self, name): self._name = name
+    def _miss(self, *_): return _lose(f"{_found(self._name)} is null")
+    def __int__(self): self._miss(); return 0
+    def __iter__(self): self._miss(); return iter(())
+    def __float__(self): return float(int(self))
+    def __bool__(self): return False
+    def __eq__(self, other): return other is None or isinstance(other, _Null)
+    def __hash__(self): return hash(None)
+    __len__, __str__, __repr__ = __int__, _miss, _miss
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __lt__ = __le__ = __gt__ = __ge__ = _miss
+
+# %% ../nbs/04_promptsource.ipynb #134bd2eb
+def _written(node):
+    "How a template writes a look-up."
+    if isinstance(node, nodes.Name): return node.name
+    if isinstance(node, nodes.Getattr): return f"{_written(node.node)}.{node.attr}"
+    if isinstance(node, nodes.Getitem): return f"{_written(node.node)}[{_written(node.arg)}]"
+    return ", ".join(dict.fromkeys(name.name for name in node.find_all(nodes.Name)))
+
+def _item(run, owner, key, written):
+    "What a look-up by a value finds."
+    if isinstance(run.paid(key), _Blank): return key
+    backwards = isinstance(key, int) and key < 0 and not isinstance(owner, dict)
+    found = None if backwards else run.environment.getitem(owner, key)
+    if not backwards and not isinstance(found, _Blank): return found
+    return _Blank(f"no item {written} ({'null' if isinstance(key, _Null) else _found(key)})", owner)
 
 # %% ../nbs/04_promptsource.ipynb #792db9d9
 _REFUSED = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block, nodes.ScopedEvalContextModifier, nodes.Pow)
@@ -265,8 +320,14 @@ class _Tolls(NodeTransformer):
 
 # %% ../nbs/04_promptsource.ipynb #ccf5b7c0
 class _Prints(_Tolls):
-    "Puts a filter on whatever is printed, too."
-    def __init__(self, printed): self.printed = printed
+    "Puts a filter on whatever is printed, too, and on look-ups by a value if they are minded."
+    def __init__(self, printed, minded=False): self.printed, self.minded = printed, minded
+    def visit_Getitem(self, node):
+        fixed = not isinstance(node.arg, nodes.Name) and not any(node.arg.find_all(nodes.Name))
+        if not self.minded or fixed or isinstance(node.arg, (nodes.Slice, nodes.Neg)): return super().visit_Getitem(node)
+        written = nodes.Const(_written(node)[:80])
+        self.generic_visit(node)
+        return _filter(node.node, " item", node.lineno, node.arg, written)
     def visit_Output(self, node):
         printed = self.generic_visit(node).nodes
         node.nodes = [n if isinstance(n, nodes.TemplateData) else _filter(n, self.printed, node.lineno) for n in printed]
@@ -290,6 +351,10 @@ def _times(run, left, right):
     if isinstance(left, int) and isinstance(right, int): return sizes[0] * sizes[1]
     return max(0, *(size * n for size, n in zip(sizes, (right, left)) if isinstance(n, int)), 0)
 
+# %% ../nbs/04_promptsource.ipynb #b0e638e4
+def _divided(run, left, right):
+    return _size(left, run.left) * _size(right, run.left) if isinstance(left, int) and isinstance(right, int) else 0
+
 # %% ../nbs/04_promptsource.ipynb #4c0cb378
 def _formatted(run, text, *args, **kwargs):
     if re.search(r"%[-+ #0-9.]*\*", text := str(text)): raise SecurityError("a format may not take its width from a value")
@@ -297,14 +362,25 @@ def _formatted(run, text, *args, **kwargs):
 
 # %% ../nbs/04_promptsource.ipynb #71fff7ad
 def _replaced(run, text, old, new, count=None): return str(text).count(str(old)) * len(str(new))
-def _joined(run, values, d="", attribute=None): return (len(str(d)) + 8) * len(values)
+def _joined(run, values, d="", attribute=None): return (len(str(d)) + 8) * len(values) + _walked(run, values, attribute)
 def _rounded(run, value, precision=0, method="common"): return 10 ** min(abs(precision), 9)
 def _listed(run, text, *args, **kwargs): return 8 * len(text) if isinstance(text, str) else 0
 
+# %% ../nbs/04_promptsource.ipynb #52c5cf67
+def _crossed(run, text, other=None, *args): return len(str(text)) * len(other) if isinstance(other, str) else 0
+
+def _walked(run, values, *args, **kwargs):
+    steps = sum(value.count(".") + value.count(",") for value in (*args, *kwargs.values()) if isinstance(value, str))
+    return steps * len(values) if steps else 0
+
 # %% ../nbs/04_promptsource.ipynb #0671bcb4
-_PRICES = {"+": _added, "*": _times, "%": lambda run, left, right: _formatted(run, left, right) if isinstance(left, str) else 0,
-           "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded,
-           **dict.fromkeys(("list", "sort", "unique", "split", "rsplit", "splitlines"), _listed)}
+def _sum(*prices): return lambda run, *args, **kwargs: sum(price(run, *args, **kwargs) for price in prices)
+
+_PRICES = {"+": _added, "*": _times, "//": _divided, "%": lambda run, left, right: (_formatted if isinstance(left, str) else _divided)(run, left, right),
+           "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded, "rsplit": _sum(_listed, _crossed),
+           **dict.fromkeys(("sort", "unique"), _sum(_listed, _walked)), **dict.fromkeys(("list", "split", "splitlines"), _listed),
+           **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rpartition"), _crossed),
+           **dict.fromkeys(("map", "min", "max", "selectattr", "rejectattr"), _walked)}
 
 # %% ../nbs/04_promptsource.ipynb #f1300327
 _METHODS = {str: "capitalize casefold count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle isupper "
@@ -321,17 +397,19 @@ def _pay_method(run, name, owner, args):
     if name not in _QUICK: run.paid(owner)
     if name == "join": args = [list(*args)]
     if name == "extend": run.pay(_listed(run, *args))
+    if name == "pop" and args and isinstance(owner, list): run.pay(len(owner))  # all items behind it move
     if name in _PRICES: run.pay(_joined(run, *args, owner) if name == "join" else _PRICES[name](run, owner, *args))
     return args
 
 # %% ../nbs/04_promptsource.ipynb #d20a079d
 class _Sandbox(SandboxedEnvironment):
     "Jinja's sandbox, with prices."
-    context_class, intercepted_binops = _Run, frozenset(("+", "*", "%"))
+    context_class, intercepted_binops, intercepted_unops = _Run, frozenset(("+", "-", "*", "/", "//", "%")), frozenset("+-")
     def call_binop(self, run, operator, left, right):
         if operator != "+": run.paid(left), run.paid(right)
-        run.pay(_PRICES[operator](run, left, right))
+        if operator in _PRICES: run.pay(_PRICES[operator](run, left, right))
         return super().call_binop(run, operator, left, right)
+    def call_unop(self, run, operator, value): return super().call_unop(run, operator, run.paid(value))
     def call(self, run, function, /, *args, **kwargs):
         name, owner = getattr(function, "__name__", type(function).__name__), getattr(function, "__self__", None)
         args = [run.paid(value) for value in args]
@@ -347,17 +425,25 @@ class _Sandbox(SandboxedEnvironment):
 def _choice(run, values): return run.rng.choice(values)
 def _random(run, values): return run.rng.choice(values) if len(values) else run.environment.undefined("the sequence was empty")
 def _highlight(run, text): return "<span style='color: #F08080'>" + text + "</span>"
-def _concatenated(run, values): return "".join(map(str, values))
+def _concatenated(run, values): return "".join(_text(run, value) for value in values)
+def _int(run, value, default=None, base=10): return _number(value, do_int(value, default, base))
+def _float(run, value, default=None): return _number(value, do_float(value, default))
+
+def _number(value, found):
+    "The number that a text says; 0, and something missed, if it says none."
+    if found is None: _lose(f"no number in {_found(value)}")
+    return found or 0
 
 # %% ../nbs/04_promptsource.ipynb #f21612cf
 def _most_frequent(run, items):
     "The values that occur most often, as a list; None if there are no items."
     counts = Counter(items) if items else {}
-    return [item for item, n in counts.items() if n == max(counts.values())] or None
+    most = max(counts.values(), default=0)
+    return [item for item, n in counts.items() if n == most] or None
 
 # %% ../nbs/04_promptsource.ipynb #94c6ac80
 def _text(run, value):
-    text = str(value)
+    text = str(value) if value is not None or run.lost is None else _lose("a null is printed")
     run.pay(len(text))
     return text
 
@@ -381,15 +467,25 @@ def _tolled(name, function):
 # %% ../nbs/04_promptsource.ipynb #bbede2ba
 _HARMLESS = ("abs capitalize count d default dictsort first float format int items join last length list lower map max min reject "
              "rejectattr replace reverse round select selectattr sort string title trim truncate unique upper wordcount").split()
-_OURS = {"choice": _choice, "random": _random, "most_frequent": _most_frequent, "highlight": _highlight,
+_OURS = {"choice": _choice, "random": _random, "most_frequent": _most_frequent, "highlight": _highlight, "int": _int, "float": _float,
          " joined": _concatenated, " text": _text, " marked": _marked}
 
+def _using(test):
+    "A test that looks at its values; what is not there is missed."
+    @wraps(test)
+    def using(*args, **kwargs):
+        for value in args:
+            if isinstance(value, _Blank): value._miss()
+        return test(*args, **kwargs)
+    return using
+
 def _sandbox():
-    env = _Sandbox(optimized=False)  # an optimiser would draw a `choice` once and for all
+    env = _Sandbox(optimized=False, undefined=_Blank)  # an optimiser would draw a `choice` once and for all
     filters = {name: env.filters[name] for name in _HARMLESS} | {name: pass_context(function) for name, function in _OURS.items()}
     env.filters = {name: _tolled(name, function) for name, function in filters.items()}
-    env.filters |= {" paid": pass_context(_Run.paid), " rounds": pass_context(_Run.rounds)}
-    env.tests = {name: _tolled(name, test) for name, test in env.tests.items()}
+    env.filters |= {" paid": pass_context(_Run.paid), " rounds": pass_context(_Run.rounds), " item": pass_context(_item)}
+    tests = env.tests | {"none": lambda value: value is None or isinstance(value, _Null)}
+    env.tests = {name: _tolled("", test if name in ("defined", "undefined") else _using(test)) for name, test in tests.items()}
     env.globals = {name: env.globals[name] for name in ("range", "dict", "namespace")} | {"zip": zip}
     return env
 
@@ -402,27 +498,27 @@ def _parse(source):
 
 # %% ../nbs/04_promptsource.ipynb #3b426062
 @lru_cache(maxsize=4096)
-def _compiled(source, printed):
+def _compiled(source, printed, minded):
     tree = _parse(source)
-    price = _price(tree)
-    return _ENV.from_string(_Prints(printed).visit(tree)), price
+    price, own = _price(tree), {node.name for node in tree.find_all((nodes.Name, nodes.Macro)) if getattr(node, "ctx", "store") != "load"}
+    return _ENV.from_string(_Prints(printed, minded).visit(tree)), price, own
 
-def _fill(source, values, rng, printed=" text"):
-    jinja, price = _compiled(source, printed)
+def _fill(source, values, rng, printed=" text", lost=None):
+    "Renders; what is not there is noted in `lost`, if it is given."
+    jinja, price, own = _compiled(source, printed, lost is not None)
     run = jinja.new_context(values)
-    run.left, run.rng, run.macro = _BUDGET + 100 * _size(values), rng or random, price
-    return "".join(jinja.root_render_func(run))
+    run.left, run.rng, run.macro, run.lost, run.own = _BUDGET + 100 * _size(values), rng or random, price, lost, own
+    before = _RUN.set(run)
+    try: return "".join(jinja.root_render_func(run))
+    finally: _RUN.reset(before)
 
 # %% ../nbs/04_promptsource.ipynb #f65ea825
-_PIPE = "3ed2dface8203c4c9dfb1a5dc58e41e0"
-def _hide(text): return text.replace("|||", _PIPE)
-def _reveal(text): return text.replace(_PIPE, "|||")
-
-def _copy(value, text):
-    "A value that a template may change, with `text` applied to all texts in it."
+def _copy(value, text, null=None):
+    "A value that a template may change, with `text` applied to all texts in it, and `null` for None."
+    if value is None: return null
     if type(value) is str: return text(value)
-    if type(value) in (list, tuple): return type(value)(_copy(item, text) for item in value)
-    return {key: _copy(item, text) for key, item in value.items()} if type(value) is dict else value
+    if type(value) in (list, tuple): return type(value)(_copy(item, text, null) for item in value)
+    return {key: _copy(item, text, null) for key, item in value.items()} if type(value) is dict else value
 
 # %% ../nbs/04_promptsource.ipynb #5f583d70
 def _check_row(template, row):
@@ -434,7 +530,8 @@ def _check_row(template, row):
 # %% ../nbs/04_promptsource.ipynb #f6c56608
 def _values(template, row, faithful):
     _check_row(template, row)
-    values = {key: _hide(value) if isinstance(value, str) else _copy(value, str if faithful else _hide) for key, value in row.items()}
+    values = {key: _hide(value) if isinstance(value, str) else _copy(value, str if faithful else _hide, None if faithful else _Null(key))
+              for key, value in row.items()}
     return values if faithful else {key.replace("-", "_"): value for key, value in values.items()} | values
 
 # %% ../nbs/04_promptsource.ipynb #ee4d45e9
@@ -451,17 +548,33 @@ def _guard(function):
     return guarded
 
 # %% ../nbs/04_promptsource.ipynb #ab3610e7
-def _split_choices(template, values, rng):
+class _Made(NamedTuple):
+    "What came of a prompt and a row."
+    parts: list          # Of pieces each
+    choices: list | None # The possible answers
+    lost: dict           # What was not there -> is it missed, or only asked for?
+
+def _split_choices(template, values, rng, lost=None):
     if template.answer_choices is None: return None
-    return [_reveal(choice.strip()) for choice in _fill(template.answer_choices, values, rng).split("|||")]
+    return [_reveal(choice.strip()) for choice in _fill(template.answer_choices, values, rng, lost=lost).split("|||")]
 
 @_guard
-def _choices(template, row, faithful, rng): return _split_choices(template, _values(template, row, faithful), rng)
+def _choices(template, row, faithful, rng):
+    lost = None if faithful else {}
+    return _Made([], _split_choices(template, _values(template, row, faithful), rng, lost), lost or {})
 
+# %% ../nbs/04_promptsource.ipynb #2fab3cce
 @_guard
 def _fixed_choices(template, rng):
     is_fixed = template.answer_choices is not None and not meta.find_undeclared_variables(_parse(template.answer_choices))
     return _split_choices(template, {}, rng) if is_fixed else None
+
+def _whole(template, made):
+    "The same if nothing is missed; `TaskError` names what is."
+    for what, sure in made.lost.items():
+        if sure: raise TaskError(template.file, f"template {template.name!r}", template.jinja, f"{what}; mend the template or the row")
+        warnings.warn(f"{template.file}: template {template.name!r}: {what}, which it asks for", stacklevel=3)
+    return made
 
 # %% ../nbs/04_promptsource.ipynb #7337aa26
 def _pieces(text, cut):
@@ -483,13 +596,16 @@ def _strip(parts):
 # %% ../nbs/04_promptsource.ipynb #41946091
 @_guard
 def _rendered(template, row, faithful, rng):
-    "The parts of a prompt, each a list of pieces, and the possible answers."
-    values = _values(template, row, faithful)
-    choices = _split_choices(template, values, rng)
+    lost, values = None if faithful else {}, _values(template, row, faithful)
     jinja = template.jinja.replace("}}", " | string | truncate(2048) }}") if faithful else template.jinja
-    values["answer_choices"] = choices if faithful else _copy(choices, _hide)
-    text = _fill(jinja, values, rng, " text" if faithful else " marked")
-    return [_strip(list(_pieces(part, cut=n == 0))) for n, part in enumerate(text.split("|||"))], choices
+    try:
+        choices = _split_choices(template, values, rng, lost)
+        values["answer_choices"] = choices if faithful else _copy(choices, _hide, _Null("answer_choices"))
+        text = _fill(jinja, values, rng, " text" if faithful else " marked", lost)
+    except UndefinedError as e:
+        if faithful: raise
+        return _Made([], None, lost | {f"UndefinedError: {e}"[:200]: True})
+    return _Made([_strip(list(_pieces(part, cut=n == 0))) for n, part in enumerate(text.split("|||"))], choices, lost or {})
 
 def _texts(parts): return ["".join(piece.text for piece in part) for part in parts]
 def _show(parts): return coloured(parts[0], "".join(_texts(parts[1:2])))
@@ -529,7 +645,7 @@ class DataSet(NamedTuple):
 
 # %% ../nbs/04_promptsource.ipynb #b9c8f29c
 MIXTURES = ("T0", "T0+", "T0++")
-_FACTS = yaml.safe_load((_FILES/"t0.yaml").read_text("utf-8"))
+_FACTS = read_yaml(_FILES/"t0.yaml")
 T0 = {name: DataSet(name, *facts) for name, facts in _FACTS["datasets"].items()}
 
 # %% ../nbs/04_promptsource.ipynb #4a273cbf
@@ -576,6 +692,35 @@ def mixture(name: str,                  # "T0", "T0+" or "T0++"
     if not rates: raise TaskError("mixture", "templates", sorted(counts), f"give prompts of a data set of {name}, such as {[*sizes][0]}")
     return rates
 
+# %% ../nbs/04_promptsource.ipynb #8eb41b73
+class Attempt(NamedTuple):
+    "What a prompt makes of a row."
+    source: str = ""                  # What a model reads; "" if the row is no example
+    target: str = ""                  # What it should write; "" if the row has none
+    choices: list[str] | None = None  # The possible answers; None: any text
+    why: str = ""                     # Why there is no source or no target
+    doubts: tuple[str, ...] = ()      # What a condition asks for in vain
+
+def _attempt(made, faithful):
+    "Source and target of what was rendered, or a reason."
+    texts, lost = _texts(made.parts), ", ".join(what for what, sure in made.lost.items() if sure)
+    doubts = tuple(what for what, sure in made.lost.items() if not sure)
+    if len(texts) != 2: return Attempt(why=lost or "no input and target", doubts=doubts)
+    source, target = texts
+    if lost and (_GAP in "".join([source, *(made.choices or [])]) or _GAP not in target): return Attempt(why=lost, doubts=doubts)
+    if lost: return Attempt(source, "", made.choices, lost, doubts)
+    empty = [] if faithful else [f"an empty {side}" for side, text in (("input", source), ("target", target)) if not text]
+    return Attempt(source, target, made.choices, " and ".join(empty), doubts)
+
+# %% ../nbs/04_promptsource.ipynb #d615b8bc
+def try_row(template: Template,      # A prompt
+            row: dict,               # A row of its data set
+            faithful: bool = False,  # As PromptSource: what is not there is blank
+            rng=None,                # Random generator or seed, for prompts that draw
+           ) -> Attempt:             # `TaskError` if the prompt cannot be run
+    "Render a row, and say what is missing."
+    return _attempt(_rendered(template, row, faithful, rng=rng), faithful)
+
 # %% ../nbs/04_promptsource.ipynb #2111f079
 def encode_row(template: Template,      # A prompt
                row: dict,               # A row of its data set
@@ -586,10 +731,9 @@ def encode_row(template: Template,      # A prompt
     rng = _generator(rng)
     _check_row(template, row)
     if faithful: row = {key.replace("-", "_"): value for key, value in row.items()}
-    parts, choices = _rendered(template, row, faithful, rng=rng)
-    if faithful: choices = template.choices(row, True, rng)
-    inputs, targets = _texts(parts) if len(parts) == 2 else ("", "")
-    return {"inputs": inputs, "targets": targets or "<NO LABEL>", "answer_choices": choices} if inputs else None
+    found = try_row(template, row, faithful, rng)
+    choices = template.choices(row, True, rng) if faithful else found.choices
+    return {"inputs": found.source, "targets": found.target or "<NO LABEL>", "answer_choices": choices} if found.source else None
 
 # %% ../nbs/04_promptsource.ipynb #0c6b3642
 def template_to_task(template: Template,  # A prompt
@@ -607,11 +751,6 @@ def template_to_task(template: Template,  # A prompt
     dropped = [f"{key}: {value!r}" for key, value in facts.items() if key not in ("name", "metadata") and value not in (None, "")]
     dropped += [f"rows[{n}]: {row!r}" for n, row in enumerate(rows) if n not in dict(kept)]
     return Conversion(Task(name, ["Do what the input says."], instances=instances, raw={"Source": [template.dataset]}), dropped)
-
-# %% ../nbs/04_promptsource.ipynb #293631e3
-def _literal(text):
-    "Jinja that prints a text, in both modes."
-    return _hide(re.sub(r"[{}\r]", lambda sign: f'{{{{ "\\x{ord(sign[0]):02x}" }}}}', text))
 
 # %% ../nbs/04_promptsource.ipynb #f23d6f34
 def task_to_template(task: Task,     # Of any schema

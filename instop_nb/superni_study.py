@@ -7,10 +7,9 @@ __all__ = ['LIMIT', 'STEPS', 'QUESTIONS', 'PRETRAINING', 'HEURISTICS', 'FI_STEPS
            'numbered', 'laid_out', 'pretrained', 'tune_on', 'run_superni', 'finnish', 'run_xlingual']
 
 # %% ../nbs/13_superni_study.ipynb #51cd3e28
-import json, random, tempfile
+import random, tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from filelock import FileLock
 from .batches import tokenize_tasks
 from .metrics import copy_example, copy_input, gpt2_tokenizer, score
 from .microworld import WORLD
@@ -18,7 +17,7 @@ from .natinst import MATRIX, sources
 from .natinst_study import answer, category_scores, halves, some_tasks, two_scores
 from .t5 import Recipe, load_t5, pretrain
 from .tasks import Task, TaskError, load_tasks
-from .tuning import Study, draw_rows, get_tasks, group_scores, tune
+from .tuning import Study, draw_rows, get_tasks, group_scores, made_once, tune
 
 # %% ../nbs/13_superni_study.ipynb #027c9706
 def worlds(
@@ -65,11 +64,7 @@ def pretrained(
 ):  # Model and tokenizer
     "A T5 of another width, pretrained once for all runs of a study."
     recipe = Recipe(data=data, d_model=width, d_ff=2 * width, steps=max(1, round(PRETRAINING * scale)), n_documents=max(1000, round(60_000 * scale)))
-    place = Path(folder).parent/f"pretrained-{width}"
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place/"lock"):
-        saved = json.loads((place/"recipe.json").read_text()) if (place/"record.json").exists() else None
-        if saved != asdict(recipe): pretrain(recipe, place, quiet=True)
+    place = made_once(Path(folder).parent, f"pretrained-{width}", asdict(recipe), lambda home: pretrain(recipe, home, quiet=True))
     return load_t5(place, device="cpu")
 
 # %% ../nbs/13_superni_study.ipynb #4e52cc1f

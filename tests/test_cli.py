@@ -101,7 +101,7 @@ templates:
     command = ["encode", "--format", "promptsource", "--templates", templates, "--rows", rows]
     assert encoded(*command[1:]) == [{"template": "ok", "source": "x|||y ok?", "target": "yes"},
         {"template": "write", "source": "Write 1", "target": "x|||y"}, {"template": "ok", "source": "ok?", "target": "no"}]
-    assert "1 renders had no source and target" in call(*command)
+    assert "1 render left out:\n1 of write: no input and target" in call(*command)
     templates.write_text(templates.read_text().replace("{{ text }} ok", "{{ ''.__class__ }} ok"))
     assert "ok" in fail(*command) and "templates.yaml" in fail(*command)
     assert "--rows" in fail(*command[:-2]) and "choose from ['tk-instruct'" in fail("encode", "--format", "p3")

@@ -11,7 +11,7 @@ from scipy.stats import chisquare, kstest
 
 from instop_nb.flan import (CLUSTERS, DATASETS, TEMPLATES, Template, check_row, dataset_name, few_shot, hold_out, load_flan, load_rows,
                             map_row, micro_rows, mix, mixing_rates, no_template, parse, parts, prune, render, round_robin,
-                            rows_to_task, task_to_rows, template_table)
+                            rows_to_task, read_rows, read_yaml, task_to_rows, template_table)
 from instop_nb.microworld import FORMS, KIND, WORDS, is_held_out
 from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
 
@@ -196,18 +196,17 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("code", [
-    "import pathlib\nPATTERNS = {'a': [('x', 'y')]}",
     "PATTERNS = dict(a=[('x', 'y')])",
     "PATTERNS = {'a': [(open({mark!r}, 'w').name, 'y')]}",
     "PATTERNS = {'a': [(__import__('pathlib').Path({mark!r}).touch() or 'x', 'y')]}",
-    "PATTERNS = {'a': [('x', 'y')]}\nopen({mark!r}, 'w')",
-    "def f(): pass\nPATTERNS = {'a': [('x', 'y')]}",
+    "import os\nPATTERNS = {'a': [('x', 'y')]}\nPATTERNS[open({mark!r}, 'w').name] = [('x', 'y')]",
+    "def f(): return PATTERNS\nPATTERNS = {'a': [('x', 'y')]}\nf().clear()",
+    "PATTERNS = {'a': [('x', 'y')]}\nif open({mark!r}, 'w'): PATTERNS['b'] = [('x', 'y')]",
     "PATTERNS = {'a': [(f'{1 + 1}', 'y')]}",
     "PATTERNS = {'a': ['x' * 10, 'y']}",
     "PATTERNS = {k: [('x', 'y')] for k in 'ab'}",
     "PATTERNS = TEMPLATES = {'a': [('x', 'y')]}",
     "PATTERNS += {'a': [('x', 'y')]}",
-    "'a docstring'.join('b')\nPATTERNS = {'a': [('x', 'y')]}",
     "if True: PATTERNS = {'a': [('x', 'y')]}",
     "TEMPLATES = {'a': [('x', 'y')]}",
     "PATTERNS = {'a': [('x', 'y')]",
@@ -225,9 +224,41 @@ def test_code_is_refused_and_not_run(tmp_path, code):
     assert not mark.exists() and "templates" not in sys.modules
 
 
-def test_other_code_is_named_with_its_line(tmp_path):
-    path = written(tmp_path, "PATTERNS = {'a': [('x', 'y')]}\n\nimport os\n")
-    with pytest.raises(TaskError, match="line 3: found 'import os'"): load_flan(path)
+BASE = "PATTERNS = {'a': [('x', 'y')], 'b': [('{z}', 'w')]}\n"
+A, B = [Template("x", "y")], [Template("{z}", "w")]
+
+
+@pytest.mark.parametrize("code, found", [
+    ("import os, copy\nfrom typing import List\n" + BASE, {"a": A, "b": B}),
+    (BASE + "OTHER = copy.deepcopy(PATTERNS)\nOTHER.update(elsewhere.PATTERNS)\nfor n in OTHER: OTHER[n] = 1\nopen({mark!r}, 'w')", {"a": A, "b": B}),
+    ("class C:\n  x: str = ''\ndef f(): return 1\n" + BASE + "f()\n__all__ = ['PATTERNS']\nassert len(PATTERNS) == 2", {"a": A, "b": B}),
+    (BASE + "PATTERNS['c'] = PATTERNS['a']\nPATTERNS['a'] = [('{z}', 'w')]", {"a": B, "b": B, "c": A}),
+    (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': PATTERNS})", "line 2"),
+    (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': [('{z}', 'w')]})", {"a": A, "b": A, "c": B}),
+    ("PATTERNS: dict = {'b': [('{' + 'z' + '}', 'w')]}", {"b": B}),
+    ("PATTERNS = {'b': [\n  ('{'\n   'z}', 'w')]}", {"b": B}),
+    (BASE + "PATTERNS = {'a': [('x', 'y')]}", {"a": A}),
+    (BASE + "SPLITS = ['train', 'eval', '*']", {"a": A, "b": B}),
+    (BASE + "\nPATTERNS.update(more())", "line 3"), (BASE + "PATTERNS |= {'c': []}", "line 2"), (BASE + "del PATTERNS['a']", "line 2"),
+    (BASE + "PATTERNS['a'] += [('x', 'y')]", "line 2"), (BASE + "PATTERNS['a'].append(('x', 'y'))", "line 2"), (BASE + "P = PATTERNS\nP.clear()", "line 2"),
+    (BASE + "for n in PATTERNS: PATTERNS[n] = []", "line 2"), (BASE + "from elsewhere import *", "line 2"), (BASE + "from x import PATTERNS", "line 2"),
+    (BASE + "import x as PATTERNS", "line 2"), (BASE + "globals()['PAT' 'TERNS'] = {}", "line 2"), (BASE + "exec('PATTERNS = {}')", "line 2"),
+    (BASE + "def PATTERNS(): pass", "line 2"), (BASE + "def f():\n  global PATTERNS\n  PATTERNS = {}\nf()", "line 2"), (BASE + "vars().update(PATTERNS={})", "line 2"),
+    ("PATTERNS['a'] = [('x', 'y')]", "line 1"), ("A = [('x', 'y')]\nPATTERNS = {'a': A}", "line 2"), ("B = {}\nPATTERNS = {**B, 'a': [('x', 'y')]}", "line 2"),
+    ("PATTERNS = {'a': [('x', 'y')], 'a': [('{z}', 'w')]}", "twice"), (BASE + "PATTERNS['c'] = PATTERNS['d']", "line 2"), ("OTHER = 1", "found None"),
+])
+def test_a_program_around_the_patterns_is_read_right_or_refused(tmp_path, code, found):
+    mark = tmp_path / "was_run"
+    path = written(tmp_path, code.replace("{mark!r}", repr(str(mark))))
+    if isinstance(found, dict): assert load_flan(path) == found
+    else:
+        with pytest.raises(TaskError, match=f"{found}.*version 1 and version 2"): load_flan(path)
+    assert not mark.exists()
+
+
+def test_what_may_change_the_patterns_is_named_with_its_line(tmp_path):
+    path = written(tmp_path, BASE + "\nPATTERNS.clear()\n")
+    with pytest.raises(TaskError, match=re.escape("line 3: found 'PATTERNS.clear()'; it may change PATTERNS; of Python only literal")): load_flan(path)
 
 
 @pytest.mark.parametrize("name, text", [("t.py", "PATTERNS = {'a': [('x', '%s')]}"), ("t.yaml", "a: [[x, %s]]")])
@@ -237,9 +268,57 @@ def test_a_huge_file_is_not_read(tmp_path, name, text):
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "a", "", "a: !!python/object/apply:os.system [ls]", "a: " + "[" * 5_000, "\0",
-                                  "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]"])
+                                  "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]", "yes: [[x, y]]", "a: [[x, y]]\na: [[x, z]]", "a: [[x, y]]\n<<: {b: 1}",
+                                  "a: &x [[x, y]]\nb: *x", "a: !!binary aGk=", "a: [[x, 2020-01-01]]", "a: [[x, y]]\n---\nb: [[x, y]]"])
 def test_bad_yaml(tmp_path, text):
-    with pytest.raises(TaskError): load_flan(written(tmp_path, text, "t.yaml"))
+    with pytest.raises(TaskError, match="t.yaml"): load_flan(written(tmp_path, text, "t.yaml"))
+
+
+@pytest.mark.parametrize("name", ["t.yaml", "t.py"])
+def test_laughs_are_refused_and_every_message_is_short(tmp_path, name):
+    "Lists in lists in lists, and huge names and texts."
+    laughs = "a0: &a0 [ha]\n" + "\n".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]" for n in range(30))
+    for text in (laughs, f"{{'{'n' * 100_000}': 1}}", "{'a': ['" + "x" * 100_000 + "']}", "{'a': [" + "1," * 100_000 + "]}"):
+        with pytest.raises(TaskError) as error: load_flan(written(tmp_path, text if name == "t.yaml" else f"PATTERNS = {text}", name))
+        assert len(str(error.value)) < 700 + len(str(tmp_path))
+
+
+def test_yaml_of_plain_values(tmp_path):
+    text = "a: [1, 2.5, null, true, yes, 'yes', x, 1e-3]\nb: {c: {d: []}}\n"
+    expected = {"a": [1, 2.5, None, True, True, "yes", "x", "1e-3"], "b": {"c": {"d": []}}}
+    assert read_yaml(written(tmp_path, text, "t.yaml")) == read_yaml(written(tmp_path, "\ufeff" + text, "t.yaml")) == expected
+    with pytest.raises(TaskError, match="at most 10 bytes"): read_yaml(written(tmp_path, text, "t.yaml"), limit=10)
+    with pytest.raises(TaskError, match="line 2: found 'b: \\[\\*x]'; repair the YAML .found an alias"): read_yaml(written(tmp_path, "a: &x [1]\nb: [*x]", "t.yaml"))
+
+
+# Rows of a file
+
+@pytest.mark.parametrize("row, place", [
+    ('{"text": "\\ud83d"}', "text"), ('{"a": {"b": ["x", "\\udc00!"]}}', "a.b.1"), ('{"\\ud83d": 1}', "a key of the row"),
+    ('{"a": [{"\\ud83d": 1}]}', "a key of a.0"), ('{"text": "\\ud83e\\udd89"}', None), ('{"text": "\\u0000 \\uffff"}', None),
+])
+def test_half_a_sign_is_named(tmp_path, row, place):
+    path = written(tmp_path, '{"text": "one"}\n' + row + "\n", "rows.jsonl")
+    if place is None: assert len(list(read_rows(path))) == 2
+    else:
+        with pytest.raises(TaskError, match=re.escape(f"rows.jsonl, line 2: {place}: found 'half a sign'")): list(read_rows(path))
+
+
+def test_rows_that_cannot_be_read(tmp_path):
+    for text in ("", "\n\n", "\ufeff"):
+        with pytest.raises(TaskError, match="rows.jsonl: rows: found 0"): list(read_rows(written(tmp_path, text, "rows.jsonl")))
+    for encoding in ("utf-16", "utf-16-be", "utf-32", "latin-1"):
+        (tmp_path / "rows.jsonl").write_bytes('{"text": "é"}'.encode(encoding))
+        with pytest.raises(ValueError, match="rows.jsonl"): list(read_rows(tmp_path / "rows.jsonl"))
+    assert list(read_rows(written(tmp_path, '\ufeff{"text": "é"}', "rows.jsonl"))) == [(f"{tmp_path / 'rows.jsonl'}, line 1", {"text": "é"})]
+
+
+def test_a_null_is_never_written(tmp_path):
+    with pytest.raises(TaskError, match="premise: found None"): render(FOLLOWS, NLI | {"premise": None})
+    with pytest.raises(TaskError, match="answer: found None"): render(FOLLOWS, NLI | {"answer": None})
+    many = NLI | {"options": [str(n) for n in range(100_000)]}
+    with pytest.raises(TaskError) as error: check_row("nli", many)
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("value, field", [

@@ -351,7 +351,7 @@ def test_processes_where_main_cannot_be_imported(tmp_path, how, method):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(method=method))
     call = dict(args=[sys.executable, script]) if how == "script" else dict(args=[sys.executable, "-"], input=script.read_text())
-    done = subprocess.run(**call, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+    done = subprocess.run(**call, capture_output=True, text=True, timeout=1800, cwd=Path(__file__).parents[1])
     assert done.stdout.split() == ["60"], done.stderr
 
 

@@ -150,13 +150,15 @@ SLIPS = {
     "binary": (FILE.replace("name: apple", "name: !!binary aGk="), "tag:yaml.org,2002:binary"),
     "a date": (FILE.replace("name: apple", "name: 2020-01-01"), "tag:yaml.org,2002:timestamp"),
     "missing name": (FILE.replace("    name: apple\n", ""), "template 'b-2': name: found nothing"),
-    "missing metadata key": (FILE.replace("      original_task: true\n", ""), "template 'apple': metadata.original_task: found nothing"),
+    "missing Jinja": (FILE.replace('    jinja: "x ||| y"\n', ""), "template 'zebra': jinja: found nothing"),
+    "misspelt metadata key": (FILE.replace("original_task: true", "orignal_task: true"), "metadata.orignal_task: found True; leave the key out"),
     "metadata without tag": (FILE.replace("!TemplateMetadata\n", "\n", 1), "template 'apple': metadata: found 'a dict'; write !TemplateMetadata"),
     "wrong flag": (FILE.replace("original_task: true", "original_task: 'true'"), "metadata.original_task: found 'true'; write true, false or null"),
     "wrong metrics": (FILE.replace("metrics: []", "metrics: BLEU"), "template 'zebra': metadata.metrics: found 'BLEU'; write a list"),
     "jinja is null": (FILE.replace('jinja: "x ||| y"', "jinja: null"), "template 'zebra': jinja: found None"),
     "name is yes": (FILE.replace("name: apple", "name: yes"), "template 'b-2': name: found True; write a text; quote"),
-    "choices are a list": (FILE.replace("answer_choices: null", "answer_choices: [a, b]"), "answer_choices: found 'a list'; write a text or null"),
+    "choices are numbers": (FILE.replace("answer_choices: null", "answer_choices: [1, 2]"), "answer_choices: found 'a list'; write a text, null, or a list of texts"),
+    "choices are a number": (FILE.replace("answer_choices: null", "answer_choices: 3"), "answer_choices: found 'an int'"),
     "list in a new key": (FILE.replace("task_template: true", "task_template: [1]"), "task_template: found 'a list'"),
     "wrong id": (FILE.replace("id: a-1", "id: a-2"), "template 'zebra': id: found 'a-2'; write its key, 'a-1'"),
     "same name": (FILE.replace("name: zebra", "name: apple"), "name: found 'apple'; 2 templates have it"),
@@ -183,9 +185,39 @@ def test_a_slip_is_named(tmp_path, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(TaskError, match="nowhere.yaml"): load_templates(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"dataset: \xe9")
-    with pytest.raises(TaskError, match="UnicodeDecodeError"): load_templates(tmp_path / "latin.yaml")
-    (tmp_path / "large.yaml").write_text(FILE + "# " + "x" * 200_000)
-    with pytest.raises(TaskError, match="size: found 200"): load_templates(tmp_path / "large.yaml")
+    with pytest.raises(TaskError, match="byte 9: .*save it as UTF-8"): load_templates(tmp_path / "latin.yaml")
+    (tmp_path / "large.yaml").write_text(FILE + "# " + "x" * 500_000)
+    with pytest.raises(TaskError, match="size: found 500"): load_templates(tmp_path / "large.yaml")
+
+
+OLD = """dataset: lamps
+templates:
+  x-1: !Template
+    id: x-1
+    name: lamp
+    jinja: "{{ text }} ||| {{ answer_choices[label] if answer_choices else text }}"
+"""
+
+
+@pytest.mark.parametrize("more, choices, metadata, reference", [
+    ("", None, Metadata(), ""),  # June 2021
+    ("    reference: null\n    task_template: true\n", None, Metadata(), ""),
+    ("    reference: me\n    answer_choices: null\n    answer_choices_key: null\n    metadata: !TemplateMetadata {_do_eval: true, _do_train: false,"
+     " choices_in_prompt: null, metrics: [], original_task: true}\n", None, Metadata(True, None, []), "me"),  # September 2021
+    ("    answer_choices: ['no', 'y{{e}}s']\n", ["no", "y{{e}}s"], Metadata(), ""), ("    answer_choices: []\n", None, Metadata(), ""),
+    ("    answer_choices: null\n    answer_choices_key: '{{ all | join(\"|||\") }}'\n", ["a", "b"], Metadata(), ""),
+    ("    answer_choices: a ||| b\n    metadata: !TemplateMetadata {choices_in_prompt: true, metrics: [BLEU], original_task: false}\n",
+     ["a", "b"], Metadata(False, True, ["BLEU"]), ""),  # October 2021 to July 2022
+    ("    metadata: !TemplateMetadata {}\n", None, Metadata(), ""),
+], ids=["June 2021", "task_template", "September 2021", "a list", "an empty list", "a key", "2022", "no metadata"])
+def test_old_layouts(tmp_path, more, choices, metadata, reference):
+    template, = load(tmp_path, OLD + more)
+    row = {"text": "x", "label": 1, "all": ["a", "b"]}
+    assert template.choices({"all": ["a", "b"]}) == template.choices({"all": ["a", "b"]}, faithful=True) == choices
+    assert (template.metadata, template.reference, template.extra) == (metadata, reference, {"task_template": True} if "task_template" in more else {})
+    assert template.render(row) == template.render(row, faithful=True) == ["x", choices[1] if choices else "x"]
+    again, = load_templates(write_templates([template], tmp_path / "again.yaml", "lamps"))
+    assert again == template
 
 
 LAUGHS = "\n".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]" for n in range(30))
@@ -216,10 +248,9 @@ SAME_IN_BOTH = [  # (jinja, answer choices, parts)
     ("{{ answer_choices[options.index(answer)] }} ||| {{ answer_choices | join(', ') }}", " Yes|||Maybe ||| No ", ["Yes", "Yes, Maybe, No"]),
     ("{{ answer_choices | length }} ||| x", "{{ options | join('|||') }}", ["3", "x"]),
     ("{% if answer == 'no' %}a ||| b{% endif %}", None, [""]),
-    ("{{ answer_choices }} ||| {{ nothing }}", None, ["None", ""]),
     ("a ||| b ||| c", None, ["a", "b", "c"]),
     ("no separator", None, ["no separator"]),
-    ("{{ [1, 2, 2, 1, 3] | most_frequent }}{{ [] | most_frequent }}", None, ["[1, 2]None"]),
+    ("{{ [1, 2, 2, 1, 3] | most_frequent }}{{ [] | most_frequent is none }}", None, ["[1, 2]True"]),
     ("{{ (7 / 2) }} {{ (7 // 2) }} {{ (7 % 2) }} {{ '%.1f' | format(2.55) }} {{ (3 * 'ab') }} {{ 2.4 | round | int }}", None, ["3.5 3 1 2.5 ababab 2"]),
     ("{{ options.0 }} {{ options[-1] }} {{ premise[:3] }} {{ options[1:] }} {{ ([1] * 2) }} {{ ('x' in options) }}", None,
      ["yes no The ['perhaps', 'no'] [1, 1] False"]),

@@ -100,14 +100,14 @@ def test_minutes_are_the_measured_ones(project):
 
 
 def test_demo_table_shows_means_and_intervals(tmp_path):
-    record = {"command": "instop demo", "seeds": [0, 1, 2],
-              "table": [{"instruction": "definition", "combinations_em": [81.04, 2.0], "combinations_rouge_l": [90.0, 1.25],
-                         "categories_em": [40.0, 0], "categories_rouge_l": [60.0, None]}]}
+    record = {"command": "instop demo", "seeds": [0, 1, 2], "steps": 500, "questions": {"new arguments": 4, "new pair": 5, "new category": 6},
+              "table": [{"instruction": "definition", "em": {"new arguments": [81.04, 2.0], "new pair": [40.0, 0], "new category": [60.0, None]}}]}
     (tmp_path / readme.RECORD).parent.mkdir(parents=True)
     (tmp_path / readme.RECORD).write_text(json.dumps(record))
     table = readme.demo_table(tmp_path)
-    assert "| definition | 81.0 ± 2.0 | 90.0 ± 1.2 | 40.0 | 60.0 |" in table
-    assert "seeds 0, 1, 2; made by `instop demo`" in table
+    assert "| trained with | new arguments | new pair | new category |" in table
+    assert "| definition | 81.0 ± 2.0 | 40.0 | 60.0 |" in table
+    assert "seeds 0, 1, 2; 500 steps on the same rows for each model; made by `instop demo`" in table
 
 
 @pytest.mark.parametrize("requires, expected", [(">=3.11", ' ; python_version >= "3.11"'), (">=3.10.0", ""), (None, ""),

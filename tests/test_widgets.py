@@ -52,13 +52,16 @@ INLINE = "module://matplotlib_inline.backend_inline"  # As a kernel has it, what
 CONTROL, READOUT, SHOWN = ".widget-play button, .noUi-handle, select", ".widget-readout", ".widget-html-content, .widget-output img"
 
 
-def until(found, seconds=90, what="it"):
-    "Return the first value of a function that is true."
-    end = time.monotonic() + seconds
+MINUTES = 15  # After which a widget counts as broken; a slow machine has time enough
+
+
+def until(found, what="it"):
+    "Return the first value of a function that is true; wait for it as long as a slow machine may take."
+    end = time.monotonic() + 60 * MINUTES
     while time.monotonic() < end:
         if value := found(): return value
         time.sleep(.1)
-    raise AssertionError(f"{what} did not come within {seconds} seconds")
+    raise AssertionError(f"{what} did not come within {MINUTES} minutes")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ def lab(tmp_path_factory):
         yield until(lambda: started.read_text() and json.loads(started.read_text())["url"])
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,8 @@ def cells(lab, tmp_path_factory):
     for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--window-size=1200,2600",
                    f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"): options.add_argument(option)
     browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    browser.set_page_load_timeout(60 * MINUTES)
+    browser.set_script_timeout(60 * MINUTES)
     try:
         browser.get(f"{lab}doc/tree/widgets.ipynb")
         until(lambda: len(browser.find_elements("css selector", ".jp-CodeCell")) == len(WIDGETS), what="the notebook")
@@ -133,18 +138,24 @@ def test_a_widget_shows_something_and_follows_its_controls(cells, name, moves, t
     for number, to in moves:
         before = shown(cell)
         move(cell, number, to)
-        until(lambda: (after := shown(cell)) and all(after) and after != before, 15, f"a change of {name} by control {number}")
+        until(lambda: (after := shown(cell)) and all(after) and after != before, f"a change of {name} by control {number}")
     cells.browser.save_screenshot(str(tmp_path / f"{name}.png"))
     assert not cell.find_elements("css selector", "[data-mime-type*='err']"), "an error or a warning is shown"
 
 
 @in_browser
 def test_a_slider_that_nobody_hears_changes_nothing(cells):
-    "What the test above must be able to find: the slider moves, its number changes, the page stays."
+    """What the test above must be able to find: the slider moves, its number changes, the page stays.
+
+    The kernel takes messages in their order, so once a healthy widget has answered a later move, the deaf one has had its turn.
+    """
     before = until(lambda: all(shown(cells.broken)) and shown(cells.broken), what="the broken widget"), read(cells.broken, READOUT)
     move(cells.broken, 2, "ARROW_RIGHT")
-    until(lambda: read(cells.broken, READOUT) != before[1], 15, "the number beside the slider")
-    with pytest.raises(AssertionError, match="a change"): until(lambda: shown(cells.broken) != before[0], 2, "a change")
+    until(lambda: read(cells.broken, READOUT) != before[1], "the number beside the slider")
+    healthy = until(lambda: all(shown(cells.templates)) and shown(cells.templates), what="the healthy widget")
+    move(cells.templates, 2, "ARROW_RIGHT")
+    until(lambda: (after := shown(cells.templates)) and all(after) and after != healthy, "a change of the healthy widget")
+    assert shown(cells.broken) == before[0]
 
 
 def test_the_selection_player_shows_the_record_up_to_a_step():

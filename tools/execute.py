@@ -38,7 +38,7 @@ def run(path, **environment):
     skip = skipped_directives()
     for cell in notebook.cells:
         if cell.cell_type == "code" and skip.search(cell.source): cell.metadata["tags"] = ["skip-execution"]
-    NotebookClient(notebook, timeout=None, kernel_name="python3",
+    NotebookClient(notebook, timeout=None, startup_timeout=1800, kernel_name="python3",
                    resources={"metadata": {"path": str(path.parent)}}).execute(env={**os.environ, **environment})
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = "instop_nb/records/demo.json"
 TIMES = "instop_nb/records/chapters.json"
 INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
-COLUMNS = ["combinations_em", "combinations_rouge_l", "categories_em", "categories_rouge_l"]
 HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
                         \n?>\ (?P<says>[^\n]+)\n\n
                         \*You\ will\ build\*:\ (?P<builds>[^\n]+?)\ ·\ \*You\ need\*:\ (?P<needs>[^\n]+?)\ ·\ 
@@ -136,17 +135,18 @@ def demo_record(root=ROOT):
 def score(pair):
     "Return a mean with half the width of its interval; without an interval (one run, or a rule), the mean alone."
     mean, half = pair
-    return f"{mean:.1f} ± {half:.1f}" if half else f"{mean:.1f}"
+    return f"{mean:.1f} ± {half:.1f}" if half and half > 0 else f"{mean:.1f}"
 
 
 def demo_table(root=ROOT):
-    "Return the demo's results, all in percent, and how they were made."
+    "Return the demo's exact match, a column for each kind of unseen tasks, and how it was made."
     record = demo_record(root)
-    rows = [table_row("instruction", "combinations: exact match", "combinations: ROUGE-L",
-                      "categories: exact match", "categories: ROUGE-L"), table_row("---", *["--:"] * 4)]
-    for row in record["table"]: rows.append(table_row(row["instruction"], *[score(row[name]) for name in COLUMNS]))
+    tiers = record["questions"]
+    rows = [table_row("trained with", *tiers), table_row("---", *["--:"] * len(tiers))]
+    for row in record["table"]: rows.append(table_row(row["instruction"], *[score(row["em"][tier]) for tier in tiers]))
     seeds = ", ".join(str(seed) for seed in record["seeds"])
-    return "\n".join([*rows, "", f"In percent, mean and 95 % interval over seeds {seeds}; made by `{record['command']}`."])
+    return "\n".join([*rows, "", f"Exact match in percent, mean and 95 % interval over seeds {seeds}; {record['steps']} steps "
+                                 f"on the same rows for each model; made by `{record['command']}`."])
 
 
 def fill(text, name, content):
