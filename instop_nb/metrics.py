@@ -147,30 +147,29 @@ def gpt2_tokenizer(
                       "the connection, or save GPT-2's tokenizer.json and tokenizer_config.json in a folder and give that folder") from error
 
 # %% ../nbs/08_metrics.ipynb #5b1e7793
-def _letters(text):
-    "Which letters and digits a text has: '' none, 'a' those that ROUGE counts, 'x' others, 'ax' both."
-    if text.isascii(): return "a" * bool(_words.search(text.lower()))
-    return "a" * bool(_words.search(text.lower())) + "x" * any(c.isalnum() and not c.isascii() for c in text)
+def _unseen(text):
+    "Does ROUGE leave out most letters of a text?"
+    others = 0 if text.isascii() else sum(c.isalnum() for c in text if not c.isascii())
+    return others > sum(map(len, _words.findall(text.lower()))) if others else False
 
 def _form_alone(row):
     "Is an answer wrong by its Unicode form alone?"
     prediction, references = row["prediction"], row["references"]
     if all(text.isascii() for text in (prediction, *references)) or exact_match(prediction, references): return False
-    return bool(exact_match(unicode_form(prediction), list(map(unicode_form, references))))
+    answer = normalise_answer(unicode_form(prediction))
+    return answer != "" and answer in {normalise_answer(unicode_form(r)) for r in references}
 
+# %% ../nbs/08_metrics.ipynb #62033cf1
 def script_warnings(
     rows: list[dict],  # predictions that `score` takes
     xlingual: bool = False,  # are ROUGE's tokens those of the cross-lingual track?
 ) -> list[str]:  # nothing to say: none
     "What the scores of some predictions do not say: letters that ROUGE leaves out, answers that miss by their Unicode form."
-    said, answers = ([_letters(row["prediction"]) for row in rows], [_letters(r) for row in rows for r in row["references"]])
-    def count(kind): return f"{answers.count(kind)} of {len(answers)} references and {said.count(kind)} of {len(said)} predictions"
-    warnings = []
-    if not xlingual and "x" in {*said, *answers}:
-        warnings.append(f"ROUGE counts Latin letters (a to z) and digits only, and {count('x')} have none of them: whatever they say scores 0. "
-                        "`instop score --xlingual` counts all scripts")
-    if not xlingual and "ax" in {*said, *answers}:
-        warnings.append(f"ROUGE leaves out letters beyond a to z, and {count('ax')} have some")
+    references, warnings = [r for row in rows for r in row["references"]], []
+    unseen = [] if xlingual else [sum(map(_unseen, texts)) for texts in (references, [row["prediction"] for row in rows])]
+    if any(unseen):
+        warnings.append(f"ROUGE counts Latin letters (a to z) and digits only, and {unseen[0]} of {len(references)} references and {unseen[1]} of "
+                        f"{len(rows)} predictions have none or few of them. `instop score --xlingual` counts all scripts")
     if forms := sum(map(_form_alone, rows)):
         warnings.append(f"{forms} of {len(rows)} predictions differ from a reference in their Unicode form alone (composed letters, quotation marks and "
                         "the like), and exact match counts them as wrong, as Super-NI's rule does; `metrics.unicode_form` makes them equal")

@@ -263,6 +263,7 @@ def micro_tasks(
 ) -> list[Task]:  # In the Super-NI schema; each definition in four wordings
     "Generate the tasks of the micro-world."
     if split not in (None, *SPLITS): raise TaskError("micro_tasks", "split", split, f"choose from {list(SPLITS)} or None")
+    if n_instances < 1: raise TaskError("micro_tasks", "n_instances", n_instances, "make at least 1 instance of each task")
     tasks = []
     for name, (c, a, novelty) in WORLD.items():
         if split is not None and not SPLITS[split](c, novelty): continue
@@ -372,9 +373,9 @@ def write_world(
 ) -> None:  # Files of an earlier world are written over
     "Write the world as a natural-instructions folder: tasks/*.json and splits/default/*.txt (test: both unseen splits)."
     from pathlib import Path
-    from instop_nb.tasks import write_task
+    from instop_nb.tasks import write_task, write_whole
     folder, names = Path(folder), {"train": [], "test": []}
     for part in ("tasks", "splits/default"): (folder/part).mkdir(parents=True, exist_ok=True)
     for t in micro_tasks(None, n_instances, seed):
         write_task(t, folder/"tasks"/f"{t.name}.json"); names["train" if novelty(t.name) == "seen" else "test"].append(t.name)
-    for split, lines in names.items(): (folder/"splits/default"/f"{split}_tasks.txt").write_text("\n".join(lines) + "\n")
+    for split, lines in names.items(): write_whole(folder/"splits/default"/f"{split}_tasks.txt", "\n".join(lines) + "\n")

@@ -12,7 +12,7 @@ import html, json, random, re, string
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from .tasks import Conversion, Example, Highlighted, Instance, Part, Task, TaskError, coloured, _flat, _need_references
+from .tasks import Conversion, Example, Highlighted, Instance, Part, Task, TaskError, coloured, whole_files, _flat, _need_references
 
 # %% ../nbs/05_natinst.ipynb #8285a3f6
 @dataclass(frozen=True)
@@ -168,17 +168,17 @@ def export_text(tasks: list[Task],                          # Whose instances ar
     "Write a line `source<TAB>target` for each instance, and the same as JSON lines beside the instance."
     if not isinstance(encoding, Encoding) and encoding != "tk_instruct":
         raise TaskError("export_text", "encoding", encoding, 'give an Encoding, such as MATRIX["Def"], or "tk_instruct"')
+    if not isinstance(split, str) or not re.fullmatch(r"\w[\w.-]*", split):
+        raise TaskError("export_text", "split", split, "give a word that files can be named after, such as 'train'")
     files = [Path(folder)/f"{split}.tsv", Path(folder)/f"{split}_examples.jsonl"]
     for file in files:
         if file.exists(): raise TaskError(file, "the file", "an older export", "choose another folder or split, or remove it")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    parts = [file.with_name(file.name + ".part") for file in files]
-    opened = [part.open("w", encoding="utf-8", newline="\n") for part in parts]
-    with opened[0] as table, opened[1] as lines:
+    try: Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise OSError(f"{folder}: cannot be made ({e.strerror}); choose another folder") from e
+    with whole_files(*files) as [table, lines]:
         for example in _examples(tasks, encoding, seed, tokenizer, max_length):
             table.write(f"{example['s2s_input']}\t{example['s2s_output']}\n")
             lines.write(json.dumps(example) + "\n")
-    for part, file in zip(parts, files): part.replace(file)
     return files
 
 # %% ../nbs/05_natinst.ipynb #b8f74ae2

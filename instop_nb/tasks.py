@@ -104,6 +104,7 @@ def _sendable(value):
     except Exception: return _Words(_found(value))
     return value
 
+# %% ../nbs/01_tasks.ipynb #4401e546
 @dataclass(eq=False)
 class TaskError(ValueError):
     "A task file, split or request that cannot be used: where, what was found, what to do."
@@ -176,6 +177,7 @@ def _texts(value):
             yield from ((place, key) for place, key, _ in inside)
             todo += [(place, item) for place, _, item in inside][::-1]
 
+# %% ../nbs/01_tasks.ipynb #a69665d8
 def _halves(data, file):
     for where, text in _texts(data):
         if half := _HALF.search(text):
@@ -276,6 +278,7 @@ def read_text(
     except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", e.object[e.start:e.start + 1], "save it as UTF-8") from None
     except OSError as e: raise TaskError(path, "the file", e.strerror, "give a file that can be read") from e
 
+# %% ../nbs/01_tasks.ipynb #1024d1e4
 @contextmanager
 def whole_files(
     *paths,  # Their folders must exist
@@ -297,6 +300,7 @@ def whole_files(
         for draft in drafts:
             with suppress(OSError): draft.unlink()
 
+# %% ../nbs/01_tasks.ipynb #6e17b47d
 def write_whole(
     path,       # The file; its folder must exist
     text: str,  # All that it will hold
@@ -329,6 +333,7 @@ def read_task(path,                            # A task file in either schema
     for slip in slips: raise slip
     return _parse(data, Path(path).stem, n_instances, seed)
 
+# %% ../nbs/01_tasks.ipynb #2df073bf
 def write_task(task: Task,  # Read from a file or made by hand
                path,        # The file to write; its folder must exist
               ) -> Path:    # The file
@@ -337,8 +342,8 @@ def write_task(task: Task,  # Read from a file or made by hand
 
 # %% ../nbs/01_tasks.ipynb #faf7da55
 def _files(dir):
-    folder = Path(dir)/"tasks" if (Path(dir)/"tasks").is_dir() else Path(dir)
-    files = {file.stem: file for file in sorted(folder.glob("*.json"))}
+    folder = Path(dir)/"tasks" if os.path.isdir(Path(dir)/"tasks") else Path(dir)
+    files = {file.stem: file for file in sorted(folder.glob("*.json"))} if os.path.isdir(folder) else {}
     if not files: raise TaskError(folder, "*.json", _NOTHING, "give a folder of task files, or one with `tasks/` in it")
     return files
 
@@ -407,6 +412,7 @@ def _lists(dir, files, problems):
     problems += [TaskError(Path(dir)/"splits", "task", name, "list it once, in one split") for name in twice]
     return lists
 
+# %% ../nbs/01_tasks.ipynb #eb159ca5
 def validate_tasks(dir,                                      # As for `load_tasks`
                   ) -> tuple[list[Task], list[TaskError]]:   # The good tasks; every slip of the others and of the splits
     "Check every file of a collection; nothing is raised, everything is collected."
@@ -432,7 +438,7 @@ def _readings(task):
         yield f"Instances[{n}].input", i.input
         yield from ((f"Instances[{n}].output[{m}]", text) for m, text in enumerate(i.output))
 
-# %% ../nbs/01_tasks.ipynb #7acbd869
+# %% ../nbs/01_tasks.ipynb #61118d04
 def _blank(task):
     for place, text in _readings(task):
         if not text.strip() and re.search(r"\.(in|out)put", place): yield place, text, "it is empty: is a text lost?"
@@ -442,6 +448,7 @@ def _control(task):
         if "<" in text and (found := _CONTROL.findall(text)):
             yield place, _Words(", ".join(dict.fromkeys(found))), "a tokenizer may take it for its own control token: is it meant as text?"
 
+# %% ../nbs/01_tasks.ipynb #0dec8f4f
 def _answers(instance): return {" ".join(text.lower().split()) for text in instance.output}
 
 def _repeated(task):
@@ -452,6 +459,7 @@ def _repeated(task):
         if _answers(i) & _answers(task.instances[m]): yield f"Instances[{n}]", i.input, f"it repeats Instances[{m}]: keep one"
         else: yield f"Instances[{n}].output", i.output, f"Instances[{m}] answers the same input with {_found(task.instances[m].output)}: which is right?"
 
+# %% ../nbs/01_tasks.ipynb #2a163966
 def _given_away(task):
     asked = {i.input.strip(): n for n, i in reversed(list(enumerate(task.instances))) if i.input.strip()}
     for place, e in _examples(task):
@@ -491,7 +499,7 @@ def digest(task: Task,  # Any task
     return Digest(task.name, task.category, len(task.positive), len(task.negative), len(task.instances),
                   hash(" ".join("".join(task.definition[:1]).split())), array("q", pairs))
 
-# %% ../nbs/01_tasks.ipynb #0935e9a8
+# %% ../nbs/01_tasks.ipynb #d9e9d425
 def _twins(digests):
     owner, shared = {}, Counter()
     for n, d in enumerate(digests):
@@ -502,11 +510,13 @@ def _twins(digests):
         if 2 * n >= min(len(a.pairs), len(b.pairs)):
             yield TaskError(b.name, "Instances", _Words(f"{n} of {len(b.pairs)} in another file"), f"they are also in {a.name}: keep one of the two tasks")
 
+# %% ../nbs/01_tasks.ipynb #07d6bde0
 def _leaks(digests, lists):
-    asked = {pair: d.name for d in digests if d.name in set(lists.get("test", ())) for pair in d.pairs}
+    train, test = (set(lists.get(split, ())) for split in ("train", "test"))
+    asked = {pair: d.name for d in digests if d.name in test for pair in d.pairs}
     for d in digests:
-        if d.name not in set(lists.get("train", ())): continue
-        for name, n in sorted(Counter(asked[pair] for pair in d.pairs if pair in asked).items()):
+        met = Counter(asked[pair] for pair in d.pairs if pair in asked) if d.name in train else {}
+        for name, n in sorted(met.items()):
             if name != d.name: yield TaskError(name, "Instances", _Words(f"{n} of a test task"), f"they are also in the training task {d.name}: leave them out of one")
 
 def _two_categories(digests):
@@ -516,9 +526,10 @@ def _two_categories(digests):
         if other.category != d.category:
             yield TaskError(d.name, "Definition", d.category, f"{other.name} has the same definition in category {other.category}: which is right?")
 
-def collection_flaws(digests: list[Digest],                # Of all tasks
-                     lists: dict[str, list[str]] = {},     # Split -> names of its tasks
-                    ) -> list[TaskError]:                  # Nothing is raised
+# %% ../nbs/01_tasks.ipynb #a4170a5a
+def collection_flaws(digests: list[Digest],              # Of all tasks
+                     lists: dict[str, list[str]] = {},   # Split -> names of its tasks
+                    ) -> list[TaskError]:                # Nothing is raised
     "What is wrong with tasks beside each other: the same instances, test instances in training tasks, one definition in two categories."
     return [*_twins(digests), *_leaks(digests, lists), *_two_categories(digests)]
 
@@ -614,7 +625,7 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
               ) -> Iterator[tuple[str, dict]]:   # (file and line, the object there); FileNotFoundError or ValueError says what is wrong
     "Read a file of JSON lines."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"{path}: no such file; give a file with one JSON object per line")
+    if not os.path.exists(path): raise FileNotFoundError(f"{printable(str(path))}: no such file; give a file with one JSON object per line")
     for n, line in enumerate(read_text(path).split("\n"), 1):
         line = line.strip("\ufeff \t\r")  # a byte order mark is left where files were put together
         if not line: continue

@@ -208,6 +208,107 @@ def test_a_bad_task_file_is_named_with_field_and_advice(tmp_path):
     assert result.exit_code == 1 and "task2_bad.json" in result.output and "Instances[0].output" in result.output and "write a list" in result.output
 
 
+def task_of(rows=(("a", "b"),), category="c", good=(), say="Do it."):
+    "A task file as JSON."
+    def example(x, y): return {"input": x, "output": y}
+    return {"Categories": [category], "Definition": [say], "Positive Examples": [example(*e) for e in good], "Negative Examples": [],
+            "Instances": [{"id": str(n), "input": x, "output": [y]} for n, (x, y) in enumerate(rows)]}
+
+
+def collection(folder, **tasks):
+    "A folder of task files; bytes are written as they are."
+    (folder / "tasks").mkdir(parents=True)
+    for name, data in tasks.items(): (folder / "tasks" / f"{name}.json").write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+    return folder
+
+
+def listed(folder):
+    "What `instop tasks` prints on standard output and on standard error, and how it ends."
+    result = CliRunner().invoke(app, ["tasks", str(folder)])
+    return result.stdout, result.stderr.splitlines(), result.exit_code
+
+
+def test_flaws_are_warnings_by_name_and_change_no_exit_status(tmp_path):
+    folder = collection(tmp_path / "a", one=task_of([("x", "y"), ("p", "q")]), two=task_of([("p", "q"), ("x", "y")]), three=task_of([("</s>", "z")], good=[("</s>", "y")]))
+    out, err, status = listed(folder)
+    assert status == 0 and "0 problem(s), 4 warning(s)" in out and all(line.startswith("warning: ") for line in err) and len(err) == 4
+    assert any("two" in line and "one" in line for line in err) and sum("three" in line and "</s>" in line for line in err) == 3
+    assert listed(collection(tmp_path / "b", one=task_of(), two=task_of([("p", "q")], say="Other.")))[1:] == ([], 0)
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]", "[/red]", ":smile:", "x" * 180, "猫" * 60, "\\[a]", "[link=x]y"])
+def test_names_are_printed_whole_and_as_they_are(tmp_path, name):
+    out, err, status = listed(collection(tmp_path / "c", **{name.replace("/", "-"): task_of(category=name + " c")}))
+    assert status == 0 and name.replace("/", "-") in out and name + " c" in out
+
+
+def test_names_move_no_terminal(tmp_path):
+    evil = "a\x1b[2J\x9b\u202e"
+    out, err, status = listed(collection(tmp_path / "c", **{evil: task_of(category=evil), evil + "b": b"{", "c": task_of([("x", "y"), ("x", "z")], category=evil)}))
+    assert status == 1 and len(err) == 2 and all(text.isprintable() for text in [*out.splitlines(), *err])
+    encoded_text = call("encode", "--data", collection(tmp_path / "d", a=task_of([("\x9b2J\u202e", "y")])))
+    assert "\x9b" not in encoded_text and "\u202e" not in encoded_text and "\x9b2J\u202e" in json.loads(encoded_text)["source"]
+
+
+def test_one_task_is_encoded_whatever_stands_beside_it(tmp_path, monkeypatch):
+    folder = collection(tmp_path / "c", task1_good=task_of(), task2_broken=b"{", task3_half=task_of([("\ud83d", "b")]))
+    (folder / "tasks/\x1b.json").write_bytes(b"\xff"); os.mkfifo(folder / "tasks/pipe.json")
+    row, = encoded("--data", folder, "--task", "task1_good")
+    assert row["task"] == "task1_good" and row["targets"] == ["b"]
+    assert encoded("--data", folder, "--task", "task1_good", "--format", "ni-v1", "--n-pos", 0)[0]["task"] == "task1_good"
+    assert "task2_broken.json" in fail("encode", "--data", folder, "--task", "task2_broken")
+    assert "task3_half.json: Instances[0].input" in fail("encode", "--data", folder, "--task", "task3_half")
+    assert "did you mean task1_good" in fail("encode", "--data", folder, "--task", "task1_goud")
+    assert ".json: " in fail("encode", "--data", folder), "without a name all files are read, and the first bad one is named"
+    assert "such as micro_mark_dot_end" in fail("encode", "--task", "micro_mark_dot")
+
+
+def test_one_task_is_encoded_without_heavy_imports(tmp_path):
+    folder = collection(tmp_path / "c", a=task_of())
+    code = "import sys; from instop_nb.cli import app; app(sys.argv[1:], standalone_mode=False); assert not {'torch', 'transformers', 'scipy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "encode", "--data", str(folder), "--task", "a"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["targets"] == ["b"], done.stderr
+
+
+@pytest.mark.parametrize("option, n", [("--limit", 0), ("--limit", -1), ("--max-length", 0), ("--max-length", -3), ("--n-pos", -1), ("--n-neg", -2)])
+@pytest.mark.parametrize("format", ["tk-instruct", "ni-v1"])
+def test_numbers_that_make_no_sense_are_refused(tmp_path, option, n, format):
+    result = CliRunner().invoke(app, ["encode", "--format", format, option, str(n)])
+    assert result.exit_code == 1 and not result.stdout and f"encode: {option}: found {n}; give " in str(result.exception)
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for command in (["encode", "--max-length", 9], ["score", tmp_path / "p.jsonl", "--xlingual"]):
+        (tmp_path / "p.jsonl").write_text('{"task": "t", "category": "c", "prediction": "x", "references": ["x"]}')
+        assert str(tmp_path) in fail(*command, "--tokenizer", tmp_path)
+
+
+def test_scores_that_are_not_what_they_seem_come_with_a_warning(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({"task": "t", "category": "c", "prediction": p, "references": [r]}) + "\n" for p, r in (("लाल", "लाल"), ("caf\u00e9", "cafe\u0301"), ("x", "x"))))
+    result = CliRunner().invoke(app, ["score", str(path)])
+    assert result.exit_code == 0 and json.loads(result.stdout)["overall"]["n"] == 3
+    assert "warning: ROUGE" in result.stderr and "1 of 3 references and 1 of 3 predictions" in result.stderr and "1 of 3 predictions differ" in result.stderr
+    path.write_text('{"task": "t", "category": "c", "prediction": "x", "references": ["x"]}')
+    assert CliRunner().invoke(app, ["score", str(path)]).stderr == ""
+
+
+def test_an_evaluation_in_another_script_comes_with_a_warning(tmp_path):
+    folder = collection(tmp_path / "c", a=task_of(), b=task_of([("दीपक", "लाल")]))
+    (folder / "splits/default").mkdir(parents=True)
+    for split, name in (("train", "a"), ("test", "b")): (folder / f"splits/default/{split}_tasks.txt").write_text(name)
+    result = CliRunner().invoke(app, ["evaluate", "--data", str(folder), "--n-test", "1", "--max-target", "2", "--quiet", "--out", str(tmp_path / "e")])
+    assert result.exit_code == 0 and "1 of 1 references" in result.stderr and "Latin" in result.stderr
+
+
+def test_predictions_of_tk_instruct_are_scored(tmp_path):
+    rows = [{"Task": name, "Categories": ["C"], "Instance": {"id": "0", "input": "x", "output": ["red"]}, "prediction": said} for name, said in (("a", "Red."), ("b", "blue"))]
+    (tmp_path / "predicted_examples.jsonl").write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    scores = json.loads(call("score", tmp_path / "predicted_examples.jsonl"))
+    assert scores["overall"]["exact_match"] == 50 and scores["per_task"]["a"]["exact_match"] == 100 and set(scores["per_category"]) == {"C"}
+
+
 def test_real_tasks_are_valid(real_tasks):
     assert "190 tasks" in call("tasks", real_tasks)
 

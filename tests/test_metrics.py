@@ -18,9 +18,9 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from instop_nb import metrics
-from instop_nb.metrics import (EXACT_MATCH_CATEGORIES, Difference, copy_example, copy_input, exact_match, gpt2_tokenizer, median_iqr,
+from instop_nb.metrics import (EXACT_MATCH_CATEGORIES, Difference, copy_example, copy_input, exact_match, from_tk_instruct, gpt2_tokenizer, median_iqr,
                                normalise_answer, paired_bootstrap, paired_t_interval, porter_stem, rank_classify, read_predictions, reported_measure, rouge_1,
-                               rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, shared_tokens, t_interval)
+                               rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, script_warnings, shared_tokens, t_interval, unicode_form)
 from instop_nb.t5 import load_t5, micro_config, new_t5
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
@@ -90,6 +90,96 @@ def test_bad_line(tmp_path, line, words):
     path.write_text(json.dumps(good) + "\n\n" + line + "\n")
     with pytest.raises(ValueError) as e: read_predictions(path)
     assert str(path) in str(e.value) and "line 3" in str(e.value) and words in str(e.value) and "write" in str(e.value)
+
+
+@pytest.mark.parametrize("value", [3, 1e999, float("nan"), None, True, 10**4000, ["x"], {"a": [1] * 10**5}, [[["x"] * 10**4] * 10**3], "\x1b[2J" * 999])
+def test_a_value_that_is_none_is_named_in_few_words(value):
+    for field in ("prediction", "references"):
+        if field == "prediction" and isinstance(value, str) or value == ["x"] and field == "references": continue
+        with pytest.raises(ValueError) as caught: metrics.check_row({**good, field: value}, "p.jsonl, line 3")
+        assert f"p.jsonl, line 3: field '{field}' is " in str(caught.value) and len(str(caught.value)) < 200 and str(caught.value).isprintable()
+    with pytest.raises(ValueError, match="not an object") as caught: metrics.check_row([value])
+    assert len(str(caught.value)) < 200
+
+
+# Letters and forms
+
+def said(prediction, *references): return dict(task="t", category="c", prediction=prediction, references=list(references))
+
+
+@pytest.mark.parametrize("rows, references, predictions", [
+    ([said("लाल", "लाल")], "1 of 1", "1 of 1"), ([said("red", "красный"), said("x", "y")], "1 of 2", "0 of 2"), ([said("赤", "red", "rot")], "0 of 2", "1 of 1"),
+    ([said("ＲＥＤ", "red")], "0 of 1", "1 of 1"), ([said("٣", "3")], "0 of 1", "1 of 1"), ([said("लाल 3", "3 café"), said("Größe", "size")], "0 of 2", "1 of 2")])
+def test_texts_that_rouge_is_blind_for_are_counted(rows, references, predictions):
+    line = script_warnings(rows)[0]
+    assert f"{references} references and {predictions} predictions" in line and "Latin" in line and "--xlingual" in line
+    assert not any("ROUGE" in line for line in script_warnings(rows, xlingual=True))
+
+
+@pytest.mark.parametrize("row", [said("a - b", "c"), said("", "..."), said("!", "—"), said("", "…"), said("Größe", "size"), said("😀", "😀"), said("don’t", "do")])
+def test_nothing_to_warn_of(row): assert script_warnings([row]) == []
+
+
+@pytest.mark.parametrize("one, other", [
+    ("caf\u00e9", "cafe\u0301"), ("\u201ctea\u201d", '"tea"'), ("don\u2019t", "don't"), ("\uff34\uff45\uff41", "tea"), ("\ufb01sh", "fish"), ("a — b", "a – b"),
+    ("te\u200ba", "tea"), ("\ufefftea", "tea"), ("tea\u2026", "tea..."), ("well\u2011known", "well-known"), ("\u00bftea?", "tea"), ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8")])
+def test_answers_that_differ_in_form_alone_are_counted(one, other):
+    for a, b in ((one, other), (other, one)):
+        assert exact_match(a, [b]) == 0, "the rule stays Super-NI's"
+        assert exact_match(unicode_form(a), ["something else", unicode_form(b)]) == 1
+        assert "1 of 2 predictions differ" in script_warnings([said(a, "no", b), said("tea", "te")], True)[0]
+
+
+@given(texts)
+def test_one_form_is_stable(text):
+    once = unicode_form(text)
+    assert unicode_form(once) == once
+    assert not [line for line in script_warnings([said(text, text)]) if "form alone" in line]
+
+
+# Tk-Instruct's predictions
+
+THEIRS = {"id": "t1-0", "Task": "t1", "Categories": ["Colour Naming", "Other"], "Definition": ["Name it."], "Positive Examples": [],
+          "Instance": {"id": "t1-0", "input": "A lamp", "output": ["red", "rot"]}, "prediction": "Rot."}
+
+
+@pytest.mark.parametrize("row, category", [
+    (THEIRS, "Colour Naming"), ({**THEIRS, "Categories": "Colour Naming"}, "Colour Naming"), ({**THEIRS, "Categories": []}, "unknown"),
+    ({"Task": "t1", "Definition": "Name it.", "Instance": THEIRS["Instance"], "Prediction": "rot"}, "unknown")])
+def test_predictions_of_tk_instruct_are_read(row, category, tmp_path):
+    path = tmp_path / "predicted_examples.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    found, = read_predictions(path)
+    assert (found["id"], found["task"], found["category"], found["references"]) == ("t1-0", "t1", category, ["red", "rot"]) and score([found])["overall"]["exact_match"] == 100
+
+
+@pytest.mark.parametrize("change, says", [
+    (dict(Instance={}), "'references' is missing"), (dict(Instance={"output": "red"}), "'references' is 'red'"), (dict(prediction=None), "'prediction' is None"),
+    (dict(Categories=[3]), "'category' is 3"), (dict(Task=None), "'task' is None"), (dict(Instance=[]), "'task' is missing")])
+def test_slips_in_predictions_of_tk_instruct_are_named(change, says, tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(THEIRS | change))
+    with pytest.raises(ValueError, match="p.jsonl, line 1: field " + says): read_predictions(path)
+
+
+def test_other_rows_stay_as_they_are_and_bare_ones_are_told_what_they_need(tmp_path):
+    assert from_tk_instruct(good) is good and from_tk_instruct({**THEIRS, "task": "x"}) == {**THEIRS, "task": "x"}
+    (tmp_path / "p.jsonl").write_text('{"id": "t1-0", "prediction": "red"}')
+    with pytest.raises(ValueError, match="id and prediction alone"): read_predictions(tmp_path / "p.jsonl")
+
+
+def test_names_are_no_markup_in_a_table():
+    evil = "<img src=x>|`a`\n# b \x1b[2J"
+    for by in ("per_category", "per_task"):
+        table = score_table(score([dict(good, task=evil, category=evil)]), by)
+        assert "<img" not in table and "\x1b" not in table and len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_numbers_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="once or more"): paired_bootstrap([good], [good], n=0)
+    with pytest.raises(ValueError, match="batch_size"): rank_classify(None, None, ["x"], [["y"]], batch_size=0)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(OSError, match="neither a folder with a tokenizer"): gpt2_tokenizer(str(tmp_path))
 
 
 def test_good_file(tmp_path):

@@ -145,3 +145,9 @@ def test_written_world_is_valid_and_the_same(tmp_path):
 
 def test_unknown_split_is_an_error():
     with pytest.raises(TaskError, match="choose from"): micro_tasks("dev")
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_task_needs_an_instance(n, tmp_path):
+    with pytest.raises(TaskError, match="at least 1"): micro_tasks("train", n)
+    with pytest.raises(TaskError, match="at least 1"): write_world(tmp_path, n)

@@ -365,6 +365,25 @@ def test_export_loses_nothing_that_was_written(tmp_path):
     assert len(read(export_text([TASK], tmp_path / "broken"))[0]) == 2, "what a broken export left is written over"
 
 
+@pytest.mark.parametrize("split", ["../../up", "/up", "a/b", "", ".", "..", ".hidden", "a\\b", "a\nb", "a\x1b[2J", None, 3])
+def test_export_stays_in_its_folder(tmp_path, split):
+    with pytest.raises(TaskError, match="split: found .*give a word"): export_text([TASK], tmp_path / "in/here", split=split)
+    assert not list(tmp_path.iterdir())
+    assert [f.name for f in export_text([TASK], tmp_path, split="dev-1.b")] == ["dev-1.b.tsv", "dev-1.b_examples.jsonl"]
+
+
+def test_export_onto_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_): raise OSError(28, "No space left on device")
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="train.tsv.*cannot be written"): export_text([TASK], tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="choose another folder"): export_text([TASK], tmp_path / "file")
+    with pytest.raises(TaskError, match="half a sign"): export_text([replace(TASK, definition=["\ud83d"])], tmp_path / "new", MATRIX["Def"])
+    assert not list((tmp_path / "new").iterdir())
+
+
 @pytest.mark.parametrize("wrong", ["Def", "tk-instruct", None, 3])
 def test_export_in_an_unknown_encoding(tmp_path, wrong):
     with pytest.raises(TaskError, match="tk_instruct"): export_text([TASK], tmp_path / "x", wrong)

@@ -1,14 +1,20 @@
 """Tasks: nothing is lost on the way from a file and back, every slip is named, no unseen task is seen."""
 import copy
+import errno
 import json
+import os
+import pickle
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from instop_nb.tasks import Example, Instance, Table, Task, TaskError, leave_out, load_tasks, random_split, read_task, task_table, validate_tasks, write_task
+from instop_nb import tasks as chapter
+from instop_nb.tasks import (Example, Instance, Table, Task, TaskError, cell, collection_flaws, digest, json_lines, leave_out, load_tasks, printable,
+                             random_split, read_task, read_text, survey, task_file, task_flaws, task_table, validate_tasks, whole_files, write_task, write_whole)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
@@ -235,8 +241,196 @@ def test_any_value_anywhere_is_read_or_refused(data, draw):
         path.append(key); place = place[key]
     data = changed(data, path, draw.draw(values | st.just(del_)))
     try: task = Task.from_json(copy.deepcopy(data), "any")
-    except TaskError as error: assert len(str(error)) < 300
-    else: assert same(task.to_json(), data)
+    except TaskError as error: assert len(str(error)) < 300 and str(pickle.loads(pickle.dumps(error))) == str(error)
+    else: assert same(task.to_json(), data) and all(flaw.file == "any" and len(str(flaw)) < 400 for flaw in task_flaws(task))
+
+
+class OtherError(TaskError): "One of another module."
+
+
+@pytest.mark.parametrize("kind", [TaskError, OtherError])
+@pytest.mark.parametrize("value", [chapter._NOTHING, None, "a" * 1000, [[["x"]]], print, lambda: 0, (n for n in "ab"), ValueError("no"), OSError(2, "No such file")])
+def test_an_error_says_the_same_in_another_process(kind, value):
+    error = kind(Path("a.json"), "Instances[3]", value, "write a list")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind and str(again) == str(error) == str(pickle.loads(pickle.dumps(again)))
+    assert (again.file, again.field, again.advice) == (error.file, error.field, error.advice)
+
+
+def test_errors_of_every_way_in_survive_pickle(tmp_path):
+    (tmp_path / "bad.json").write_text("{}")
+    for request in (lambda: load_tasks(tmp_path, "train"), lambda: load_tasks(tmp_path), lambda: load_tasks(tmp_path / "nowhere"), lambda: read_text(tmp_path),
+                    lambda: read_task(tmp_path / "absent.json"), lambda: task_file(tmp_path, "worse"), lambda: load_tasks(tmp_path, n_instances=0)):
+        with pytest.raises(TaskError) as caught: request()
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+HALF = "cut \ud83d off"
+PLACES = [(SUPER_NI, path, field) for path, field in [
+    (["Definition", 0], "Definition[0]"), (["Definition"], "Definition"), (["Categories", 0], "Categories[0]"), (["Source"], "Source"),
+    (["URL", 0], "URL[0]"), (["Positive Examples", 0, "input"], "Positive Examples[0].input"), (["Negative Examples", 0, "seen_by"], "Negative Examples[0].seen_by"),
+    (["Instances", 0, "id"], "Instances[0].id"), (["Instances", 1, "input"], "Instances[1].input"), (["Instances", 1, "output", 1], "Instances[1].output[1]"),
+    (["Instances", 1, "level"], "Instances[1].level"), (["Notes"], "Notes"), (["Reasoning"], "Reasoning")]] + [
+    (V1, ["Prompt"], "Prompt"), (V1, ["Examples", "Positive Examples", 0, "reason"], "Examples.Positive Examples[0].reason"), (V1, ["Colour", "cover"], "Colour.cover")]
+
+
+@pytest.mark.parametrize("data, path, field", PLACES)
+def test_half_a_sign_is_named_where_it_stands(data, path, field, tmp_path):
+    file = tmp_path / "books.json"
+    file.write_text(json.dumps(changed(data, path, HALF)))
+    for read in (lambda: read_task(file), lambda: load_tasks(tmp_path), lambda: Task.from_json(changed(data, path, HALF), "books", file)):
+        with pytest.raises(TaskError, match="half a sign") as caught: read()
+        assert (caught.value.file, caught.value.field) == (file, field)
+    for found in (validate_tasks(tmp_path), survey(tmp_path)): assert not found[0] and [p.field for p in found[1]] == [field]
+
+
+def test_half_a_sign_in_a_key_a_row_and_a_file_name(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(SUPER_NI | {HALF: {HALF: [HALF]}}))
+    assert [p.field for p in validate_tasks(tmp_path)[1]] == [HALF, f"{HALF}.{HALF}", f"{HALF}.{HALF}[0]"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"a": 1}) + "\n" + json.dumps({"a": {"b": ["x", HALF]}}))
+    with pytest.raises(TaskError, match=r"rows.jsonl, line 2: a.b\[1\]: found .*half a sign"): list(json_lines(rows))
+    with open(os.path.join(os.fsencode(tmp_path), b"n\xff.json"), "w") as file: json.dump(SUPER_NI, file)
+    assert "rename" in str(validate_tasks(tmp_path)[1][-1]) and str(validate_tasks(tmp_path)[1][-1]).isprintable()
+
+
+def test_whole_signs_are_no_slip(tmp_path):
+    data = changed(SUPER_NI, ["Definition", 0], "Smile \U0001F600 \\ud83d")
+    for ascii in (True, False):
+        (tmp_path / "books.json").write_text(json.dumps(data, ensure_ascii=ascii), encoding="utf-8")
+        assert read_task(tmp_path / "books.json").definition == data["Definition"]
+
+
+def test_a_deep_value_is_read_or_refused(tmp_path):
+    for depth in (200, 900, 2000):
+        for inside in ("1", '"\\ud83d"'):
+            (tmp_path / "deep.json").write_text(json.dumps(SUPER_NI)[:-1] + ', "deep": ' + "[" * depth + inside + "]" * depth + "}")
+            tasks, problems = validate_tasks(tmp_path)
+            assert len(tasks) + len(problems) == 1 and all(len(str(p)) < 500 for p in problems)
+
+
+def test_nothing_but_a_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json"); os.symlink("/dev/zero", tmp_path / "zero.json"); os.symlink("nowhere", tmp_path / "gone.json")
+    (tmp_path / "folder.json").mkdir()
+    assert [Path(p.file).name for p in survey(tmp_path).problems] == ["folder.json", "gone.json", "pipe.json", "zero.json"]
+    for name in ("pipe.json", "zero.json", "folder.json"):
+        with pytest.raises(TaskError, match="regular file"): list(json_lines(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match="no such file"): list(json_lines(tmp_path / ("x" * 5000)))
+    with pytest.raises(TaskError, match="folder of task files"): load_tasks("x" * 5000)
+
+
+def test_a_message_moves_no_terminal_and_is_short(tmp_path):
+    (tmp_path / "a\x1b[2J.json").write_text(json.dumps(changed(SUPER_NI, ["Instances", 0, "output"], "\x1b]0;x\x07\x9b" * 1000)))
+    text = str(validate_tasks(tmp_path)[1][0])
+    assert text.isprintable() and len(text) < len(str(tmp_path)) + 300
+    assert len(str(TaskError("a", "k" * 10**6, 1, "b"))) < 300 and printable("ä \xa0 猫\u3000\n\u202e") == "ä \xa0 猫\u3000\\n\\u202e"
+    assert "\x1b" not in cell("a\x1b[31m") and cell("a\nb") == "a<br>b"
+
+
+@pytest.mark.parametrize("line, says", [
+    ("1" * 5000, "not JSON"), ('{"a": ' + "1" * 5000 + "}", "not JSON"), ("[" * 100_000, "not JSON"), ("{'a': 1}", "not JSON"), ('"text"', "is not an object"), ("NaN", "is not an object")])
+def test_a_line_that_is_no_row_is_named(tmp_path, line, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f'{{"a": 1}}\n\ufeff{{"a": 2}}\r\n{line}\n'.encode())
+    rows = json_lines(path)
+    assert [next(rows)[1]["a"] for _ in range(2)] == [1, 2]
+    with pytest.raises(ValueError) as caught: next(rows)
+    assert f"{path}, line 3: " in str(caught.value) and says in str(caught.value) and len(str(caught.value)) < len(str(path)) + 400
+
+
+# Writing
+
+def full(*_): raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    a, b = (write_whole(tmp_path / name, name) for name in "ab")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="a: cannot be written.*No space"): write_whole(a, "new")
+        with pytest.raises(OSError, match="b: cannot be written"):
+            with whole_files(a, b) as files: [file.write("new") for file in files]
+        with pytest.raises(OSError, match="books.json: cannot be written"): write_task(Task.from_json(SUPER_NI, "books"), tmp_path / "books.json")
+    with pytest.raises(KeyboardInterrupt):
+        with whole_files(a, b) as files: files[0].write("new"); raise KeyboardInterrupt
+    with pytest.raises(TaskError, match="half a sign"): write_whole(a, HALF)
+    for place in (tmp_path, "/dev/null", tmp_path / "nowhere" / "x", a / "x"):
+        with pytest.raises(OSError, match="choose another"): write_whole(place, "new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "a", "b": "b"}
+
+
+# Flaws of what is valid
+
+def poor(good=(), bad=(), rows=(("x", "1"),), name="poor", category="c", say="Do."):
+    return Task(name, [say], [Example(*e) for e in good], [Example(*e) for e in bad],
+                [Instance(f"{name}-{n}", x, list(y) if isinstance(y, (list, tuple)) else [y]) for n, (x, y) in enumerate(rows)], [category])
+
+
+@pytest.mark.parametrize("task, field, says", [
+    (poor(rows=[("x", "1"), ("  \n", "2")]), "Instances[1].input", "empty"), (poor(rows=[("x", ["1", ""])]), "Instances[0].output[1]", "empty"),
+    (poor([("", "1")]), "Positive Examples[0].input", "empty"), (poor(bad=[("y", " ")]), "Negative Examples[0].output", "empty"),
+    (poor(say="Stop at </s>."), "Definition[0]", "control token"), (poor(rows=[("<pad>x", "1")]), "Instances[0].input", "control token"),
+    (poor(rows=[("x", ["1", "<extra_id_7>"])]), "Instances[0].output[1]", "control token"), (poor([("a", "b", "<unk>")]), "Positive Examples[0].explanation", "control token"),
+    (replace(poor(), prompt="</s>"), "Prompt", "control token"),
+    (poor(rows=[("x", "1"), ("y", "2"), ("x ", "1")]), "Instances[2]", "repeats Instances[0]"), (poor(rows=[("x", "Yes"), ("x", ["no", "yes"])]), "Instances[1]", "repeats"),
+    (poor(rows=[("x", "1"), ("x", "2")]), "Instances[1].output", "Instances[0] answers the same input with ['1']"),
+    (poor([("q", "1"), ("x\n", "3")]), "Positive Examples[1]", "Instances[0], id poor-0"), (poor(bad=[("x", "3")]), "Negative Examples[0]", "Instances[0]"),
+    (poor([("a", "b")], [("c", "d"), ("a", "b")]), "Negative Examples[1]", "positive example")])
+def test_a_flaw_is_pointed_out(task, field, says, tmp_path):
+    flaw, = task_flaws(task)
+    assert (flaw.file, flaw.field) == ("poor", field) and says in str(flaw)
+    write_task(task, tmp_path / "poor.json")
+    assert [str(w) for w in survey(tmp_path).warnings] == [str(flaw)]
+
+
+def test_flaws_of_one_kind_are_one_line():
+    flaw, = task_flaws(poor(rows=[("x", "1")] * 5))
+    assert flaw.field == "Instances[1]" and "3 more" in str(flaw)
+    assert len(task_flaws(poor(rows=[("", "1")] * 3))) == 1, "blank inputs are blank, not repeated"
+    assert task_flaws(poor([("a", "1")], [("a", "2")], [("x", "1"), ("y", "1"), ("a < b > c </p> <s", "1")])) == []
+
+
+ROWS = [(f"x{n}", f"{n}") for n in range(10)]
+
+
+@pytest.mark.parametrize("other, n", [
+    (poor(rows=ROWS), 10), (poor(rows=ROWS[::-1], say="Other."), 10), (poor(rows=ROWS[:3], say="Other."), 3), (poor(rows=ROWS + [(f"z{n}", "1") for n in range(9)]), 10),
+    (poor(rows=ROWS[:4] + [(f"z{n}", "1") for n in range(20)]), 0), (poor(rows=[(x, y + "0") for x, y in ROWS]), 0), (poor(rows=[("x0", ["0", "zero"])]), 0)])
+def test_a_task_under_two_names(other, n):
+    flaws = collection_flaws([digest(poor(rows=ROWS, name="first")), digest(replace(other, name="second"))])
+    assert len(flaws) == bool(n) and all((f.file, f.field) == ("second", "Instances") and f"{n} of" in str(f) and "in first" in str(f) for f in flaws)
+
+
+def test_test_instances_in_training_tasks():
+    digests = [digest(poor(rows=[(f"{name}{n}", "1") for n in range(9)] + [("shared", "1")], name=name)) for name in "abc"]
+    flaw, = collection_flaws(digests, {"train": ["a"], "test": ["b"], "excluded": ["c"]})
+    assert flaw.file == "b" and "1 of" in str(flaw) and "training task a" in str(flaw)
+    assert not collection_flaws(digests, {"train": ["a", "b"]}) and not collection_flaws(digests)
+
+
+def test_one_definition_in_two_categories():
+    tasks = [poor(name="a", rows=ROWS), poor(name="b", say=" Do.\n"), poor(name="c", category="d", rows=[("z", "1")])]
+    flaw, = collection_flaws([digest(t) for t in tasks])
+    assert (flaw.file, flaw.field) == ("c", "Definition") and "a has the same definition in category c" in str(flaw)
+
+
+def test_survey_finds_what_validation_finds_and_keeps_no_task(tmp_path, monkeypatch):
+    for n in range(12): write_task(poor(name=f"t{n}", rows=[(f"{n} {k}", "1") for k in range(5)]), tmp_path / f"t{n}.json")
+    (tmp_path / "bad.json").write_text("{}")
+    alive, most, parse = weakref.WeakSet(), [], chapter._parse
+    def watched(*args):
+        task = parse(*args)
+        alive.add(task); most.append(len(alive))
+        return task
+    monkeypatch.setattr(Task, "__hash__", object.__hash__)
+    monkeypatch.setattr(chapter, "_parse", watched)
+    found = survey(tmp_path)
+    assert len(most) == 12 and max(most) <= 2, "one task at a time, and the one before it"
+    monkeypatch.undo()
+    tasks, problems = validate_tasks(tmp_path)
+    assert [(d.name, d.category, d.n_positive, d.n_negative, d.n_instances) for d in found.tasks] == [(t.name, "c", 0, 0, 5) for t in tasks]
+    assert list(map(str, found.problems)) == list(map(str, problems)) and not found.warnings
+    assert str(survey(tmp_path / "nowhere").problems[0]) == str(validate_tasks(tmp_path / "nowhere")[1][0])
 
 
 def test_all_slips_are_collected(tmp_path):
@@ -275,11 +469,50 @@ def test_official_splits(collection):
 
 
 @pytest.mark.parametrize("wrong, says", [
-    (dict(split="dev"), "['excluded', 'test', 'train']"), (dict(n_instances=0), "at least 1"), (dict(split="test"), "z")])
+    (dict(split="dev"), "['excluded', 'test', 'train']"), (dict(n_instances=0), "at least 1"), (dict(n_instances=-1), "at least 1"), (dict(n_instances=2.5), "at least 1"), (dict(split="test"), "z")])
 def test_wrong_requests(collection, wrong, says):
     (collection / "splits/default/test_tasks.txt").write_text("d\nz\n")
     with pytest.raises(TaskError) as caught: load_tasks(collection, **wrong)
     assert says in str(caught.value)
+
+
+def test_instances_are_drawn_by_seed_and_name(tmp_path):
+    for name in "ab": write_task(poor(name=name, rows=[(f"x{n}", "yes" if n < 20 else "no") for n in range(40)]), tmp_path / f"{name}.json")
+    write_task(poor(name="few", rows=ROWS), tmp_path / "few.json")
+    def drawn(**how): return {t.name: [i.input for i in t.instances] for t in load_tasks(tmp_path, **how)}
+    first, again, other = (drawn(n_instances=10, seed=seed) for seed in (0, 0, 1))
+    assert first == again and set(first["a"]) != set(other["a"]) and set(first["a"]) != set(first["b"])
+    assert len(set(first["a"])) == 10 and first["a"] != sorted(first["a"], key=lambda x: int(x[1:])), "in the order drawn"
+    assert first["few"] == drawn()["few"] == drawn(seed=3)["few"] == [x for x, _ in ROWS], "nothing to draw: as in the file"
+    assert drawn(n_instances=10)["a"] == [f"x{n}" for n in range(10)], "no seed: the first"
+    (tmp_path / "b.json").unlink()
+    assert drawn(n_instances=10, seed=0)["a"] == first["a"], "other tasks change no draw"
+    one = read_task(tmp_path / "a.json", 10, 0)
+    assert [i.id for i in one.instances] == [f"a-{i.input[1:]}" for i in one.instances] and one.to_json()["Instances"][0]["input"] == first["a"][0]
+    assert all({i.output[0] for i in read_task(tmp_path / "a.json", 10, seed).instances} == {"yes", "no"} for seed in range(20))
+
+
+def test_a_task_is_found_by_name_and_nothing_else_is_read(collection, monkeypatch):
+    (collection / "tasks/d.json").write_text("{")
+    assert read_task(task_file(collection, "a")).name == "a" and task_file(collection / "tasks", "b").name == "b.json"
+    monkeypatch.setattr(chapter, "read_text", lambda path: pytest.fail(f"{path} is read"))
+    task_file(collection, "d")
+    (collection / "tasks/count_books.json").write_text("{}")
+    for name, says in {"count_boks": "did you mean count_books", "books": "did you mean count_books", "zzzz": "its 5 files", "": "its 5 files", "../splits": "its 5 files"}.items():
+        with pytest.raises(TaskError, match=says) as caught: task_file(collection, name)
+        assert caught.value.file == collection and caught.value.value == name
+
+
+def test_lists_of_names(collection):
+    lists = collection / "splits/default"
+    (lists / "train_tasks.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    assert [t.name for t in load_tasks(collection, "train")] == ["a", "b"] and not validate_tasks(collection)[1]
+    (lists / "train_tasks.txt").write_bytes(b"\xff")
+    with pytest.raises(TaskError, match="train_tasks.txt.*UTF-8"): load_tasks(collection, "train")
+    (lists / "train_tasks.txt").unlink(); os.mkfifo(lists / "train_tasks.txt")
+    with pytest.raises(TaskError, match="train_tasks.txt.*regular file"): load_tasks(collection, "train")
+    assert "train_tasks.txt" in str(survey(collection).problems[0])
+    with pytest.raises(TaskError, match="write train_tasks.txt and test_tasks.txt"): load_tasks(collection / "tasks", "train")
 
 
 def test_no_folder_and_no_tasks(tmp_path):
