@@ -338,7 +338,7 @@ def optimize(
     outer: Outer = Outer(),  # How phi is learned
     encoding: Encoding = DEFINITION,  # What the inner loss shows behind the prefix
     outer_encoding: Encoding | None = None,  # The manual instruction of the outer loss; None: the same
-    batch_size: int = 64,    # Instances of one inner step
+    batch_size: int = 64,    # Instances of one inner step, or of one of its micro-batches
     learning_rate: float = 2e-3,  # Of theta, at its highest
     max_source: int = 1024,  # Tokens, without the prefix
     max_target: int = 128,   # Tokens
@@ -361,8 +361,8 @@ def optimize(
     limits = dict(max_source=max_source, max_target=max_target, all_wordings=all_wordings, seed=seed)
     rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance, max_instance=max_instance, **limits)
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
-    if balanced: rows = draw_rows(rows, meta_train, steps * batch_size, seed)
     args = _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, arguments)
+    if balanced: rows = draw_rows(rows, meta_train, steps * batch_size * args.gradient_accumulation_steps, seed)
     stop = [EarlyStoppingCallback(patience)] * bool(every)
     trainer = InstructionOptimizer(model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
                                    data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks])

@@ -194,3 +194,53 @@ def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path, kind, outer, k
     (whole, losses), _ = run("whole"), run("cut", callbacks=[StopAt(killed)])
     resumed, continued = run("cut", resume=True)
     assert all(a.equal(b) for a, b in zip(whole, resumed)) and continued[-1] == losses[-1]
+
+
+# One outer step sees the whole inner step
+
+@pytest.mark.parametrize("product", ["exact", "differences"])
+@pytest.mark.parametrize("kind", ["embedder", "extractor"])
+def test_the_hypergradient_does_not_depend_on_accumulation(product, kind, tasks, tmp_path):
+    def moved(size, parts):
+        model, tokenizer = load_t5("micro", device="cpu")
+        meta_train, meta_test = tasks[:8], tasks[8:10]
+        phi = DirectEmbedder.for_model(model, 8, 2) if kind == "embedder" else InstanceExtractor(model, draw_candidates(meta_train, tokenizer, 3))
+        trainer = optimize(model, tokenizer, phi, meta_train, meta_test, tmp_path / f"{product}-{size}", 1, Outer(K=1, meta_batch_size=4, gamma=1e-3, product=product),
+                           batch_size=size, instance="another", quiet=True, arguments=dict(gradient_accumulation_steps=parts, logging_steps=1))
+        return next(row for row in trainer.state.log_history if "phi_grad_norm" in row), trainer
+    (whole, a), (cut, b) = moved(8, 1), moved(2, 4)
+    assert len(b.batches) == 4 and cut["phi_grad_norm"] == pytest.approx(whole["phi_grad_norm"], rel=2e-2 if product == "differences" else 1e-3)
+    assert cut["outer_loss"] == pytest.approx(whole["outer_loss"], rel=1e-4)
+
+
+def test_smoothing_reaches_the_inner_loss_of_the_hypergradient(tasks, tmp_path):
+    def norm(factor):
+        model, tokenizer = load_t5("micro", device="cpu")
+        trainer = optimize(model, tokenizer, DirectEmbedder.for_model(model, 4, 2), tasks[:4], tasks[4:6], tmp_path / str(factor), 1, Outer(K=1, meta_batch_size=4, gamma=1e-3),
+                           batch_size=4, quiet=True, arguments=dict(label_smoothing_factor=factor))
+        return next(row for row in trainer.state.log_history if "phi_grad_norm" in row)["phi_grad_norm"]
+    assert norm(.5) != pytest.approx(norm(0.), rel=1e-2)
+
+
+@pytest.mark.parametrize("changes, says", [({"K": 0}, "K"), ({"K": -1}, "K"), ({"phi_rate": -1}, "phi_rate"), ({"phi_rate": float("nan")}, "phi_rate"), ({"gamma": 0}, "gamma"),
+                                           ({"n_terms": -1}, "n_terms"), ({"meta_batch_size": 0}, "meta_batch_size"), ({"l2": float("inf")}, "l2"),
+                                           ({"method": "newton"}, "neumann"), ({"product": "guess"}, "differences")])
+def test_an_outer_loop_that_cannot_be_meant_is_refused(changes, says):
+    with pytest.raises(TaskError, match=says): Outer(**changes)
+
+
+def test_differences_are_refused_where_they_would_drown(tasks, tmp_path):
+    "With bf16=True transformers computes in half precision where nobody outside can see it."
+    def run(product, dtype=None, **arguments):
+        model, tokenizer = load_t5("micro", device="cpu", dtype=dtype)
+        return optimize(model, tokenizer, DirectEmbedder.for_model(model, 2, 2), tasks[:2], tasks[2:4], tmp_path / product, 1, Outer(K=1, meta_batch_size=2, product=product),
+                        batch_size=2, quiet=True, arguments=arguments)
+    with pytest.raises(TaskError, match="bf16.*'exact'"): run("differences", bf16=True)
+    with pytest.raises(TaskError, match="half precision"): run("differences", torch.bfloat16)
+    assert run("exact", bf16=True).state.global_step == 1
+
+
+def test_several_processes_are_refused(trainer, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(trainer.args), "world_size", property(lambda self: 2))
+    with pytest.raises(TaskError, match="processes: found 2; .*torchrun"):
+        InstructionOptimizer(trainer.model, trainer.args, trainer.instruction, trainer.meta_rows)

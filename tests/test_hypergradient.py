@@ -495,3 +495,16 @@ def test_the_explorer_draws_what_its_sliders_say():
     assert is_drawn() and "γ = 0.1, M = 0" in box.result.get_suptitle()
     log_gamma.value, M.value = log_gamma.max, M.max
     assert is_drawn() and "it diverges" in box.result.get_suptitle()
+
+
+def test_differences_see_half_precision_inside_the_loss():
+    "Also where the loss opens autocast itself, or casts by hand."
+    w, x = torch.ones(3, 3, requires_grad=True), torch.ones(3, requires_grad=True)
+    def opened():
+        with torch.autocast("cpu", torch.bfloat16): return ((w @ x).float() ** 2).sum()
+    def cast(): return ((w.to(torch.float16) @ x.to(torch.float16)).float() ** 2).sum()
+    def outer(): return (w ** 2).sum()
+    for inner in (opened, cast):
+        with pytest.raises(ValueError, match="differences.*float16"): hypergradient(inner, outer, [w], [x], gamma=.1, product="differences")
+        assert hypergradient(inner, outer, [w], [x], gamma=.1, product="exact")[0].isfinite().all()
+    assert hypergradient(lambda: ((w @ x) ** 2).sum(), outer, [w], [x], gamma=.1, product="differences")[0].isfinite().all()

@@ -12,8 +12,10 @@ from transformers import TrainerCallback
 from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding
-from instop_nb.t5 import (MICRO, Recipe, corrupt_spans, documents, load_t5, micro_config, new_t5, pretrain, pretraining_pair, t5_optimizer,
-                          train_tokenizer)
+from instop_nb.batches import Collator
+from instop_nb.t5 import (MICRO, Recipe, T5Trainer, corrupt_spans, documents, fingerprint, load_t5, load_tokenizer, micro_config, new_t5, positive, pretrain,
+                          pretraining_pair, save_model, t5_optimizer, train_tokenizer, training_arguments)
+from instop_nb.tasks import TaskError
 from instop_nb.tuning import evaluate
 
 
@@ -25,12 +27,12 @@ def micro(): return MODEL, TOKENIZER
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.text())
+@given(st.lists(st.text() | st.sampled_from(TOKENIZER.all_special_tokens)).map("".join))
 def test_any_text_survives_the_tokenizer(text):
-    tokenizer = TOKENIZER
+    "Control tokens that stand in it, too: there they are signs like others."
     text = text.encode("utf-8", "ignore").decode()
-    if any(s in text for s in tokenizer.all_special_tokens): return
-    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    ids = TOKENIZER(text)["input_ids"]
+    assert TOKENIZER.decode(ids, skip_special_tokens=True) == text and not set(ids[:-1]) & set(TOKENIZER.all_special_ids)
 
 
 @settings(deadline=None, max_examples=100)
@@ -132,3 +134,146 @@ def test_new_t5_leaves_the_random_state_alone():
 def test_tokenizer_trains_on_other_languages():
     tokenizer = train_tokenizer(["kissa istuu puussa", "koira juoksee metsässä"] * 50, 320)
     assert tokenizer.decode(tokenizer("metsässä 漢")["input_ids"], skip_special_tokens=True) == "metsässä 漢"
+
+
+# A step is its tokens, however it is cut up
+
+def step_of(rows, folder, size, parts, **others):
+    "Loss and gradient of one step on all rows, in `parts` micro-batches."
+    model, tokenizer = load_t5("micro", "cpu")
+    data = [{**row, "length": len(row["input_ids"])} for row in rows]
+    arguments = training_arguments(folder, 1, size, gradient_accumulation_steps=parts, logging_steps=1, max_grad_norm=1e9, disable_tqdm=True, use_cpu=True, **others)
+    from datasets import Dataset
+    trainer = T5Trainer(model, arguments, train_dataset=Dataset.from_list(data), data_collator=Collator(tokenizer))
+    trainer.train()
+    row = next(row for row in trainer.state.log_history if "loss" in row)
+    return row["loss"], row["grad_norm"]
+
+
+@pytest.mark.parametrize("others", [{}, {"label_smoothing_factor": .1}], ids=["plain", "smoothed"])
+def test_loss_and_gradient_do_not_depend_on_accumulation(others, micro, tmp_path):
+    "Also where the targets have different lengths, so that the mean of means would be another number."
+    tokenizer = micro[1]
+    rows = [{"input_ids": tokenizer(f"fox {'axe ' * n}")["input_ids"], "labels": tokenizer("hen " * (1 + n % 5))["input_ids"]} for n in range(8)]
+    whole = step_of(rows, tmp_path, 8, 1, **others)
+    for size, parts in ((4, 2), (2, 4), (1, 8)): assert step_of(rows, tmp_path, size, parts, **others) == pytest.approx(whole, rel=1e-4), (size, parts)
+
+
+def test_smoothing_smooths(micro, tmp_path):
+    tokenizer = micro[1]
+    rows = [{"input_ids": tokenizer("fox axe")["input_ids"], "labels": tokenizer("hen")["input_ids"]}] * 2
+    plain, smooth = step_of(rows, tmp_path, 2, 1)[0], step_of(rows, tmp_path, 2, 1, label_smoothing_factor=.2)[0]
+    model = load_t5("micro", "cpu")[0]
+    logits = model(input_ids=torch.tensor([rows[0]["input_ids"]]), labels=torch.tensor([rows[0]["labels"]])).logits.log_softmax(-1)
+    mean = -logits.mean().item()
+    assert smooth == pytest.approx(.8 * plain + .2 * mean, rel=1e-3)
+
+
+# What is asked of a model that is not ours
+
+def test_position_biases_have_a_rate_of_their_own_only_where_the_model_asks(tmp_path):
+    arguments = training_arguments(tmp_path, 1, learning_rate=1e-3)
+    rates = lambda **changes: sorted({g["lr"] for g in T5Trainer(new_t5(micro_config(300, **changes)), arguments).create_optimizer().param_groups})
+    assert rates() == [1e-3, 30e-3] and rates(bias_rate=None) == [1e-3] and load_t5("micro", "cpu")[0].config.bias_rate == 30
+
+
+def test_two_visible_gpus_do_not_double_the_batch(tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: self._n_gpu or 2))
+    assert training_arguments(tmp_path, 1, 8).n_gpu == 1
+
+
+@pytest.mark.parametrize("changes, says", [({"steps": 0}, "steps"), ({"learning_rate": float("inf")}, "learning_rate"), ({"learning_rate": float("nan")}, "learning_rate"),
+                                           ({"batch_size": -1}, "batch_size"), ({"fp16": True}, "bf16")])
+def test_arguments_that_cannot_be_meant_are_refused(changes, says, tmp_path):
+    with pytest.raises(TaskError, match=says): training_arguments(tmp_path, **{"steps": 1, **changes})
+    with pytest.raises(TaskError, match="x: found True"): positive("here", x=True)
+
+
+# What cannot be loaded
+
+def hub_t5(folder, **changes):
+    from transformers import T5Config, T5ForConditionalGeneration
+    sizes = dict(vocab_size=600, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu", decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(T5Config(**{**sizes, **changes}))
+    model.save_pretrained(folder)
+    return model
+
+
+def spiece_only(folder, words):
+    "A T5 as those of the hub of 2019 to 2021: a sentencepiece model and no tokenizer.json."
+    import sentencepiece
+    (folder / "text").write_text("\n".join(words * 20))
+    sentencepiece.SentencePieceTrainer.train(input=str(folder / "text"), model_prefix=str(folder / "spiece"), vocab_size=40, hard_vocab_limit=False, pad_id=0,
+                                             eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    hub_t5(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 100}))
+    return folder
+
+
+def test_a_checkpoint_with_spiece_model_alone_loads(tmp_path):
+    model, tokenizer = load_t5(spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"]), "cpu")
+    ids = tokenizer("the red lamp")["input_ids"]
+    assert ids[-1] == 1 and 2 not in ids and tokenizer.decode(ids, skip_special_tokens=True) == "the red lamp"
+    assert T5Trainer(model, training_arguments(tmp_path / "run", 1)).bias_rate is None
+
+
+def test_what_spiece_model_needs_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    import sys
+    spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"])
+    for name in ("sentencepiece", "tiktoken", "google.protobuf"): monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(OSError, match="pip install sentencepiece protobuf"): load_tokenizer(tmp_path)
+
+
+DAMAGES = {"half the weights": lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:500]),
+           "a tensor is gone": lambda f: hub_t5(f, num_layers=1, num_decoder_layers=1) and _without(f / "model.safetensors", "decoder.final_layer_norm.weight"),
+           "no JSON": lambda f: (f / "config.json").write_text("{"), "another size": lambda f: _changed(f / "config.json", d_ff=32),
+           "more layers than weights": lambda f: _changed(f / "config.json", num_layers=3), "half a tokenizer": lambda f: (f / "tokenizer.json").write_text('{"version"'),
+           "code of a stranger": lambda f: _changed(f / "config.json", auto_map={"AutoModelForSeq2SeqLM": "evil.Model"}, model_type="evil"),
+           "a smaller table": lambda f: hub_t5(f, vocab_size=100)}
+
+
+def _without(path, name):
+    from safetensors.torch import load_file, save_file
+    save_file({key: value for key, value in load_file(path).items() if key != name}, path, {"format": "pt"})
+
+def _changed(path, **changes): path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_refused_by_name(damage, tmp_path, micro):
+    hub_t5(tmp_path, vocab_size=len(micro[1]))
+    micro[1].save_pretrained(tmp_path)
+    load_t5(tmp_path, "cpu")
+    DAMAGES[damage](tmp_path)
+    with pytest.raises(OSError, match=str(tmp_path)) as caught: load_t5(tmp_path, "cpu")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(TaskError, match=f"device: found '{device}'; .*'cpu'"): load_t5("micro", device)
+
+
+def test_old_weights_with_an_old_torch_say_which_torch(tmp_path, micro, monkeypatch):
+    import transformers
+    torch.save(hub_t5(tmp_path, vocab_size=len(micro[1])).state_dict(), tmp_path / "pytorch_model.bin")
+    micro[1].save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert load_t5(tmp_path, "cpu")
+    monkeypatch.setattr(transformers.utils.import_utils, "is_torch_greater_or_equal", lambda *args, **kwargs: False)
+    with pytest.raises(OSError, match="torch 2.6"): load_t5(tmp_path, "cpu")
+
+
+def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
+    import os
+    save_model(*micro, tmp_path)
+    before, replace_file = fingerprint(load_t5(tmp_path, "cpu")[0]), os.replace
+    def killed(source, target):
+        if str(target).endswith("tokenizer.json"): raise KeyboardInterrupt
+        replace_file(source, target)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt): save_model(*micro, tmp_path)
+    assert not (tmp_path / "config.json").exists() and [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+    monkeypatch.undo()
+    assert fingerprint(load_t5(save_model(*micro, tmp_path), "cpu")[0]) == before

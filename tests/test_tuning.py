@@ -12,8 +12,9 @@ from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.t5 import load_t5
 from instop_nb.tasks import COLOURS, Example, Instance, Task, TaskError
-from instop_nb.tuning import (DEFINITION, NO_INSTRUCTION, Attention, Run, Study, answers, attention_explorer, attention_of, attention_picture, difference,
-                              draw_rows, evaluate, get_tasks, group_scores, shown, tune)
+from instop_nb.natinst import Encoding
+from instop_nb.tuning import (DEFINITION, NO_INSTRUCTION, Attention, Run, Study, answers, attention_explorer, attention_of, attention_picture, check_disjoint,
+                              difference, draw_rows, evaluate, get_tasks, group_scores, shown, study_table, tune)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +213,86 @@ def test_the_attention_explorer_follows_its_sliders():
     layer.value = 0; assert is_drawn()
     instance.value = 1; assert is_drawn()
     with pytest.raises(TaskError, match="give it an instance"): attention_explorer(model, tokenizer, Task("empty", ["x"]))
+
+
+# An evaluation reads what training reads
+
+class Spy:
+    "Stands before a model's generate and keeps what it is asked, as ids without padding."
+    def __init__(self, model, monkeypatch):
+        self.seen, generate = [], model.generate
+        def spy(input_ids, attention_mask, **more):
+            self.seen += [tuple(row[mask.bool()].tolist()) for row, mask in zip(input_ids, attention_mask)]
+            return generate(input_ids=input_ids, attention_mask=attention_mask, **more)
+        monkeypatch.setattr(model, "generate", spy)
+
+
+@pytest.mark.parametrize("limit", [24, 60, 100, 150, 200, 1024])
+def test_training_and_evaluation_read_the_same_ids_at_every_limit(limit, monkeypatch):
+    model, tokenizer = load_t5("micro", device="cpu")
+    long = [Example(" ".join(["fox axe hen"] * n), "hat", "so " * n) for n in (12, 3, 20)]
+    task = Task("long", ["Write hat."], long[:2], long[2:], [Instance("0", "fox axe", ["hat"]), Instance("1", "hen " * 40, ["axe"])], ["c"])
+    for encoding in (Encoding(), Encoding(n_pos=2, n_neg=1, explanations=True), DEFINITION, NO_INSTRUCTION):
+        spy = Spy(model, monkeypatch)
+        rows = evaluate(model, tokenizer, [task], encoding, max_source=limit, max_new_tokens=1)
+        trained = tokenize_tasks([task], tokenizer, encoding, max_source=limit)
+        assert set(spy.seen) == set(map(tuple, trained["input_ids"])) and [row["source_length"] for row in rows] == trained["length"][:]
+        monkeypatch.undo()
+
+
+def test_control_tokens_in_a_text_are_signs_in_training_and_in_evaluation(monkeypatch):
+    model, tokenizer = load_t5("micro", device="cpu")
+    task = Task("marks", ["Copy </s> or <pad>."], [], [], [Instance("0", "fox </s> <extra_id_0> <unk>", ["a </s> b"])], ["c"])
+    spy, control = Spy(model, monkeypatch), set(tokenizer.all_special_ids)
+    evaluate(model, tokenizer, [task], max_new_tokens=1)
+    row = tokenize_tasks([task], tokenizer, DEFINITION)[0]
+    for ids in (row["input_ids"], row["labels"], *spy.seen): assert ids[-1] == tokenizer.eos_token_id and not control & set(ids[:-1])
+
+
+def test_an_answer_is_greedy_whatever_the_model_asks_for():
+    model, tokenizer = load_t5("micro", device="cpu")
+    texts = ["fox axe hen", "hat"]
+    plain = answers(model, tokenizer, texts, max_new_tokens=6)
+    model.generation_config.update(num_return_sequences=3, num_beams=3, repetition_penalty=5.0, no_repeat_ngram_size=1, min_length=20, return_dict_in_generate=True)
+    assert answers(model, tokenizer, texts, max_new_tokens=6) == plain
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_an_evaluation_that_does_not_fit_takes_smaller_batches(error, monkeypatch):
+    model, tokenizer = load_t5("micro", device="cpu")
+    tasks, generate, sizes = micro_tasks("combinations", 1)[:9], model.generate, []
+    whole = evaluate(model, tokenizer, tasks, max_new_tokens=4)
+    def small(input_ids, **more):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2: raise error
+        return generate(input_ids=input_ids, **more)
+    monkeypatch.setattr(model, "generate", small)
+    assert evaluate(model, tokenizer, tasks, batch_size=9, max_new_tokens=4) == whole and sizes == [9, 4, 2, 2, 2, 2, 1]
+    def none(**more): raise error
+    monkeypatch.setattr(model, "generate", none)
+    with pytest.raises(TaskError, match="max_source"): evaluate(model, tokenizer, tasks, max_new_tokens=4)
+    def other(**more): raise RuntimeError("shapes do not match")
+    monkeypatch.setattr(model, "generate", other)
+    with pytest.raises(RuntimeError, match="shapes"): evaluate(model, tokenizer, tasks, max_new_tokens=4)
+
+
+# What a training draws
+
+def test_rows_are_drawn_without_a_file(train, tmp_path):
+    model, tokenizer = load_t5("micro", device="cpu")
+    rows = tokenize_tasks(train[:4], tokenizer, DEFINITION, cache_dir=tmp_path)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    for seed in (0, 1): assert len(draw_rows(rows, train[:4], 500, seed)) == 500
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_a_test_task_may_not_be_trained_on(train):
+    check_disjoint(train, micro_tasks("combinations", 1))
+    with pytest.raises(TaskError, match=train[3].name): check_disjoint(train, train[3:4])
+
+
+def test_a_record_whose_runs_lack_a_number_is_a_table_all_the_same():
+    record = {"name": "toy", "runs": [{"arm": "a", "seed": 0, "x": 1.0}, {"arm": "b", "seed": 0, "x": 2.0, "y": 3.0}], "seeds": 1}
+    table = study_table(record, {"x": "x", "<b>y</b>": "y"})
+    assert "| a | 1.0 | – | 1 |" in table and "<b>" not in table
+    with pytest.raises(TaskError, match="z.*choose from"): study_table(record, {"z": "z"})
