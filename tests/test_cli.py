@@ -142,7 +142,7 @@ def test_an_interrupted_evaluation_goes_on_if_it_is_asked_to(tmp_path):
     again = ["evaluate", "--n-test", 1, "--max-target", 4, "--quiet", "--out", tmp_path]
     call(*again)
     predictions, answers = ((tmp_path / f"{name}.jsonl").read_text() for name in ("predictions", "answers"))
-    (tmp_path / "answers.jsonl").write_text("".join(json.dumps([json.loads(line)[0], "from the file"]) + "\n" for line in answers.splitlines()[:5]))
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps([(row := json.loads(line))[0], "from the file", row[2]]) + "\n" for line in answers.splitlines()[:5]))
     call(*again, "--resume")
     assert 5 <= (tmp_path / "predictions.jsonl").read_text().count("from the file") < len(predictions.splitlines())
     call(*again)
@@ -319,3 +319,94 @@ def test_whole_path_on_real_tasks(real_tasks, tmp_path):
     for command in ("tune", "optimize"): assert "copy an example" in call(command, *small, "--model", tmp_path / "t5", "--out", tmp_path / command)
     out = call("evaluate", "--data", real_tasks, "--model", tmp_path / "optimize" / "model", "--n-test", 1, "--max-source", 128, "--max-target", 8, "--quiet", "--out", tmp_path / "e")
     assert "copy the input" in out and "copy an example" in out
+
+
+# What a terminal does, and what a user types
+
+def shell(*words, **environment):
+    "Run a command in a process of its own; return status, output and errors as bytes."
+    done = subprocess.run([sys.executable, "-c", "from instop_nb.cli import main; main()", *map(str, words)], capture_output=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_json_lines_lose_nothing_in_any_terminal(encoding, tmp_path):
+    text = "दीपक é 😀 \u2028"
+    folder = collection(tmp_path / "c", a=task_of([(text, text)]))
+    status, out, _ = shell("encode", "--data", folder, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    row = json.loads(out.decode(encoding))
+    assert status == 0 and row["targets"] == [text] and text.strip() in row["source"]
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    from instop_nb import cli
+    def interrupted(): raise SystemExit(130)
+    monkeypatch.setattr(cli, "app", interrupted)
+    for command, says in (("tune", "--resume"), ("reproduce", "finished are kept"), ("demo", "interrupted")):
+        monkeypatch.setattr(sys, "argv", ["instop", command])
+        with pytest.raises(SystemExit) as end: cli.main()
+        assert end.value.code == 130 and says in capsys.readouterr().err
+
+
+def test_errors_do_what_errors_do_and_no_terminal_obeys_them(monkeypatch, capsys):
+    from instop_nb import cli
+    for error, says in ((ValueError("red \x1b[2J"), "instop: red \\x1b[2J"), (RuntimeError("CUDA out of memory. Tried"), "--batch-size"), (OSError("two\nlines"), "two lines")):
+        def fails(error=error): raise error
+        monkeypatch.setattr(cli, "app", fails)
+        with pytest.raises(SystemExit) as end: cli.main()
+        said = capsys.readouterr().err
+        assert end.value.code == 1 and says in said and said.count("\n") == 1
+    def other(): raise RuntimeError("a fault of ours")
+    monkeypatch.setattr(cli, "app", other)
+    with pytest.raises(RuntimeError, match="ours"): cli.main()
+
+
+NONSENSE = {"tune": ["--steps 0", "--batch-size -1", "--threads 0", "--max-source 0", "--n-test 0", "--eval-batch-size 0", "--seed -1"],
+            "optimize": ["--inner-steps 0", "--inner-steps -1", "--meta-batch-size 0", "--length 0", "--every -1", "--n-terms -1"],
+            "pretrain": ["--d-model 0", "--vocab-size -1", "--steps 0"], "demo": ["--seeds 0", "--workers 0"], "reproduce": ["table2 --seeds 0", "table2 --workers 0"]}
+
+
+@pytest.mark.parametrize("command, words", [(command, words) for command, some in NONSENSE.items() for words in some])
+def test_numbers_that_cannot_be_meant_are_refused_by_name(command, words):
+    result = CliRunner().invoke(app, [command, *words.split()])
+    assert result.exit_code == 2 and f"'{next(w for w in words.split() if w.startswith('--'))}'" in result.stderr and len(result.stderr.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("words, says", [("tune --learning-rate inf", "learning_rate: found inf"), ("tune --learning-rate nan", "learning_rate"), ("optimize --phi-rate -1", "phi_rate: found -1"),
+                                         ("optimize --phi-rate nan", "phi_rate"), ("optimize --method newton", "method: found 'newton'"), ("evaluate --device cuda:99", "device: found 'cuda:99'"),
+                                         ("reproduce table2 --scale 0", "scale: found 0"), ("optimize --meta-share 2", "share: found 2")])
+def test_options_that_cannot_be_meant_are_refused_in_one_line(words, says, tmp_path, monkeypatch, capsys):
+    from instop_nb import cli
+    small = ["--n-instances", "2", "--n-test", "1"] if words.startswith(("tune", "optimize")) else []
+    monkeypatch.setattr(sys, "argv", ["instop", *words.split(), *small, "--quiet", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as end: cli.main()
+    assert end.value.code == 1 and says in capsys.readouterr().err and not (tmp_path / "run/config.json").exists()
+
+
+def test_a_command_that_fails_leaves_the_older_run_alone(tmp_path):
+    call("tune", *SMALL, "--out", tmp_path)
+    before = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert "no-such-model" in fail("tune", *SMALL, "--out", tmp_path, "--model", "no-such-model")
+    assert "begun with" in fail("tune", *SMALL, "--out", tmp_path, "--resume", "--seed", 5)
+    assert before == {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_quiet_is_quiet(tmp_path):
+    for command in (["tune", *SMALL], ["evaluate", "--n-test", "1", "--max-target", "4", "--quiet"]):
+        assert "%|" not in shell(*command, "--out", tmp_path / command[0])[2].decode()
+
+
+def test_references_that_cannot_be_written_are_counted(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from instop_nb.t5 import micro_config, new_t5
+    inner = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "red": 3}, "<unk>"))
+    inner.pre_tokenizer, inner.post_processor = pre_tokenizers.Whitespace(), processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(tmp_path / "t5")
+    new_t5(micro_config(4, d_model=16, num_heads=1)).save_pretrained(tmp_path / "t5")
+    folder = collection(tmp_path / "c", a=task_of(), b=task_of([("x", "red"), ("y", "{red}"), ("z", "{}")]))
+    (folder / "splits/default").mkdir(parents=True)
+    for split, name in (("train", "a"), ("test", "b")): (folder / f"splits/default/{split}_tasks.txt").write_text(name)
+    result = CliRunner().invoke(app, ["evaluate", "--data", str(folder), "--model", str(tmp_path / "t5"), "--max-target", "2", "--quiet", "--out", str(tmp_path / "e")])
+    assert result.exit_code == 0 and "2 of 3 references (67 %)" in result.stderr and "{red}" in result.stderr
