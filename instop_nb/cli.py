@@ -99,7 +99,7 @@ def _micro_chosen(o):
     from instop_nb.microworld import WORLD, micro_tasks
     from instop_nb.tasks import TaskError
     if o.task in (None, *WORLD): return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
-    near = get_close_matches(o.task, WORLD, 3, 0)
+    near = get_close_matches(o.task[:80], WORLD, 3, 0)
     raise TaskError(o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(near)}")
 
 def _chosen(o):
