@@ -94,12 +94,13 @@ def _load_tokenizer(name):
 
 # %% ../nbs/99_cli.ipynb #8f1c2ff6
 def _micro_chosen(o):
+    "The same for the generated world, whose tasks are made when they are asked for."
     from difflib import get_close_matches
     from instop_nb.microworld import WORLD, micro_tasks
     from instop_nb.tasks import TaskError
-    if o.task not in (None, *WORLD):
-        raise TaskError(o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(get_close_matches(o.task, WORLD, 3, 0))}")
-    return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
+    if o.task in (None, *WORLD): return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
+    near = get_close_matches(o.task[:80], WORLD, 3, 0)
+    raise TaskError(o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(near)}")
 
 def _chosen(o):
     "The tasks that the options name, with as many instances as they say; of one task no other file is read."
@@ -107,6 +108,7 @@ def _chosen(o):
     if o.data == "micro": return _micro_chosen(o)
     return [read_task(task_file(o.data, o.task), o.limit)] if o.task is not None else load_tasks(o.data, None, o.limit)
 
+# %% ../nbs/99_cli.ipynb #72695b7a
 def _tk_instruct(o):
     "The text of Tk-Instruct."
     from instop_nb.natinst import Encoding, sources

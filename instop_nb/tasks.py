@@ -113,7 +113,8 @@ class TaskError(ValueError):
     value: object  # What was found there
     advice: str    # What to do
     def __str__(self):
-        where = self.field if len(self.field) <= 120 else self.field[:80] + " ... " + self.field[-30:]
+        where = str(self.field)
+        if len(where) > 120: where = where[:80] + " ... " + where[-30:]
         return printable(f"{self.file}: {where}: found {_found(self.value)}; {self.advice}")
     def __reduce__(self): return type(self), tuple(map(_sendable, (self.file, self.field, self.value, self.advice)))
 
