@@ -1,4 +1,5 @@
 """What several test files share."""
+import gc
 import json
 import os
 from dataclasses import replace
@@ -10,6 +11,13 @@ from hypothesis import HealthCheck, settings
 # No test fails for being slow.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_collection_finish():
+    "All that is imported by now stays, so no collection has to look through it: transformers' trainer asks for two in each training."
+    gc.collect()
+    gc.freeze()
+
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import T5ForConditionalGeneration
 
 from instop_nb.batches import Collator, tokenize_tasks
 from instop_nb.bilevel import SOURCE, Outer, chosen_share
@@ -30,9 +31,15 @@ ALL_ARMS = {f"{s.name}: {name}": arm for s in STUDIES.values() if s.run is run_a
 DISTINCT = {json.dumps({**arm, "setup": sorted(arm.get("setup", {}))}, sort_keys=True): (name, arm) for name, arm in ALL_ARMS.items()}  # One of all sizes
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "Of all arms, so that they share their base."
+    return tmp_path_factory.mktemp("arms")
+
+
 @pytest.mark.parametrize("name, arm", DISTINCT.values(), ids=[name for name, _ in DISTINCT.values()])
-def test_every_arm_of_every_study_runs(tmp_path, name, arm):
-    result = run_arm(tmp_path / "run", 0, **small(arm, **({"l": 2} if "l" in arm.get("setup", {}) else {})))
+def test_every_arm_of_every_study_runs(home, name, arm):
+    result = run_arm(home / name.replace(":", ""), 0, **small(arm, **({"l": 2} if "l" in arm.get("setup", {}) else {})))
     assert {"rougeL", "exact_match", "categories_rougeL", "valid_rougeL", "meta_test_loss", "phi_moved", "per_category"} <= set(result)
     learns = arm.get("learned", True) and arm.get("instruction", "none").startswith(("embedder", "extractor"))
     assert (result["phi_moved"] > 0) == ("gamma_Hv" in result) == learns
@@ -169,19 +176,26 @@ def test_an_instruction_of_no_kind():
     with pytest.raises(TaskError, match="magic"): make_instruction(None, None, [], Arm("magic"), Setup(), 0)
 
 
+T5_BASE = dict(d_model=768, d_kv=64, d_ff=2048, num_heads=12, num_layers=12, num_decoder_layers=12, dropout_rate=0.1,
+               relative_attention_num_buckets=32, relative_attention_max_distance=128)  # google/t5-base-lm-adapt
+
+
+def test_the_paper_s_model_has_248_million_parameters():
+    "By its configuration, whose output matrix is not the input's; transformers shares the two in a model that it makes anew."
+    with torch.device("meta"): shared = T5ForConditionalGeneration(micro_config(32128, **T5_BASE))
+    assert shared.num_parameters() + shared.lm_head.weight.numel() == 247_577_856
+
+
 def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
-    "Every number of the recipe but sizes of the data, on random weights of T5-base's shape, for two inner steps and an outer one."
+    "Every number of the recipe but sizes of the data, on random weights of T5-base's widths, two layers deep, for two inner steps and an outer one."
     tasks = get_tasks("micro", "train", 3)
     for part in ("tasks", "splits/default"): (tmp_path / "data" / part).mkdir(parents=True)
     kinds = list(dict.fromkeys(t.category for t in tasks))[:4]
     for t in [next(t for t in tasks if t.category == c) for c in kinds]: write_task(t, tmp_path / "data" / "tasks" / f"{t.name}.json")
     names = sorted(p.stem for p in (tmp_path / "data" / "tasks").iterdir())
     for split, part in (("train", names[:-1]), ("test", names[-1:])): (tmp_path / "data" / "splits" / "default" / f"{split}_tasks.txt").write_text("\n".join(part) + "\n")
-    base = dict(d_model=768, d_kv=64, d_ff=2048, num_heads=12, num_layers=12, num_decoder_layers=12, dropout_rate=0.1,
-                relative_attention_num_buckets=32, relative_attention_max_distance=128)  # google/t5-base-lm-adapt
     tokenizer = load_t5("micro", device="cpu")[1]
-    model = new_t5(micro_config(32128, **base))
-    assert 215e6 < sum(p.numel() for p in model.parameters()) < 260e6  # With or without an output layer of its own
+    model = new_t5(micro_config(32128, **{**T5_BASE, "num_layers": 2, "num_decoder_layers": 2}))
     model.save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5"); del model
     values = yaml.safe_load((ROOT / "instop_nb" / "recipes" / "paper.yaml").read_text())
     values |= {"steps": 2, "n_instances": 2, "n_valid": 1, "n_test": 1, "max_target": 8, "outer": {**values["outer"], "K": 2}}
@@ -277,7 +291,9 @@ def test_steps_ahead_are_the_steps_that_would_be_taken():
 
 
 def test_a_look_ahead_leaves_the_training_as_it_was(tmp_path, monkeypatch):
-    trained, train = [], paper._train
+    trained, train, coin = [], paper._train, paper.FIGURE3["coin flip"]
+    sizes = {"batch_size": 8, "n_instances": 8, "n_candidates": 4, "outer": {"K": 3, "meta_batch_size": 8}}
+    monkeypatch.setitem(paper.FIGURE3, "coin flip", {**coin, "setup": {**coin["setup"], **sizes}})
     monkeypatch.setattr(paper, "_train", lambda *args: trained.append(train(*args)))
     looks = run_ahead(tmp_path / "seen" / "run", 0, 0.02, tuned="coin", n=2)["looks"]
     assert [row[:2] for row in looks] == [[step, shown] for step in (4, 8) for shown in ("exemplar", "blank")]

@@ -65,6 +65,8 @@ def runs(tmp_path_factory): return tmp_path_factory.mktemp("superni")
 
 @pytest.mark.parametrize("study", TUNED, ids=lambda study: study.name)
 def test_every_study_runs(study, runs):
+    two = {name: {**arm, "ask": arm["ask"][:2]} if len(arm.get("ask", ())) > 2 else arm for name, arm in study.arms.items()}  # of ten columns
+    study = replace(study, arms=two)
     record = reproduce(study, runs, seeds=1, workers=1, scale=0.01, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(study.arms)
     assert all(0 <= run[metric] <= 100 for run in record["runs"] for metric in ("rougeL", "exact_match"))
