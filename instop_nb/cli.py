@@ -15,7 +15,7 @@ import typer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Instruction tuning and instruction optimization, from a shell.")
 
-# %% ../nbs/99_cli.ipynb #65208be6
+# %% ../nbs/99_cli.ipynb #29cd3c26
 def _as_json(error):
     "Signs that an encoding lacks, as JSON escapes them; registered as a way to handle such errors."
     return json.dumps(error.object[error.start:error.end])[1:-1], error.end
@@ -25,6 +25,7 @@ def _speak_json(*streams):
     for stream in streams:
         if hasattr(stream, "reconfigure") and stream.errors != "json": stream.reconfigure(errors="json")
 
+# %% ../nbs/99_cli.ipynb #65208be6
 GO_ON = {name: "the same command with --resume goes on from what is saved" for name in ("pretrain", "tune", "optimize", "evaluate")}
 GO_ON["reproduce"] = "the same command goes on: the runs that are finished are kept"
 
@@ -322,12 +323,14 @@ def _open_run(command, options):
     "Return the run of a command with its options, model, tokenizer and encoding; config.json waits until all is loaded."
     import torch
     from instop_nb.natinst import Encoding
-    from instop_nb.t5 import load_t5
+    from instop_nb.t5 import load_t5, positive
     from instop_nb.tuning import Run
+    positive(command, **{name: options[name] for name in ("learning_rate", "bias_rate") if options.get(name) is not None})
     torch.set_num_threads(options["threads"])
     model, tokenizer = load_t5(options["model"], options["device"])
     return Run(options["out"] or Path("runs")/command), model, tokenizer, Encoding(definition=options["definition"], n_pos=options["n_pos"])
 
+# %% ../nbs/99_cli.ipynb #6af0416f
 def _plain(options): return {k: v for k, v in options.items() if isinstance(v, (str, int, float, bool, Path, type(None)))}
 
 def _tell_unwritable(tasks, tokenizer):
@@ -352,6 +355,7 @@ def _finish(run, model, tokenizer, tasks, encoding, title, options):
     _ask(run, model, tokenizer, tasks, encoding, title, options)
     print(f"Saved {run.folder}/: config.json, metrics.jsonl, predictions.jsonl, model/")
 
+# %% ../nbs/99_cli.ipynb #0851ae3c
 def _ask(run, model, tokenizer, tasks, encoding, title, options):
     "Evaluate a model on test tasks, save the predictions, print the table; an interrupted evaluation goes on."
     from instop_nb.tuning import evaluate

@@ -337,7 +337,7 @@ class SealedTrainer(Seq2SeqTrainer):
         if folder is None or not hasattr(self.data_collator, "load_state_dict"): return
         self.data_collator.load_state_dict(json.loads(read_text(Path(folder)/"collator.json")))
     def _save_checkpoint(self, *args, **kwargs):
-        super()._save_checkpoint(*args, **kwargs)
+        with no_bars(): super()._save_checkpoint(*args, **kwargs)
         if self.args.should_save: seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
 
 # %% ../nbs/06_t5.ipynb #660d38ee
