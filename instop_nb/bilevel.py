@@ -177,12 +177,13 @@ def draw_meta_batch(
     n = len(trainer.meta_rows)
     return meta_batch(trainer, [trainer.rng.randrange(n) for _ in range(trainer.outer.meta_batch_size)])
 
-# %% ../nbs/17_bilevel.ipynb #51c33c54
+# %% ../nbs/17_bilevel.ipynb #c8249988
 def _shares(batches):
     "The share of the tokens that each micro-batch has; one batch has all."
     counts = [batch["labels"].ne(-100).sum().item() for batch in batches]
     return [n / sum(counts) for n in counts]
 
+# %% ../nbs/17_bilevel.ipynb #51c33c54
 def _gradient(trainer, outer_batch):
     "The hypergradient of phi, and the outer loss."
     model, phi, losses = trainer.model, list(trainer.instruction.parameters()), []

@@ -128,7 +128,7 @@ class HalfPrecision(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         for x in tree_leaves(made):
-            if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16): self.found = x.dtype
+            if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.half): self.found = x.dtype
         return made
 
 # %% ../nbs/14_hypergradient.ipynb #5e5803b2

@@ -216,6 +216,7 @@ def seal(
     "Write size and checksum of each file beside them, as `sealed.json`."
     write_whole(Path(folder)/SEAL, json.dumps(_sums(folder)))
 
+# %% ../nbs/06_t5.ipynb #1efbad23
 def is_whole(
     folder,  # Of a checkpoint
 ) -> bool:  # False also for one that was never sealed
@@ -267,6 +268,7 @@ def _number(path): return int(path.name.rsplit("-", 1)[1])
 
 def _checkpoints(folder): return sorted((p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()), key=_number)
 
+# %% ../nbs/06_t5.ipynb #aec8f7a0
 def put_aside(
     path,  # A file or folder; nothing happens where there is none
     name: str = "",  # Its new name, before the number; "": its own
@@ -277,6 +279,7 @@ def put_aside(
     while (place := wanted.with_name(f"{wanted.stem}-{n}{wanted.suffix}")).exists(): n += 1
     if path.exists(): path.rename(place)
 
+# %% ../nbs/06_t5.ipynb #3289c9ff
 def _last_whole(folder):
     "The newest whole checkpoint; those behind it are put aside."
     for path in reversed(_checkpoints(folder)):
@@ -292,6 +295,7 @@ def _compare(place, settings):
         was, now = saved.get(name), settings.get(name)
         if was != now: raise TaskError(place.parent, name, now, f"this run was begun with {printable(str(was))[:60]}: go on with the same, or start anew without resume")
 
+# %% ../nbs/06_t5.ipynb #ebce7079
 def take_up(
     folder,           # Of the checkpoints
     settings: dict,   # All that decides the result, JSON's types
@@ -316,6 +320,7 @@ def has_ended(
     stop = saved.get("stateful_callbacks", {}).get("EarlyStoppingCallback")
     return saved["global_step"] >= steps or (stop is not None and stop["attributes"]["early_stopping_patience_counter"] >= stop["args"]["early_stopping_patience"])
 
+# %% ../nbs/06_t5.ipynb #0affcb6f
 class SealedTrainer(Seq2SeqTrainer):
     "transformers' trainer, whose checkpoints also hold the state of the collator, and are sealed; a run that had ended is not trained on."
     def train(self, resume_from_checkpoint=None, **others):
@@ -515,6 +520,7 @@ def _device(name):
     try: return torch.empty(0, device=name or best_device()).device
     except (RuntimeError, AssertionError) as error: raise TaskError("load_t5", "device", name, "not to be had here: choose 'cpu', or leave it out") from error
 
+# %% ../nbs/06_t5.ipynb #d349babc
 _ADVICE = {"sentencepiece": "install what reads spiece.model: pip install sentencepiece protobuf", "tiktoken": "install what reads spiece.model: pip install sentencepiece protobuf",
            "torch to at least": "its weights are in .bin files, which only torch 2.6 or newer opens safely: pip install 'torch>=2.6'"}
 

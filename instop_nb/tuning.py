@@ -45,6 +45,7 @@ def get_tasks(
     if split == "test": return [t for part in ("combinations", "categories") for t in micro_tasks(part, n_instances, seed)]
     return micro_tasks(split, n_instances, seed)
 
+# %% ../nbs/09_tuning.ipynb #5f405654
 def check_disjoint(
     train: list[Task],  # To train on
     test: list[Task],   # To be asked
@@ -80,6 +81,7 @@ def whole_lines(
     try: return data[:data.rfind(b"\n") + 1].decode().split("\n")[:-1]
     except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", data[e.start:e.start + 9], "take this line out: it is no UTF-8") from None
 
+# %% ../nbs/09_tuning.ipynb #8302f650
 def _is_cut(path):
     "Say whether a file's last line has no end."
     with open(path, "rb") as file: return file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read() != b"\n"
@@ -95,6 +97,7 @@ def add_lines(
         with path.open("a", encoding="utf-8", newline="\n") as file: file.write("".join(f"{line}\n" for line in lines))
     except OSError as e: raise OSError(f"{path}: no more can be added ({e.strerror or e}); the lines before are kept") from e
 
+# %% ../nbs/09_tuning.ipynb #e4131bd8
 def _objects(path):
     "The JSON objects of a file that lines are added to."
     for n, line in enumerate(whole_lines(path), 1):
@@ -241,6 +244,7 @@ def writing(
     try: yield
     finally: lock.release()
 
+# %% ../nbs/09_tuning.ipynb #843ebc23
 def begin(
     folder,          # Of the run
     resume: bool,    # Go on from its last whole checkpoint
@@ -256,6 +260,7 @@ def begin(
 CADENCE = {"disable_tqdm", "report_to", "run_name", "use_cpu", "save_strategy", "save_steps", "save_total_limit", "logging_steps", "logging_strategy",
            "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory"}  # Arguments of the trainer that change no result
 
+# %% ../nbs/09_tuning.ipynb #d6a08328
 def train_in(
     folder,              # Of the run
     trainer: T5Trainer,  # That nobody has trained yet
@@ -477,6 +482,7 @@ def contents(
     "What lies where the settings of a run point to."
     return {name: fingerprint(Path(value)) for name, value in job.items() if name in ("data", "model", "recipe") and value != "micro" and Path(str(value)).exists()}
 
+# %% ../nbs/09_tuning.ipynb #b21aafd1
 def made_once(
     folder,          # Beside the runs
     name: str,       # What the model is called there
