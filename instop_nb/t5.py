@@ -545,6 +545,12 @@ def load_tokenizer(
     tokenizer.split_special_tokens = True
     return tokenizer
 
+# %% ../nbs/06_t5.ipynb #0f5e7499
+def _check_fit(name, tokenizer, model, missing):
+    "OSError for a model that would be loaded, and be wrong."
+    if missing: raise OSError(f"{name}: no weights for {missing[0]} (and {len(missing) - 1} more): give a folder with all of them")
+    if len(tokenizer) > (size := model.config.vocab_size): raise OSError(f"{name}: its tokenizer has {len(tokenizer)} tokens, its model {size}: give the tokenizer of this model")
+
 # %% ../nbs/06_t5.ipynb #d4fea3d2
 def load_t5(
     name: str = "micro",               # "micro", a folder, or a model on the hub such as "google/t5-base-lm-adapt"
@@ -559,6 +565,5 @@ def load_t5(
         with no_bars():
             model, found = AutoModelForSeq2SeqLM.from_pretrained(_place(name), dtype=dtype or torch.float32, trust_remote_code=False, output_loading_info=True)
     except Exception as error: raise _not_loaded(name, error) from error
-    if found["missing_keys"]: raise OSError(f"{name}: no weights for {sorted(found['missing_keys'])[0]} (and {len(found['missing_keys']) - 1} more): give a folder with all of them")
-    if len(tokenizer) > model.config.vocab_size: raise OSError(f"{name}: its tokenizer has {len(tokenizer)} tokens, its model {model.config.vocab_size}: give the tokenizer of this model")
+    _check_fit(name, tokenizer, model, sorted(found["missing_keys"]))
     return model.to(device).eval(), tokenizer
