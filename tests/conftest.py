@@ -60,6 +60,22 @@ def real_tasks():
     return REAL
 
 
+@pytest.fixture(scope="session")
+def few_real_tasks(tmp_path_factory):
+    "Return a folder with the shortest of the real tasks of each category, its ten shortest instances, where more prove nothing; or skip."
+    if not REAL.is_dir(): pytest.skip("no real tasks: put a natural-instructions clone at ../shared/natural-instructions")
+    from instop_nb.tasks import load_tasks, write_task
+    folder = tmp_path_factory.mktemp("real")
+    for part in ("tasks", "splits/default"): (folder / part).mkdir(parents=True)
+    for split in ("train", "test"):
+        tasks = [replace(t, instances=sorted(t.instances, key=lambda i: len(i.input))[:10]) for t in load_tasks(REAL, split, 100)]
+        def length(task): return len(task.definition[0]) + max(len(i.input) for i in task.instances)
+        chosen = {t.category: t for t in sorted(tasks, key=length, reverse=True)}.values()
+        for task in chosen: write_task(task, folder / "tasks" / f"{task.name}.json")
+        (folder / "splits" / "default" / f"{split}_tasks.txt").write_text("".join(f"{task.name}\n" for task in chosen))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     "Run each test on one thread, as the records were made."

@@ -225,11 +225,11 @@ def test_crossed_arms():
 
 
 def test_tuning_on_other_clusters_helps_closed_book_questions(tmp_path):
-    "What the studies need to be more than noise; two thirds of their steps do."
+    "What the studies need to be more than noise; a third of their steps does."
     model, tokenizer = load_t5("micro", device="cpu")
     asked = questions("closed_book_qa", 200)
     untuned = answer_score(model, tokenizer, asked)
-    tuned = answer_score(fit(model, tokenizer, pairs_of("knowledge", BATCH * 200), tmp_path), tokenizer, asked)
+    tuned = answer_score(fit(model, tokenizer, pairs_of("knowledge", BATCH * 100), tmp_path), tokenizer, asked)
     assert tuned > max(untuned, 25) + 8, (untuned, tuned)
 
 

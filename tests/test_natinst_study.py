@@ -162,7 +162,7 @@ def test_a_study_runs_on_real_tasks(real_tasks, tmp_path):
     tasks = load_tasks(real_tasks, None, 2)
     model = tiny_t5(tmp_path / "t5", [t.definition[0] for t in tasks])
     for arm in ("random Def+Prompt", "dataset none", "random Def+Prompt+Neg+Pos", "8 tasks none"):
-        result = run_natinst(tmp_path / arm, 0, 0.003, str(real_tasks), model, **ARMS[arm])
+        result = run_natinst(tmp_path / arm, 0, 0.0005, str(real_tasks), model, **ARMS[arm])
         assert result["n"] > 0 and (result["n_seen"] == 8 if arm == "8 tasks none" else result["n_seen"] > 100), arm
 
 

@@ -206,13 +206,13 @@ def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
     assert result["phi_moved"] > 0 and result["gamma_Hv"] < 1e-2
 
 
-def test_real_tasks_at_a_tiny_size(tmp_path, real_tasks):
-    tasks = load_tasks(real_tasks, "train", 2)
+def test_real_tasks_at_a_tiny_size(tmp_path, few_real_tasks):
+    tasks = load_tasks(few_real_tasks, "train", 2)
     tokenizer = train_tokenizer([t.definition[0] for t in tasks], 1000)
     new_t5(micro_config(len(tokenizer))).save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5")
     sizes = {**SMALL, "n_instances": 3, "n_valid": 1, "max_source": 64, "max_target": 4, "n_candidates": 2, "max_instance": 16, "by": "category", "meta_share": 0.17}
     for arm in ({"instruction": "embedder-dp"}, {"instruction": "extractor-ic", "behind": "nothing", "asked": "exemplar", "blanks": 2}):
-        result = run_arm(tmp_path / "runs" / arm["instruction"], 0, data=str(real_tasks), model=str(tmp_path / "t5"), **{**arm, "setup": sizes, "outer": {"K": 2}})
+        result = run_arm(tmp_path / "runs" / arm["instruction"], 0, data=str(few_real_tasks), model=str(tmp_path / "t5"), **{**arm, "setup": sizes, "outer": {"K": 2}})
         assert result["phi_moved"] > 0 and len(result["per_category"]) >= 4
 
 

@@ -103,13 +103,13 @@ def test_heuristics_answer_all_questions_of_the_test_split(heuristic, tmp_path):
     assert (result["rougeL"], result["exact_match"]) == (round(expected["rougeL"], 2), round(expected["exact_match"], 2))
 
 
-def test_studies_run_on_real_tasks(real_tasks, tmp_path):
-    tasks = load_tasks(real_tasks, None, 2)
+def test_studies_run_on_real_tasks(few_real_tasks, tmp_path):
+    tasks = load_tasks(few_real_tasks, None, 2)
     model = tiny_t5(tmp_path / "t5", [t.definition[0] for t in tasks])
     for arm in ("tuned", "oracle", "copy example", "8 tasks", "width 16"):
-        result = run_superni(tmp_path / arm, 0, 0.003, str(real_tasks), model, **ARMS[arm])
+        result = run_superni(tmp_path / arm, 0, 0.0005, str(few_real_tasks), model, **ARMS[arm])
         assert result["n"] > 0 and result["novelty"] == {}
-    matrix = run_superni(tmp_path / "matrix", 0, 0.003, str(real_tasks), model, encoding="Task ID", batch=4, n_instances=2, ask=["Def", "Pos(1)"])
+    matrix = run_superni(tmp_path / "matrix", 0, 0.0005, str(few_real_tasks), model, encoding="Task ID", batch=4, n_instances=2, ask=["Def", "Pos(1)"])
     assert list(matrix["asked"]) == ["Def", "Pos(1)"]
 
 
