@@ -20,7 +20,8 @@ from .bilevel import meta_split, optimize
 from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .metrics import copy_input, score, t_interval
 from .microworld import novelty
-from .t5 import load_t5
+from .t5 import load_t5, put_aside
+from .tasks import write_whole
 from .tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, _in_processes, seeds_text, tune
 
 # %% ../nbs/98_demo.ipynb #2bb3df26
@@ -206,6 +207,7 @@ def draw_pictures(
 def _run_all(jobs, folder, workers, scale, console):
     "Run all jobs (arm, seed) in processes, report each as it ends, and return their results."
     results, names = {}, {_name(*job): job for job in jobs}
+    for name in names: put_aside(Path(folder)/name/"result.json")  # A demo is made anew, whatever an older one has found
     for name, result in _in_processes(run_arm, {name: dict(arm=arm, seed=seed, scale=scale) for name, (arm, seed) in names.items()}, folder, workers):
         results[names[name]] = result
         scores = ", ".join(f"{tier} {result[tier]['overall']['exact_match']:.1f}" for tier in TIERS)
@@ -240,7 +242,7 @@ def demo(
     table = summarise(results, asked)
     draw_pictures(folder, results)
     record = _record(results, table, asked, scale, workers, time.time() - start)
-    (folder/"summary.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(folder/"summary.json", json.dumps(record, indent=1) + "\n")
     for short in COLUMNS: console.print(show_table(table, record, short))
     console.print(f"Pictures and records: {folder}/ ({record['minutes']} minutes)")
     return table

@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'Check', 'report', 'environment', 'Chapter', 'chapters', 'progress']
 
 # %% ../nbs/00_start.ipynb #035e3a9b
-import json, platform, re, shutil
+import html, json, platform, re, shutil
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from itertools import pairwise
@@ -23,11 +23,13 @@ class Check(NamedTuple):
     found: str        # Its version, size or number
     advice: str = ""  # What to do; empty where all is well
 
+def _plain(text): return html.escape(text).replace("|", "&#124;")  # No markup in it is obeyed
+
 def report(
     checks: list[Check],  # What was found
 ) -> Markdown:  # A table with a row for each check: ok, or what to do
     "Show checks with what to do."
-    rows = [f"| {c.what} | {c.found} | {c.advice or 'ok'} |" for c in checks]
+    rows = [f"| {_plain(c.what)} | {_plain(c.found)} | {c.advice or 'ok'} |" for c in checks]
     return Markdown("\n".join(["| | found | what to do |", "| --- | --- | --- |", *rows]))
 
 # %% ../nbs/00_start.ipynb #af313d4e
@@ -130,7 +132,7 @@ def progress(
 ) -> Markdown:  # A link to the first chapter with an open exercise, and a table
     "Show how many exercises of each chapter are filled in."
     if not course: return Markdown("The notebooks of the chapters are not beside this page (in Colab they are not): no map, and no progress to show.")
-    links = [f"[{c.number:02} {c.title}]({c.file})" for c in course]
+    links = [f"[{c.number:02} {_plain(c.title)}]({c.file})" for c in course]
     first = next((link for link, c in zip(links, course) if not all(c.exercises)), None)
     rows = [f"| {link} | {sum(c.exercises)} of {len(c.exercises)} |" for link, c in zip(links, course)]
     return Markdown("\n".join([f"Go on with {first}." if first else "All exercises are filled in.", "", "| chapter | exercises done |", "| --- | --- |", *rows]))

@@ -172,3 +172,9 @@ def test_make_lab_opens_the_page_with_the_tools_that_the_chapters_import():
     assert "jupyter lab nbs/00_start.ipynb" in commands
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"(?m)^lab: \$\(VENV\)/dev ", makefile), "the chapters import fastcore, a development requirement"
+
+
+def test_names_from_elsewhere_are_shown_and_not_obeyed():
+    checks = [Check("<b>box</b>", "a | b <script>")]
+    assert "<script>" not in report(checks).data and "a &#124; b &lt;script&gt;" in report(checks).data and "<b>" not in report(checks).data
+    assert "<img" not in progress([Chapter(1, "01_fox.ipynb", "<img src=x>", [], [False])]).data
