@@ -67,11 +67,11 @@ def runs(tmp_path_factory): return tmp_path_factory.mktemp("superni")
 def test_every_study_runs(study, runs):
     two = {name: {**arm, "ask": arm["ask"][:2]} if len(arm.get("ask", ())) > 2 else arm for name, arm in study.arms.items()}  # of ten columns
     study = replace(study, arms=two)
-    record = reproduce(study, runs, seeds=1, workers=1, scale=0.01, quiet=True)
+    record = reproduce(study, runs, seeds=1, workers=1, scale=0.002, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(study.arms)
     assert all(0 <= run[metric] <= 100 for run in record["runs"] for metric in ("rougeL", "exact_match"))
     assert len({run["n"] for run in record["runs"]}) == 1
-    check_that_no_run_is_repeated(study, runs, record, scale=0.01)
+    check_that_no_run_is_repeated(study, runs, record, scale=0.002)
 
 
 def test_the_matrix_has_ten_rows_and_ten_columns():
