@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -603,10 +603,13 @@ def shown(
     folder,        # Of smoke runs; studies that share runs share a folder in it
     **options,     # Of `reproduce`, such as scale
 ) -> dict:  # The saved record, or that of the smoke run; prints which
-    "Make a smoke run of a study, and show the record that the package has; without one, the smoke run's."
-    smoke = reproduce(study, Path(folder)/(study.folder or study.name), **{"seeds": 1, "workers": 1, "scale": 0.02, "quiet": True, **options})
-    try: record, what = read_record(study.name), "the saved record"
-    except FileNotFoundError: record, what = smoke, "no saved record yet, so this is the smoke run, from which nothing follows"
+    "Make a smoke run of two arms of a study, and show the record that the package has; without one, a smoke run of all."
+    smoke = {"seeds": 1, "workers": 1, "scale": 0.02, "quiet": True, **options}
+    some = study.arms if study.finish or study.choose else dict(list(study.arms.items())[:2])
+    try: record, what, arms = read_record(study.name), "the saved record", some
+    except FileNotFoundError: record, what, arms = None, "no saved record yet, so this is the smoke run, from which nothing follows", study.arms
+    made = reproduce(replace(study, arms=arms), Path(folder)/(study.folder or study.name), **smoke)
+    record = record or made
     print(f"{study.name}: {what} ({seeds_text(record['seeds'])}, scale {record['scale']}, {record['cpu_seconds']} CPU seconds)")
     return record
 
