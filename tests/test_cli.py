@@ -51,6 +51,13 @@ def encoded(*words):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
+    call("tune", *SMALL, "--out", tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    for _ in range(2): call("evaluate", "--model", tmp_path / "model", "--n-test", 1, "--max-target", 4, "--quiet", "--out", tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before and (tmp_path / "predictions-2.jsonl").exists()
+
+
 def test_encode_v1():
     task = ["--task", "micro_mark_dot_end", "--format", "ni-v1"]
     row, = encoded(*task, "--limit", 1, "--field", "Definition", "--field", "Positive Examples Full Only", "--n-pos", 1)
