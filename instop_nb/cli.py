@@ -88,10 +88,12 @@ def _load_tokenizer(name):
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
     from instop_nb.t5 import MICRO
-    try: return AutoTokenizer.from_pretrained(MICRO if name == "micro" else name, trust_remote_code=False)
+    try: tokenizer = AutoTokenizer.from_pretrained(MICRO if name == "micro" else name, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file brings up
         raise OSError(f"{name}: no tokenizer could be loaded ({type(error).__name__}); give 'micro', a folder with tokenizer.json, "
                       "or a name that the hub knows") from error
+    tokenizer.split_special_tokens = True  # Counts as training and evaluation do
+    return tokenizer
 
 # %% ../nbs/99_cli.ipynb #8f1c2ff6
 def _micro_chosen(o):
@@ -442,7 +444,7 @@ def evaluate(
     from instop_nb.tuning import get_tasks, writing
     test = get_tasks(data, "test", n_test, seed)
     with writing(run.folder):
-        if not resume: run.restart()
+        if not resume: run.restart("predictions.jsonl", "answers.jsonl")  # The rest may be the model's own run
         _start(run, "evaluate", options, test, tokenizer)
         _ask(run, t5, tokenizer, test, encoding, "test tasks", options)
 

@@ -77,7 +77,7 @@ for _tag in ("!Template", "!TemplateMetadata"): _Loader.add_constructor(_tag, _L
 # %% ../nbs/04_promptsource.ipynb #95b2eb1c
 def _is(*types): return lambda value: isinstance(value, types)
 def _are_names(value): return value is None or (isinstance(value, list) and len(value) < 100 and all(map(_is(str), value)))
-def _is_metadata(value): return getattr(value, "tag", "") == "!TemplateMetadata"
+def _is_metadata(value): return value is None or getattr(value, "tag", "") == "!TemplateMetadata"
 
 _LIMIT = 500_000  # bytes; the largest file of the public collection has 16,918, one with prompts in many languages 324,863
 _NULL, _TEXT = type(None), (_is(str), "write a text; quote what YAML takes for something else")
@@ -86,7 +86,7 @@ _NAMES = (_are_names, "write a list of texts, or null")
 _FILE = {"dataset": _TEXT, "subset?": _MAYBE, "templates": (_is(dict), "write a mapping: {id: !Template {...}}")}
 _ANSWERS = (lambda value: isinstance(value, str) or _are_names(value), "write a text, null, or a list of texts")
 _TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference?": _MAYBE, "answer_choices?": _ANSWERS, "answer_choices_key?": _MAYBE,
-             "metadata?": (_is_metadata, "write !TemplateMetadata {...}")}
+             "metadata?": (_is_metadata, "write !TemplateMetadata {...} or null")}
 _METADATA = {"original_task?": _FLAG, "choices_in_prompt?": _FLAG, "metrics?": _NAMES, "languages?": _NAMES, "_do_eval?": _FLAG, "_do_train?": _FLAG}
 
 # %% ../nbs/04_promptsource.ipynb #b2540160
@@ -126,9 +126,9 @@ def _template(key, fields, file, dataset):
     if getattr(fields, "tag", "") != "!Template": raise TaskError(file, where, _brief(fields), "write !Template {...}")
     if isinstance(fields.get("name"), str): where = f"template {fields['name'][:60]!r}"
     _check(fields, _TEMPLATE, where + ": ", file, others=(str, bool, _NULL))
-    _check(fields.get("metadata", {}), _METADATA, where + ": metadata.", file)
+    _check(fields.get("metadata") or {}, _METADATA, where + ": metadata.", file)
     if fields["id"] != key: raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
-    metadata = fields["metadata"].metadata if "metadata" in fields else Metadata()
+    metadata = fields["metadata"].metadata if fields.get("metadata") is not None else Metadata()
     extra = {k: v for k, v in fields.items() if k not in _TEMPLATE and k + "?" not in _TEMPLATE}
     return Template(fields["name"], fields["jinja"], _answers(fields), metadata, fields.get("reference") or "", key, extra, dataset, file)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'Example', 'Instance', 'Task', 'printable', 'TaskError', 'Table', 'cell', 'read_text', 'whole_files',
-           'write_whole', 'read_task', 'write_task', 'load_tasks', 'task_file', 'task_table', 'validate_tasks',
-           'task_flaws', 'Digest', 'digest', 'collection_flaws', 'Survey', 'survey', 'leave_out', 'random_split',
-           'Part', 'Highlighted', 'coloured', 'json_lines', 'Conversion']
+           'write_whole', 'read_task', 'write_task', 'read_object', 'load_tasks', 'task_file', 'task_table',
+           'validate_tasks', 'task_flaws', 'Digest', 'digest', 'collection_flaws', 'Survey', 'survey', 'leave_out',
+           'random_split', 'Part', 'Highlighted', 'coloured', 'json_lines', 'Conversion']
 
 # %% ../nbs/01_tasks.ipynb #0e798521
 import html, json, os, pickle, random, re, reprlib, stat, unicodedata
@@ -340,6 +340,14 @@ def write_task(task: Task,  # Read from a file or made by hand
               ) -> Path:    # The file
     "Write one task file; reading it gives the same JSON value again."
     return write_whole(path, json.dumps(task.to_json(), indent=1) + "\n")
+
+# %% ../nbs/01_tasks.ipynb #ce586ab3
+def read_object(path,     # A JSON file of any kind
+               ) -> dict:  # The object in it; `TaskError` names the file
+    "Read a file that holds one JSON object."
+    value = _decode(read_text(path), path)
+    if not isinstance(value, dict): raise TaskError(path, "the file", value, "write an object: {}")
+    return value
 
 # %% ../nbs/01_tasks.ipynb #faf7da55
 def _files(dir):

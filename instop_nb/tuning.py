@@ -24,14 +24,14 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 from transformers.utils import logging as hf_logging
 from .batches import Collator, near_limit, tokenize_tasks
 from .metrics import score, t_interval
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, complete, encode, instruction, sources
 from .t5 import T5Trainer, fingerprint, positive, put_aside, save_model, take_up, training_arguments
-from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, cell, load_tasks, read_text, write_whole
+from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, cell, load_tasks, read_object, write_whole
 
 # %% ../nbs/09_tuning.ipynb #1d34ed16
 def get_tasks(
@@ -98,11 +98,13 @@ def add_lines(
     except OSError as e: raise OSError(f"{path}: no more can be added ({e.strerror or e}); the lines before are kept") from e
 
 # %% ../nbs/09_tuning.ipynb #e4131bd8
-def _objects(path):
-    "The JSON objects of a file that lines are added to."
+def _lines(path, kind):
+    "The JSON values of a file that lines are added to; TaskError for one of another kind."
     for n, line in enumerate(whole_lines(path), 1):
-        try: yield json.loads(line)
-        except ValueError: raise TaskError(path, f"line {n}", line, "take this line out: it is no JSON") from None
+        try: value = json.loads(line)
+        except (ValueError, RecursionError): value = None
+        if not isinstance(value, kind): raise TaskError(path, f"line {n}", line, f"take this line out: it is no JSON {'object' if kind is dict else 'list'}")
+        yield value
 
 # %% ../nbs/09_tuning.ipynb #1894cc76
 class Run:
@@ -122,9 +124,11 @@ class Run:
         path, text = self.folder/"config.json", json.dumps({**config, **versions}, indent=1, default=str) + "\n"
         if path.exists() and path.read_bytes() != text.encode(): put_aside(path)
         write_whole(path, text)
-    def restart(self):
-        "Begin a new metrics.jsonl; what an older run left is kept under a number."
-        for name in ("metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "model"): put_aside(self.folder/name)
+    def restart(self,
+        *names,  # Of files; none: all that a run leaves
+    ):
+        "Begin new files; what an older run left is kept under a number."
+        for name in names or ("metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "model"): put_aside(self.folder/name)
     def go_back(self,
         step: int,  # The last one that is kept
     ):
@@ -144,7 +148,7 @@ class Run:
         write_whole(self.folder/"predictions.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
     def metrics(self) -> list[dict]:  # The lines of metrics.jsonl; none: []
         "Read what was logged."
-        return list(_objects(self.log_file))
+        return list(_lines(self.log_file, dict))
 
 # %% ../nbs/09_tuning.ipynb #0f910165
 class LogToRun(TrainerCallback):
@@ -161,17 +165,26 @@ class LogToRun(TrainerCallback):
 # %% ../nbs/09_tuning.ipynb #2e8412ae
 def _read_answers(path, writer):
     "Ids -> answer, of those lines of a file of `answers` that this writer wrote."
-    lines = (line for line in _objects(path) if isinstance(line, list) and len(line) == 3)
+    lines = (line for line in _lines(path, list) if len(line) == 3)
     return {tuple(ids): text for ids, text, who in lines if who == writer}
 
 # %% ../nbs/09_tuning.ipynb #66a2b3fe
 def _no_memory(error): return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
+def _token_settings(model): return {name: getattr(model.generation_config, f"{name}_token_id") for name in ("decoder_start", "bos", "eos", "pad")}
+
+@contextmanager
+def _plain_settings(model):
+    "Let a model keep no generation settings but its control tokens, for a while."
+    asked = model.generation_config
+    model.generation_config = GenerationConfig(**{f"{name}_token_id": value for name, value in _token_settings(model).items()})
+    try: yield
+    finally: model.generation_config = asked
+
 def _greedy(model, tokenizer, rows, max_new_tokens):
     "The answers to some texts as ids; whatever the model's own generation settings ask for, one greedy answer each."
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt").to(model.device)
-    written = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, num_return_sequences=1, repetition_penalty=1.0,
-                             no_repeat_ngram_size=0, min_length=0, return_dict_in_generate=False)
+    with _plain_settings(model): written = model.generate(**batch, max_new_tokens=max_new_tokens)
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 def _batches(ask, rows, size):
@@ -199,7 +212,7 @@ def answers(
     "The model's greedy answers; texts of equal ids are answered once, and batches have similar lengths."
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
     rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]] if texts else []
-    writer = fingerprint([fingerprint(model), fingerprint(tokenizer), max_source, max_new_tokens]) if saved else None
+    writer = fingerprint([fingerprint(model), _token_settings(model), fingerprint(tokenizer), max_source, max_new_tokens]) if saved else None
     known = _read_answers(saved, writer) if saved else {}
     left = sorted({ids for ids in rows if ids not in known}, key=lambda ids: (len(ids), ids))
     with tqdm(total=len(left), unit="text", disable=quiet) as bar:
@@ -406,7 +419,9 @@ def _finished(folder, job, made_of={}):
     "What the finished run in a folder has found; None: it has not finished."
     path = Path(folder)/"result.json"
     if not path.exists(): return None
-    saved = json.loads(read_text(path))
+    saved = read_object(path)
+    for name in ("job", "result"):
+        if name not in saved: raise TaskError(path, name, "nothing", "the file is damaged: remove it, and the run is made again")
     if saved["job"] != json.loads(json.dumps(job)):
         raise TaskError(str(path), "job", saved["job"], f"this run was made with other settings than {job}: choose another folder, or remove this one")
     for name, value in made_of.items():
@@ -587,7 +602,7 @@ def read_record(
 ) -> dict:  # As `reproduce` made it
     "The record of a study; FileNotFoundError names those that the package has."
     path = Path(folder or RECORDS)/f"{name}.json"
-    if path.exists(): return json.loads(path.read_text())
+    if path.exists(): return read_object(path)
     raise FileNotFoundError(f"{name}: no saved record; there are {sorted(p.stem for p in RECORDS.glob('*.json'))}. Make it with `instop reproduce {name}`")
 
 # %% ../nbs/09_tuning.ipynb #b627930a

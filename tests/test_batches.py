@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from instop_nb.batches import FEATURES, INSTANCE_FEATURES, Collator, tokenize_tasks
 from instop_nb.natinst import Encoding, encode, sources
 from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
-from instop_nb.t5 import BucketSampler, train_tokenizer
+from instop_nb.t5 import BucketSampler, fingerprint, load_tokenizer, train_tokenizer
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
@@ -269,8 +269,23 @@ def test_the_leftovers_of_a_killed_run_are_not_read(tokenize):
 
 def test_the_default_folder_lies_in_the_cache_of_datasets(tokenize, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    monkeypatch.setattr("instop_nb.batches.WORTH_KEEPING", 65)
     tokenize(cache_dir=None)
     assert [path.suffix for path in (tmp_path / "hub" / "instop_nb").iterdir()] == [".arrow"]
+
+
+def test_few_rows_leave_no_file(tokenize, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    few, kept = tokenize(cache_dir=None), tokenize()
+    assert not (tmp_path / "hub").exists() and (few.features, few[:]) == (kept.features, kept[:]) and fingerprint(few) == fingerprint(kept)
+
+
+def test_control_tokens_as_signs_are_other_ids(tokenize):
+    task, meant = make_task("halve"), load_tokenizer()
+    task.instances[0].input = "a </s> b"
+    meant.split_special_tokens = False
+    first = [tokenize(tasks=[task], tokenizer=t)["input_ids"][0] for t in (load_tokenizer(), meant)]
+    assert first[0] != first[1]
 
 
 def test_no_progress_bar_is_left_behind_or_switched_off(tokenize, capfd):

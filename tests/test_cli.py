@@ -1,8 +1,11 @@
 """The commands, as a user types them: they run, they repeat, and their errors say what to do."""
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -20,11 +23,13 @@ def call(*words):
 
 
 def fail(*words):
-    "Run a command in its own process, expect exit status 1 and one line of error, and return that line."
-    done = subprocess.run([sys.executable, "-c", "from instop_nb.cli import main; main()", *map(str, words)], capture_output=True, text=True,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    return done.stderr.strip().splitlines()[-1]
+    "Run a command as `instop` does, expect exit status 1 and one line of error, and return that line."
+    from instop_nb import cli
+    said = io.StringIO()
+    with patch.object(sys, "argv", ["instop", *map(str, words)]), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        with pytest.raises(SystemExit) as end: cli.main()
+    assert end.value.code == 1, said.getvalue()
+    return said.getvalue().strip().splitlines()[-1]
 
 
 def test_help_names_every_command():
@@ -44,6 +49,13 @@ def encoded(*words):
     result = CliRunner().invoke(app, ["encode", *map(str, words)])
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
+    call("tune", *SMALL, "--out", tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    for _ in range(2): call("evaluate", "--model", tmp_path / "model", "--n-test", 1, "--max-target", 4, "--quiet", "--out", tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before and (tmp_path / "predictions-2.jsonl").exists()
 
 
 def test_encode_v1():
@@ -313,7 +325,8 @@ def test_real_tasks_are_valid(real_tasks):
     assert "190 tasks" in call("tasks", real_tasks)
 
 
-def test_whole_path_on_real_tasks(real_tasks, tmp_path):
+def test_whole_path_on_real_tasks(few_real_tasks, tmp_path):
+    real_tasks = few_real_tasks
     small = ["--data", real_tasks, "--steps", 3, "--batch-size", 4, "--n-instances", 2, "--n-test", 1, "--max-source", 128, "--max-target", 8, "--quiet"]
     call("pretrain", "--data", real_tasks, "--steps", 3, "--batch-size", 4, "--vocab-size", 600, "--out", tmp_path / "t5", "--quiet")
     for command in ("tune", "optimize"): assert "copy an example" in call(command, *small, "--model", tmp_path / "t5", "--out", tmp_path / command)
@@ -394,7 +407,10 @@ def test_a_command_that_fails_leaves_the_older_run_alone(tmp_path):
 
 def test_quiet_is_quiet(tmp_path):
     for command in (["tune", *SMALL], ["evaluate", "--n-test", "1", "--max-target", "4", "--quiet"]):
-        assert "%|" not in shell(*command, "--out", tmp_path / command[0])[2].decode()
+        result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / command[0])])
+        assert result.exit_code == 0 and "%|" not in result.stderr
+    loud = CliRunner().invoke(app, ["evaluate", "--n-test", "1", "--max-target", "4", "--out", str(tmp_path / "loud")])
+    assert "%|" in loud.stderr
 
 
 def test_references_that_cannot_be_written_are_counted(tmp_path):

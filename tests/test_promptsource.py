@@ -110,6 +110,13 @@ templates:
 """
 
 
+@pytest.mark.parametrize("written", ["null", "!TemplateMetadata {}"])
+def test_metadata_may_say_nothing(written, tmp_path):
+    start = FILE.index("metadata: !TemplateMetadata {")
+    text = FILE[:start] + f"metadata: {written}\n" + FILE[FILE.index("\n", start) + 1:]
+    assert load(tmp_path, text)[1].metadata == Metadata()
+
+
 def test_without_a_subset_there_is_no_key(tmp_path):
     path = write_templates([prompt("a ||| b")], tmp_path / "out.yaml", "imdb")
     assert "subset" not in path.read_text() and load_templates(path)[0].dataset == "imdb"

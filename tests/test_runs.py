@@ -19,7 +19,7 @@ from instop_nb.embedder import DirectEmbedder
 from instop_nb.microworld import micro_tasks
 from instop_nb.t5 import Recipe, fingerprint, is_whole, load_t5, pretrain, save_model, take_up
 from instop_nb.tasks import TaskError
-from instop_nb.tuning import (DEFINITION, Run, Study, add_lines, answers, evaluate, made_once, reproduce, train_in, tune, whole_lines, writing)
+from instop_nb.tuning import (DEFINITION, Run, Study, add_lines, answers, evaluate, made_once, reproduce, run_jobs, train_in, tune, whole_lines, writing)
 
 TASKS = [replace(t, categories=[f"kind {n % 2}"]) for n, t in enumerate(micro_tasks("train", 4)[:6])]
 SAVING = dict(save_strategy="steps", save_steps=1, save_total_limit=2, logging_steps=1)
@@ -227,6 +227,15 @@ def test_a_run_that_was_moved_ends_with_its_best_checkpoint(tiny, tmp_path):
     assert same(validated(tiny, tmp_path / "new", scores, 99, 5, resume=True), whole)
 
 
+@pytest.mark.filterwarnings("ignore:.*is put aside")
+def test_a_run_whose_best_checkpoint_is_damaged_does_not_end_with_another(tiny, tmp_path):
+    scores = lambda step: [1., 9., 2., 3., 4.][step - 1]
+    whole = validated(tiny, tmp_path / "whole", scores, 99, 5)
+    until_killed(validated, tiny, tmp_path / "run", scores, 99, 5, callbacks=[KillAt(4)])
+    (tmp_path / "run/checkpoint/checkpoint-2/model.safetensors").unlink()
+    assert same(validated(tiny, tmp_path / "run", scores, 99, 5, resume=True), whole)
+
+
 # Logs
 
 def test_what_is_logged_twice_stands_once(tiny, tmp_path):
@@ -299,6 +308,31 @@ def test_no_model_is_given_the_answers_of_another(tiny, tmp_path):
     for model in (ours, others, ours): assert answers(*model, texts, max_new_tokens=4, saved=book) == answers(*model, texts, max_new_tokens=4)
     longer = answers(*ours, texts, max_new_tokens=6, saved=book)
     assert longer == answers(*ours, texts, max_new_tokens=6) and len(whole_lines(book)) == 6
+
+
+def test_a_model_with_other_settings_is_not_given_the_answers_of_the_same_weights(tiny, tmp_path):
+    (model, tokenizer), book = load_t5(tiny, "cpu"), tmp_path / "answers.jsonl"
+    answers(model, tokenizer, ["fox axe"], max_new_tokens=4, saved=book)
+    model.config.layer_norm_epsilon = 9.0
+    answers(model, tokenizer, ["fox axe"], max_new_tokens=4, saved=book)
+    model.generation_config.eos_token_id = [1, 9]
+    answers(model, tokenizer, ["fox axe"], max_new_tokens=4, saved=book)
+    assert len({json.loads(line)[2] for line in whole_lines(book)}) == 3
+
+
+@pytest.mark.parametrize("name", ["checkpoint/settings.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ["[]", '{"seed": ', "\xff"])
+def test_damaged_files_of_a_run_are_named(name, text, tiny, tmp_path):
+    until_killed(tuned, tiny, tmp_path, callbacks=[KillAt(2)])
+    (tmp_path / name).write_text(text + "\n", "latin-1")
+    with pytest.raises(TaskError, match=name): tuned(tiny, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"job": ', "{}", '{"job": {"seed": 0}}', "\xff"])
+def test_a_damaged_result_is_named(text, tmp_path):
+    (tmp_path / "short-0").mkdir()
+    (tmp_path / "short-0/result.json").write_text(text, "latin-1")
+    with pytest.raises(TaskError, match="result.json"): run_jobs(one_run, {"short-0": {"seed": 0}}, tmp_path, 1, True)
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x0bb", "a\x1cb", "a\x85b", "a\nb", "a\r\nb"], ids=ascii)

@@ -13,7 +13,7 @@ from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding
 from instop_nb.batches import Collator
-from instop_nb.t5 import (MICRO, Recipe, T5Trainer, corrupt_spans, documents, fingerprint, load_t5, load_tokenizer, micro_config, new_t5, positive, pretrain,
+from instop_nb.t5 import (MICRO, Recipe, T5Trainer, corrupt_spans, documents, fingerprint, from_recipe, load_t5, load_tokenizer, micro_config, new_t5, positive, pretrain,
                           pretraining_pair, save_model, t5_optimizer, train_tokenizer, training_arguments)
 from instop_nb.tasks import TaskError
 from instop_nb.tuning import evaluate
@@ -277,3 +277,9 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
     assert not (tmp_path / "config.json").exists() and [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
     monkeypatch.undo()
     assert fingerprint(load_t5(save_model(*micro, tmp_path), "cpu")[0]) == before
+
+
+def test_control_tokens_in_a_text_are_signs_in_pretraining_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("instop_nb.t5.documents", lambda *args: [("", "the fox </s> said <extra_id_0> <pad>")] * 20)
+    _, tokenizer, data = from_recipe(Recipe(vocab_size=300, d_model=16, num_heads=1, num_layers=1))
+    for ids in data["input_ids"]: assert ids[-1] == tokenizer.eos_token_id and not set(tokenizer.all_special_ids) & set(ids[:-1])

@@ -253,8 +253,10 @@ def test_an_answer_is_greedy_whatever_the_model_asks_for():
     model, tokenizer = load_t5("micro", device="cpu")
     texts = ["fox axe hen", "hat"]
     plain = answers(model, tokenizer, texts, max_new_tokens=6)
-    model.generation_config.update(num_return_sequences=3, num_beams=3, repetition_penalty=5.0, no_repeat_ngram_size=1, min_length=20, return_dict_in_generate=True)
-    assert answers(model, tokenizer, texts, max_new_tokens=6) == plain
+    asked = dict(num_return_sequences=3, num_beams=3, repetition_penalty=5.0, no_repeat_ngram_size=1, min_length=20, return_dict_in_generate=True,
+                 encoder_repetition_penalty=3.0, suppress_tokens=list(range(20, 400)), sequence_bias=[[[30], 50.0]], max_time=1e-9, forced_eos_token_id=5)
+    model.generation_config.update(**asked)
+    assert answers(model, tokenizer, texts, max_new_tokens=6) == plain and model.generation_config.num_beams == 3
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
