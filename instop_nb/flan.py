@@ -20,7 +20,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, facts, is_held_out
-from .tasks import (Conversion, Example, Instance, Part, Table, Task, TaskError, _beyond_rows, _cell, _found, _halves, json_lines,
+from .tasks import (Conversion, Example, Instance, Part, Table, Task, TaskError, _beyond_rows, _cell, _found, _HALF, _halves, json_lines,
                              read_text)
 
 # %% ../nbs/03_flan.ipynb #1ee992ec
@@ -138,6 +138,10 @@ class _PlainYaml(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) and not self.aliases: raise ComposerError(None, None, "found an alias", event.start_mark)
         return super().compose_node(parent, index)
+    def construct_scalar(self, node):
+        text = super().construct_scalar(node)
+        if _HALF.search(text): raise ConstructorError(None, None, "found half a sign (a lone surrogate)", node.start_mark)
+        return text
     def construct_mapping(self, node, deep=False):
         if not isinstance(node, yaml.MappingNode): raise ConstructorError(None, None, "found no mapping", node.start_mark)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -162,7 +166,7 @@ def read_yaml(path,                     # Text in UTF-8
     text = read_text(path, limit)
     try: return yaml.load(text, loader)
     except yaml.MarkedYAMLError as e: mark, problem = e.problem_mark, e.problem
-    except (ValueError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML") from None
+    except (ValueError, ArithmeticError, LookupError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML") from None
     line = "".join(text.splitlines()[mark.line:][:1])
     raise TaskError(path, f"line {mark.line + 1}", line, f"repair the YAML ({problem[:200]})")
 
@@ -211,20 +215,21 @@ def _after(statement, patterns):
     match statement:
         case ast.Assign([ast.Name("PATTERNS")], value) | ast.AnnAssign(ast.Name("PATTERNS"), _, ast.expr() as value): return _literal(value, patterns)
         case ast.Assign([ast.Subscript(ast.Name("PATTERNS"), ast.Constant(name))], value) if isinstance(patterns, dict):
-            return {**patterns, name: _literal(value, patterns)}
+            patterns[name] = _literal(value, patterns); return patterns
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("PATTERNS"), "update"), [value], [])) if isinstance(patterns, dict):
-            return patterns | _literal(value, patterns)
+            patterns |= {**_literal(value, patterns)}; return patterns
     if _mentions(statement): raise ValueError("it may change PATTERNS")
     return patterns
 
 # %% ../nbs/03_flan.ipynb #d8a83045
 def _literal_patterns(text, path):
     "What PATTERNS is after a file; nothing is executed."
-    patterns = None
+    patterns, lines = None, text.splitlines()
     for statement in ast.parse(text).body:
-        line = " ".join(text.splitlines()[statement.lineno - 1:statement.lineno])
         try: patterns = _after(statement, patterns)
-        except (ValueError, TypeError) as e: raise TaskError(path, f"line {statement.lineno}", line, f"{str(e).split(':')[0][:60]}; {_ADVICE}") from None
+        except (ValueError, TypeError) as e:
+            line = " ".join(lines[statement.lineno - 1:statement.lineno])
+            raise TaskError(path, f"line {statement.lineno}", line, f"{str(e).split(':')[0][:60]}; {_ADVICE}") from None
     return patterns
 
 # %% ../nbs/03_flan.ipynb #2ea9ad57
@@ -248,6 +253,7 @@ def load_flan(path,                          # Our YAML, or the Python file of t
         for n, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or [type(text) for text in pair] != [str, str]:
                 raise TaskError(path, f"{name}[{n}]", pair, "write two strings, source and target")
+    for half in _halves({name: list(map(list, pairs)) for name, pairs in patterns.items()}, path): raise half
     return {name: [Template(*pair) for pair in pairs] for name, pairs in patterns.items()}
 
 # %% ../nbs/03_flan.ipynb #89bb88de

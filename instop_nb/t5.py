@@ -221,9 +221,9 @@ def is_whole(
     folder,  # Of a checkpoint
 ) -> bool:  # False also for one that was never sealed
     "Say whether all files are there as they were when the folder was sealed."
-    try: wanted, found = json.loads(read_text(Path(folder)/SEAL)), _sums(folder)
+    try: wanted, found = read_object(Path(folder)/SEAL), _sums(folder)
     except (ValueError, OSError): return False
-    return isinstance(wanted, dict) and bool(wanted) and all(found.get(name) == value for name, value in wanted.items())
+    return bool(wanted) and all(found.get(name) == value for name, value in wanted.items())
 
 # %% ../nbs/06_t5.ipynb #cadd23ef
 @singledispatch
@@ -408,7 +408,8 @@ def training_arguments(
     **others,                     # Anything of `Seq2SeqTrainingArguments`
 ) -> Seq2SeqTrainingArguments:  # For `T5Trainer`; TaskError for what cannot be meant
     "Arguments for `T5Trainer`: its schedule and clipping, no logging services, no half precision, one GPU a process."
-    positive("training_arguments", steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    positive("training_arguments", steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+             gradient_accumulation_steps=others.get("gradient_accumulation_steps", 1))
     if others.get("fp16"): raise TaskError("training_arguments", "fp16", True, "float16 overflows in T5's feed-forward layers: give bf16=True")
     if others.get("save_total_limit") == 1: others["save_total_limit"] = 2  # One of them is whole, always
     warmup, falling = min(warmup, steps // 2), int(decay * steps)

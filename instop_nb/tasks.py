@@ -77,6 +77,11 @@ def printable(
     def shown(c): return c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
     return text if text.isprintable() else "".join(map(shown, text))
 
+def _ends(text, most):
+    "A text for a message: where it is long, its beginning and its end."
+    text = str(text)
+    return text if len(text) <= most else f"{text[:most // 2]} ... {text[-most // 2:]}"
+
 _cutter = reprlib.Repr()  # Looks at no more of a value than it shows
 _cutter.maxlevel, _cutter.maxstring, _cutter.maxother, _cutter.maxlist, _cutter.maxtuple = 3, 60, 200, 8, 8
 
@@ -113,9 +118,8 @@ class TaskError(ValueError):
     value: object  # What was found there
     advice: str    # What to do
     def __str__(self):
-        where = str(self.field)
-        if len(where) > 120: where = where[:80] + " ... " + where[-30:]
-        return printable(f"{self.file}: {where}: found {_found(self.value)}; {self.advice}")
+        where = f"{_ends(self.file, 300)}: {_ends(self.field, 120)}"
+        return printable(f"{where}: found {_found(self.value)}; {self.advice}")
     def __reduce__(self): return type(self), tuple(map(_sendable, (self.file, self.field, self.value, self.advice)))
 
 # %% ../nbs/01_tasks.ipynb #8279de45
@@ -265,19 +269,24 @@ def _card(task):
     return Table("\n".join(lines))
 
 # %% ../nbs/01_tasks.ipynb #46ac2ddb
+@contextmanager
+def _regular(path, limit=None):
+    "A file to read, and its errors by name."
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode): raise TaskError(path, "the file", "a folder, pipe or device", "give a regular file")
+        if limit is not None and status.st_size > limit: raise TaskError(path, "size", status.st_size, f"give a file of at most {limit:,} bytes")
+        yield Path(path)
+    except FileNotFoundError: raise TaskError(path, "the file", _NOTHING, "No such file: check the name") from None
+    except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", e.object[e.start:e.start + 1], "save it as UTF-8") from None
+    except OSError as e: raise TaskError(path, "the file", e.strerror, "give a file that can be read") from e
+
 def read_text(
     path,  # Of a file; a pipe or a device is none
     limit: int | None = None,  # Bytes; None: any number
 ) -> str:  # Without a byte order mark; TaskError where there is no such file, or it is no UTF-8
     "Read a text file."
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode): raise TaskError(path, "the file", "a folder, pipe or device", "give a regular file")
-        if limit is not None and status.st_size > limit: raise TaskError(path, "size", status.st_size, f"give a file of at most {limit:,} bytes")
-        return Path(path).read_text("utf-8-sig")
-    except FileNotFoundError: raise TaskError(path, "the file", _NOTHING, "No such file: check the name") from None
-    except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", e.object[e.start:e.start + 1], "save it as UTF-8") from None
-    except OSError as e: raise TaskError(path, "the file", e.strerror, "give a file that can be read") from e
+    with _regular(path, limit) as file: return file.read_text("utf-8-sig")
 
 # %% ../nbs/01_tasks.ipynb #1024d1e4
 @contextmanager
@@ -634,7 +643,7 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
               ) -> Iterator[tuple[str, dict]]:   # (file and line, the object there); FileNotFoundError or ValueError says what is wrong
     "Read a file of JSON lines."
     path = Path(path)
-    if not os.path.exists(path): raise FileNotFoundError(f"{printable(str(path))}: no such file; give a file with one JSON object per line")
+    if not os.path.exists(path): raise FileNotFoundError(f"{printable(_ends(path, 300))}: no such file; give a file with one JSON object per line")
     for n, line in enumerate(read_text(path).split("\n"), 1):
         line = line.strip("\ufeff \t\r")  # a byte order mark is left where files were put together
         if not line: continue

@@ -31,7 +31,7 @@ from .metrics import score, t_interval
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, complete, encode, instruction, sources
 from .t5 import T5Trainer, fingerprint, positive, put_aside, save_model, take_up, training_arguments
-from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, cell, load_tasks, read_object, write_whole
+from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, _regular, cell, load_tasks, read_object, write_whole
 
 # %% ../nbs/09_tuning.ipynb #1d34ed16
 def get_tasks(
@@ -77,7 +77,7 @@ def whole_lines(
 ) -> list[str]:  # Without an unfinished last line; no file: []
     "The lines of a file whose writer may have been killed."
     if not Path(path).exists(): return []
-    data = Path(path).read_bytes()
+    with _regular(path) as file: data = file.read_bytes()
     try: return data[:data.rfind(b"\n") + 1].decode().split("\n")[:-1]
     except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", data[e.start:e.start + 9], "take this line out: it is no UTF-8") from None
 
@@ -93,6 +93,7 @@ def add_lines(
     "Add lines to a file; an unfinished last line is taken out of it first."
     path = Path(path)
     try:
+        if path.exists() and not path.is_file(): raise OSError("a folder, pipe or device")
         if path.exists() and _is_cut(path): write_whole(path, "".join(f"{line}\n" for line in whole_lines(path)))
         with path.open("a", encoding="utf-8", newline="\n") as file: file.write("".join(f"{line}\n" for line in lines))
     except OSError as e: raise OSError(f"{path}: no more can be added ({e.strerror or e}); the lines before are kept") from e
@@ -122,7 +123,7 @@ class Run:
         "Write config.json, with the versions; one with other contents is kept under a number."
         versions = {"torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads()}
         path, text = self.folder/"config.json", json.dumps({**config, **versions}, indent=1, default=str) + "\n"
-        if path.exists() and path.read_bytes() != text.encode(): put_aside(path)
+        if not path.is_file() or path.read_bytes() != text.encode(): put_aside(path)
         write_whole(path, text)
     def restart(self,
         *names,  # Of files; none: all that a run leaves
@@ -134,6 +135,8 @@ class Run:
     ):
         "Take out of metrics.jsonl what was logged after a step."
         rows = self.metrics()
+        for n, row in enumerate(rows, 1):
+            if not isinstance(row.get("step", 0), (int, float)): raise TaskError(self.log_file, f"line {n}: step", row["step"], "write a number, or take this line out")
         end = next((n for n, row in enumerate(rows) if row.get("step", 0) > step), len(rows))
         write_whole(self.log_file, "".join(json.dumps(row) + "\n" for row in rows[:end]))
     def log(self,
@@ -164,9 +167,12 @@ class LogToRun(TrainerCallback):
 
 # %% ../nbs/09_tuning.ipynb #2e8412ae
 def _read_answers(path, writer):
-    "Ids -> answer, of those lines of a file of `answers` that this writer wrote."
-    lines = (line for line in _lines(path, list) if len(line) == 3)
-    return {tuple(ids): text for ids, text, who in lines if who == writer}
+    "Ids -> answer, of those lines of a file of `answers` that this writer wrote; of what nobody can have written none."
+    known = {}
+    for line in _lines(path, list):
+        match line:
+            case [[*ids], str(text), who] if who == writer and all(isinstance(i, int) for i in ids): known[tuple(ids)] = text
+    return known
 
 # %% ../nbs/09_tuning.ipynb #66a2b3fe
 def _no_memory(error): return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -419,13 +425,13 @@ def _finished(folder, job, made_of={}):
     "What the finished run in a folder has found; None: it has not finished."
     path = Path(folder)/"result.json"
     if not path.exists(): return None
-    saved = read_object(path)
-    for name in ("job", "result"):
-        if name not in saved: raise TaskError(path, name, "nothing", "the file is damaged: remove it, and the run is made again")
+    saved = {"made_of": {}, **read_object(path)}
+    for name in ("job", "result", "made_of"):
+        if not isinstance(saved.get(name), dict): raise TaskError(path, name, saved.get(name, "nothing"), "the file is damaged: remove it, and the run is made again")
     if saved["job"] != json.loads(json.dumps(job)):
-        raise TaskError(str(path), "job", saved["job"], f"this run was made with other settings than {job}: choose another folder, or remove this one")
+        raise TaskError(str(path), "job", saved["job"], f"this run was made with other settings than {str(job)[:200]}: choose another folder, or remove this one")
     for name, value in made_of.items():
-        if saved.get("made_of", {}).get(name) != value: raise TaskError(str(path), name, job[name], "its contents have changed since this run: choose another folder, or remove this one")
+        if saved["made_of"].get(name) != value: raise TaskError(str(path), name, job[name], "its contents have changed since this run: choose another folder, or remove this one")
     return saved["result"]
 
 # %% ../nbs/09_tuning.ipynb #3fc4d5a5

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from conftest import tiny_t5
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from instop_nb import cli, demo, t5, tuning
@@ -31,7 +31,7 @@ from instop_nb.tuning import Run, _read_answers, read_record, run_jobs
 MANY, TRIED = int(os.environ.get("INSTOP_FUZZ", 1)), Counter()
 
 
-def tries(n): return settings(derandomize=True, deadline=None, database=None, max_examples=n * MANY, suppress_health_check=list(HealthCheck))
+def tries(n): return settings(derandomize=True, deadline=None, database=None, max_examples=n * MANY, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -181,7 +181,7 @@ INSTANCES = {("Instances",): [list], ("Instances", "*"): [dict, GONE], ("Instanc
              ("Instances", "*", "output", "*"): [str, GONE], ("Definition",): [str, list], ("Definition", "*"): [str, GONE], ("Categories",): [str, list], ("Categories", "*"): [str, GONE], (): [dict]}
 
 
-def examples_in(*place): return {(*place, kind, *inner): allowed for kind in ("Positive Examples", "Negative Examples") for inner, allowed in EXAMPLES.items()}
+def examples_in(*place, gone=()): return {(*place, kind, *inner): [*allowed, *gone] if not inner else allowed for kind in ("Positive Examples", "Negative Examples") for inner, allowed in EXAMPLES.items()}
 
 
 def read_both_ways(path):
@@ -214,7 +214,7 @@ def as_python(value):
 
 
 ROWS = [{"premise": "é a", "hypothesis": "b", "options": ["yes", "no"], "answer": answer} for answer in ("yes", "no")]
-ROW = {("*",): [dict, GONE], ("*", "premise"): [str], ("*", "hypothesis"): [str], ("*", "options"): [list], ("*", "options", "*"): [str], ("*", "answer"): ["yes", "no"]}
+ROW = {("*",): [dict, GONE], ("*", "premise"): [str], ("*", "hypothesis"): [str], ("*", "options"): [list], ("*", "options", "*"): [str, GONE], ("*", "answer"): ["yes", "no"]}
 OURS = [{"id": "1", "task": "a", "category": "c", "prediction": "é x", "references": ["x"]}, {"id": "2", "task": "b", "category": "c", "prediction": "", "references": ["y", "z"]}]
 OUR = {("*",): [dict, GONE], **{("*", name): [str] for name in ("task", "category", "prediction")}, ("*", "references"): [list], ("*", "references", "*"): [str, GONE]}
 THEIRS = [{"Task": "task1_a", "Categories": ["C"], "Instance": {"id": "1", "input": "é", "output": ["red"]}, "Prediction": "red"},
@@ -238,12 +238,12 @@ SETUP = {(): [dict], ("n_instances",): [whole, GONE], ("steps",): [whole, GONE],
          ("arguments", "max_grad_norm"): [rate, lambda v: v is not False and v == 0, GONE], ("arguments", "gradient_accumulation_steps"): [whole, GONE]}
 
 KINDS = {kind.name: kind for kind in [
-    Kind("task.json", read_both_ways, SUPER_NI, as_json, {**INSTANCES, **examples_in()}), Kind("v1.json", read_both_ways, V1, as_json, {**INSTANCES, ("Examples",): [dict], **examples_in("Examples")}),
+    Kind("task.json", read_both_ways, SUPER_NI, as_json, {**INSTANCES, **examples_in()}), Kind("v1.json", read_both_ways, V1, as_json, {**INSTANCES, ("Examples",): [dict], **examples_in("Examples", gone=[GONE])}),
     Kind("templates.yaml", load_templates, PROMPTS, as_json, {(): [dict], ("dataset",): [str], ("subset",): [str, type(None), GONE], ("templates",): [dict], **TEMPLATE}),
     Kind("flan.yaml", load_flan, FLAN, as_json, PAIRS), Kind("flan.py", load_flan, FLAN, as_python, PAIRS, False),
     Kind("rows.jsonl", lambda path: [check_row("nli", row, where) for where, row in read_rows(path)], ROWS, as_lines, ROW),
     Kind("ours.jsonl", lambda path: score(read_predictions(path)), OURS, as_lines, OUR), Kind("theirs.jsonl", lambda path: score(read_predictions(path)), THEIRS, as_lines, THEIR),
-    Kind("recipe.yaml", read_recipe, RECIPE, as_json, SETUP)]}
+    Kind("recipe.yaml", read_recipe, RECIPE, lambda value: "# é\n" + as_json(value), SETUP)]}
 
 
 # Files of runs
@@ -268,13 +268,13 @@ def take_up_again(path):
 
 def finished(path):
     folder = path.parent
-    def explode(folder, gain): raise AssertionError("a finished run is made again")
-    return run_jobs(explode, {folder.name: {"gain": 1}}, folder.parent, workers=1, quiet=True)[folder.name]
+    def explode(folder, gain, model): raise AssertionError("a finished run is made again")
+    return run_jobs(explode, {folder.name: {"gain": 1, "model": "m"}}, folder.parent, workers=1, quiet=True, made_of={"model": "é"})[folder.name]
 
 
 ANSWER = [[[3, 4], "é", "me"], [[5], "no", "you"]]
-RESULT = {"job": {"gain": 1}, "made_of": {}, "result": {"rougeL": 1.0, "cpu_seconds": 1}}
-METRIC = {("*",): [dict, GONE], ("*", "step"): [int, float, GONE]}
+RESULT = {"job": {"gain": 1, "model": "m"}, "made_of": {"model": "é"}, "result": {"rougeL": 1.0, "cpu_seconds": 1}}
+METRIC = {("*",): [dict, GONE], ("*", "step"): [int, float, bool, GONE]}
 same = {place: [] for place in places(SETTINGS)} | {("bias_rate",): [type(None), GONE]}
 RUN_FILES = {kind.name: kind for kind in [
     Kind("metrics.jsonl", go_on, [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 1.5, "note": "é"}], as_lines, METRIC, False),
