@@ -10,7 +10,7 @@ __all__ = ['EXEMPLAR', 'SHOWN', 'RATES', 'ELSEWHERE', 'STARTS', 'INSTRUCTIONS', 
            'search_arms', 'best_embedder', 'draw_map', 'map_picture', 'map_explorer']
 
 # %% ../nbs/18_paper.ipynb #9f34d82c
-import copy, math, random, re
+import copy, math, os, random, re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -137,7 +137,7 @@ def read_recipe(
     if recipe is None: return Setup()
     shipped = {p.stem: p for p in Path(str(files("instop_nb")), "recipes").glob("*.yaml")}
     path = shipped.get(str(recipe), Path(recipe))
-    if not path.is_file(): raise TaskError(str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file")
+    if not os.path.isfile(path): raise TaskError(str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file")
     values = read_yaml(path, 100_000, _Numbers)
     _check_fields(Setup, values, path)
     setup = Setup(**values | {"rates": RATES | values.get("rates", {})})

@@ -23,13 +23,13 @@ from datasets import Dataset
 from pyarrow import BufferOutputStream
 from pyarrow.ipc import new_stream
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast,
+from transformers import (AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast,
                           Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration)
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
 from .microworld import micro_tasks, world_text
 from .natinst import Encoding, encode
-from .tasks import TaskError, load_tasks, printable, read_object, read_text, write_whole
+from .tasks import TaskError, _ends, load_tasks, printable, read_object, read_text, write_whole
 
 # %% ../nbs/06_t5.ipynb #f35d5edb
 FRAME = [r" ?Definition:", r"(?:\n\n)?Now complete the following example -\nInput:", r"\.?\nOutput: ",
@@ -541,7 +541,7 @@ _ADVICE = {"sentencepiece": "install what reads spiece.model: pip install senten
 
 def _not_loaded(name, error):
     "The error for a model that cannot be had, whatever the libraries make of it."
-    text = str(error)
+    text, name = str(error), _ends(name, 300)
     for sign, advice in _ADVICE.items():
         if sign in text: return OSError(f"{name}: {advice}")
     said = "" if isinstance(error, OSError) else f": {printable(text.strip().splitlines()[0])[:200]}" if text.strip() else ""
@@ -561,6 +561,11 @@ def load_tokenizer(
     return tokenizer
 
 # %% ../nbs/06_t5.ipynb #0f5e7499
+def _check_depth(config):
+    "ValueError for more layers than any model has: they would be made one by one, before a weight is looked at."
+    for name in ("num_layers", "num_decoder_layers"):
+        if (n := getattr(config, name, None) or 0) > 1000: raise ValueError(f"{name} is {str(n)[:20]}: is this file damaged?")
+
 def _check_fit(name, tokenizer, model, missing):
     "OSError for a model that would be loaded, and be wrong."
     if missing: raise OSError(f"{name}: no weights for {missing[0]} (and {len(missing) - 1} more): give a folder with all of them")
@@ -577,6 +582,7 @@ def load_t5(
     name, device = str(name), _device(device)
     tokenizer = load_tokenizer(name)
     try:
+        _check_depth(AutoConfig.from_pretrained(_place(name), trust_remote_code=False))
         with no_bars():
             model, found = AutoModelForSeq2SeqLM.from_pretrained(_place(name), dtype=dtype or torch.float32, trust_remote_code=False, output_loading_info=True)
     except Exception as error: raise _not_loaded(name, error) from error

@@ -135,8 +135,7 @@ def wrong(kind, place, new):
     "Must a reader refuse this?"
     allowed = next((found for shape, found in kind.shape.items() if len(shape) == len(place) and all(s in ("*", p) for s, p in zip(shape, place))), None)
     if allowed is None or isinstance(new, Text): return False
-    if new is GONE: return GONE not in allowed
-    return not any(new == a if isinstance(a, (str, int)) and not isinstance(a, type) else callable(a) and not isinstance(a, type) and a(new) or isinstance(a, type) and type(new) is a for a in allowed if a is not GONE)
+    return not any(type(new) is may if isinstance(may, type) else may(new) if callable(may) else new == may for may in allowed)
 
 
 def as_json(value):
@@ -176,7 +175,7 @@ SUPER_NI = {"Contributors": ["us"], "Source": ["made_up"], "Categories": ["Namin
             "Negative Examples": [example(explanation="not so")], "Instances": [{"id": "a-0", "input": "it", "output": ["name"]}, {"id": "a-1", "input": "them", "output": ["names", "n"]}]}
 V1 = {"Title": "A title", "Prompt": "Name.", "Definition": "Name it.", "Things to Avoid": "-", "Emphasis & Caution": "-", "Examples": {"Positive Examples": [example(reason="so")],
       "Negative Examples": [example(reason="no", suggestion="do")]}, "Instances": [{"input": "it", "output": ["name"]}, {"input": "é", "output": ["names"]}]}
-EXAMPLES = {(): [list, "-"], ("*",): [dict], ("*", "input"): [str], ("*", "output"): [str], ("*", "explanation"): [str, GONE], ("*", "reason"): [str, GONE], ("*", "suggestion"): [str, GONE]}
+EXAMPLES = {(): [list, "-"], ("*",): [dict, GONE], ("*", "input"): [str], ("*", "output"): [str], ("*", "explanation"): [str, GONE], ("*", "reason"): [str, GONE], ("*", "suggestion"): [str, GONE]}
 INSTANCES = {("Instances",): [list], ("Instances", "*"): [dict, GONE], ("Instances", "*", "id"): [str], ("Instances", "*", "input"): [str], ("Instances", "*", "output"): [list],
              ("Instances", "*", "output", "*"): [str, GONE], ("Definition",): [str, list], ("Definition", "*"): [str, GONE], ("Categories",): [str, list], ("Categories", "*"): [str, GONE], (): [dict]}
 
@@ -228,14 +227,17 @@ RECIPE = {"n_instances": 5, "n_valid": 0, "all_wordings": False, "steps": 3, "ba
 def whole(value): return type(value) is int and 0 < value < 10**15
 
 
+def nothing(value): return type(value) in (int, float) and value == 0
+
+
 def rate(value): return type(value) in (int, float) and 0 < value < 10**15
 
 
-SETUP = {(): [dict], ("n_instances",): [whole, GONE], ("steps",): [whole, GONE], ("batch_size",): [whole, GONE], ("n_valid",): [whole, lambda v: v is not False and v == 0, GONE], ("all_wordings",): [bool, GONE],
-         ("learning_rate",): [rate, GONE], ("meta_share",): [lambda v: rate(v) and v < 1, GONE], ("by",): ["task", "category", GONE], ("rates",): [{}.__eq__, GONE], ("outer",): [{}.__eq__, GONE],
-         ("arguments",): [{}.__eq__, GONE], ("bias_rate",): [rate, type(None), lambda v: v is not False and v == 0, GONE], ("outer", "K"): [whole, GONE], ("outer", "phi_rate"): [rate, lambda v: v is not False and v == 0, GONE],
-         ("outer", "method"): ["identity", GONE], ("outer", "schedule"): [GONE], ("rates", "embedder-dp"): [rate, lambda v: v is not False and v == 0, GONE],
-         ("arguments", "max_grad_norm"): [rate, lambda v: v is not False and v == 0, GONE], ("arguments", "gradient_accumulation_steps"): [whole, GONE]}
+SETUP = {(): [dict], ("n_instances",): [whole, GONE], ("steps",): [whole, GONE], ("batch_size",): [whole, GONE], ("n_valid",): [whole, nothing, GONE], ("all_wordings",): [bool, GONE],
+         ("learning_rate",): [rate, GONE], ("meta_share",): [lambda v: rate(v) and v < 1, GONE], ("by",): ["task", "category", GONE], ("rates",): [{}, GONE], ("outer",): [{}, GONE],
+         ("arguments",): [{}, GONE], ("bias_rate",): [rate, type(None), nothing, GONE], ("outer", "K"): [whole, GONE], ("outer", "phi_rate"): [rate, nothing, GONE],
+         ("outer", "method"): ["identity", GONE], ("outer", "schedule"): [GONE], ("rates", "embedder-dp"): [rate, nothing, GONE],
+         ("arguments", "max_grad_norm"): [rate, nothing, GONE], ("arguments", "gradient_accumulation_steps"): [whole, GONE]}
 
 KINDS = {kind.name: kind for kind in [
     Kind("task.json", read_both_ways, SUPER_NI, as_json, {**INSTANCES, **examples_in()}), Kind("v1.json", read_both_ways, V1, as_json, {**INSTANCES, ("Examples",): [dict], **examples_in("Examples", gone=[GONE])}),
@@ -328,3 +330,83 @@ def test_a_damaged_file_is_refused_or_read(kind, folders, data):
     refused = attempt(kind, path)
     half = name == "cut" and kind.whole and not (kind.write is as_lines and 0 < n and good[n - 1:n + 1].count(b"\n"))
     if (half or name in NEVER) and kind.name not in ("metrics.jsonl", "answers.jsonl"): assert refused, (name, n)
+
+
+# What is no file, and what is a file without an end
+
+def special(name, folder):
+    "A path to something that nobody can read as a text."
+    path = folder / name
+    if name == "folder": path.mkdir()
+    if name == "pipe": os.mkfifo(path)
+    if name == "endless": path.symlink_to("/dev/zero")
+    if name == "circle": path.symlink_to(path)
+    if name == "below a file": (folder / name).write_text(""); path = path / "x"
+    return folder / ("x" * 5000) if name == "long name" else path
+
+
+SPECIAL = ["missing", "folder", "pipe", "endless", "circle", "below a file", "long name"]
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+def test_what_is_no_file_is_no_file(kind, name, tmp_path):
+    read = read_task if kind.read is read_both_ways else kind.read
+    assert attempt(kind._replace(read=read), special(name, tmp_path), names=["xxx"])
+
+
+@pytest.mark.parametrize("name", ["folder", "pipe", "endless"])
+@pytest.mark.parametrize("kind", RUN_FILES.values(), ids=list(RUN_FILES))
+def test_what_is_no_file_of_a_run_is_none(kind, name, tmp_path):
+    path = special(name, tmp_path)
+    assert attempt(kind, path.rename(path.with_name(kind.name)))
+
+
+@pytest.mark.parametrize("name", ["folder", "pipe", "endless"])
+def test_what_is_no_file_is_not_written_to(name, tmp_path):
+    path = special(name, tmp_path)
+    with bounded(), pytest.raises(OSError, match=f"{path}: no more can be added"): tuning.add_lines(path, ["{}"])
+    path.rename(tmp_path / "config.json")
+    with bounded(): Run(tmp_path, seed=1)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1 and (tmp_path / "config-1.json").lstat()
+
+
+# Checkpoints and models
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory): return Path(tiny_t5(tmp_path_factory.mktemp("model")))
+
+
+@tries(60)
+@given(data=st.data())
+def test_no_damage_to_a_checkpoint_goes_unseen(data, model, tmp_path_factory):
+    folder = emptied(tmp_path_factory.getbasetemp() / "checkpoint") if (tmp_path_factory.getbasetemp() / "checkpoint").exists() else tmp_path_factory.mktemp("checkpoint", numbered=False)
+    for name in ("trainer_state.json", "optimizer.pt"): (folder / name).write_text("é" + name)
+    seal(folder)
+    assert is_whole(folder)
+    path = folder / data.draw(st.sampled_from(["trainer_state.json", "optimizer.pt", "sealed.json"]))
+    before = path.read_bytes()
+    after = DAMAGES[data.draw(st.sampled_from(sorted(DAMAGES.keys() - {"BOM", "CR"})))](before, data.draw(st.integers(0, len(before) - 1)))
+    path.write_bytes(after)
+    with bounded(): assert not is_whole(folder) or after == before or json.loads(after) == json.loads(before)
+    TRIED["checkpoint", "refused"] += 1
+
+
+CONFIG = st.sampled_from([None, True, 0, -1, 1.5, 10**6, 10**15, 10**30, "", "x", "\x1b", [], [1], {}, {"x": 1}, GONE, Text("NaN"), Text("'"), deep(900), deep(100_000), Text("1" * 5000)])
+
+
+@tries(60)
+@given(data=st.data())
+def test_a_damaged_model_is_named(data, model, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    for path in model.iterdir():
+        if not (folder / path.name).exists(): (folder / path.name).symlink_to(path)
+    name = data.draw(st.sampled_from(["config.json", "config.json", "tokenizer_config.json", "generation_config.json"]))
+    if not (model / name).exists(): return
+    good = json.loads((model / name).read_text())
+    key = data.draw(st.sampled_from(["model_type", "architectures", "d_model", "d_ff", "num_heads", "num_layers", "vocab_size", "dropout_rate", "dtype", *good] if name == "config.json" else list(good)))
+    (folder / name).unlink()
+    (folder / name).write_text(as_json({**good, key: None} and changed({**good, key: None}, (key,), data.draw(CONFIG))))
+    try: attempt(Kind("model", lambda path: load_t5(str(path.parent), "cpu"), None, None, {}), folder / name)
+    finally: (folder / name).unlink(missing_ok=True)
