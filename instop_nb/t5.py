@@ -583,8 +583,7 @@ def load_t5(
     tokenizer = load_tokenizer(name)
     try:
         _check_depth(AutoConfig.from_pretrained(_place(name), trust_remote_code=False))
-        with no_bars():
-            model, found = AutoModelForSeq2SeqLM.from_pretrained(_place(name), dtype=dtype or torch.float32, trust_remote_code=False, output_loading_info=True)
+        with no_bars(): model, found = AutoModelForSeq2SeqLM.from_pretrained(_place(name), dtype=dtype or torch.float32, trust_remote_code=False, output_loading_info=True)
     except Exception as error: raise _not_loaded(name, error) from error
     _check_fit(name, tokenizer, model, sorted(found["missing_keys"]))
     return model.to(device).eval(), tokenizer
