@@ -104,9 +104,10 @@ def _load_tokenizer(name):
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
     from instop_nb.t5 import MICRO
+    from instop_nb.tasks import _ends
     try: tokenizer = AutoTokenizer.from_pretrained(MICRO if name == "micro" else name, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file brings up
-        raise OSError(f"{name}: no tokenizer could be loaded ({type(error).__name__}); give 'micro', a folder with tokenizer.json, "
+        raise OSError(f"{_ends(name, 300)}: no tokenizer could be loaded ({type(error).__name__}); give 'micro', a folder with tokenizer.json, "
                       "or a name that the hub knows") from error
     tokenizer.split_special_tokens = True  # Counts as training and evaluation do
     return tokenizer

@@ -24,7 +24,7 @@ from nltk.stem.porter import PorterStemmer
 from rouge_score.scoring import fmeasure
 from scipy.special import stdtrit
 
-from .tasks import Table, Task, TaskError, _found, cell, json_lines, printable
+from .tasks import Table, Task, TaskError, _ends, _found, cell, json_lines, printable
 
 # %% ../nbs/08_metrics.ipynb #b66414aa
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]+")
@@ -143,7 +143,7 @@ def gpt2_tokenizer(
     from transformers import AutoTokenizer
     try: return AutoTokenizer.from_pretrained(place, model_max_length=10**9, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file brings up
-        raise OSError(f"{place}: neither a folder with a tokenizer nor one that the hub would give ({type(error).__name__}). Check the name and "
+        raise OSError(f"{_ends(place, 300)}: neither a folder with a tokenizer nor one that the hub would give ({type(error).__name__}). Check the name and "
                       "the connection, or save GPT-2's tokenizer.json and tokenizer_config.json in a folder and give that folder") from error
 
 # %% ../nbs/08_metrics.ipynb #5b1e7793
@@ -291,7 +291,7 @@ def from_tk_instruct(
     "A prediction of Tk-Instruct as a row for `score`; a task without categories has the category 'unknown'."
     instance = row.get("Instance")
     if "task" in row or "Task" not in row or not isinstance(instance, dict): return row
-    category = row.get("Categories") or "unknown"
+    category = "unknown" if row.get("Categories") in (None, [], "") else row["Categories"]
     found = {"id": row.get("id", instance.get("id")), "task": row["Task"], "category": category[0] if isinstance(category, list) else category}
     said = {"prediction": row[key] for key in ("Prediction", "prediction") if key in row}
     return found | said | ({"references": instance["output"]} if "output" in instance else {})

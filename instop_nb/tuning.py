@@ -31,7 +31,7 @@ from .metrics import score, t_interval
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, complete, encode, instruction, sources
 from .t5 import T5Trainer, fingerprint, positive, put_aside, save_model, take_up, training_arguments
-from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, _regular, cell, load_tasks, read_object, write_whole
+from .tasks import COLOURS, Instance, Part, Table, Task, TaskError, _ends, _regular, cell, load_tasks, read_object, write_whole
 
 # %% ../nbs/09_tuning.ipynb #1d34ed16
 def get_tasks(
@@ -609,7 +609,8 @@ def read_record(
     "The record of a study; FileNotFoundError names those that the package has."
     path = Path(folder or RECORDS)/f"{name}.json"
     if path.exists(): return read_object(path)
-    raise FileNotFoundError(f"{name}: no saved record; there are {sorted(p.stem for p in RECORDS.glob('*.json'))}. Make it with `instop reproduce {name}`")
+    known = sorted(p.stem for p in RECORDS.glob("*.json")) if folder is None else f"none in {_ends(folder, 300)}"
+    raise FileNotFoundError(f"{name}: no saved record; there are {known}. Make it with `instop reproduce {name}`")
 
 # %% ../nbs/09_tuning.ipynb #b627930a
 def seeds_text(

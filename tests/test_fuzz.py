@@ -410,3 +410,94 @@ def test_a_damaged_model_is_named(data, model, tmp_path_factory):
     (folder / name).write_text(as_json({**good, key: None} and changed({**good, key: None}, (key,), data.draw(CONFIG))))
     try: attempt(Kind("model", lambda path: load_t5(str(path.parent), "cpu"), None, None, {}), folder / name)
     finally: (folder / name).unlink(missing_ok=True)
+
+
+# The command line
+
+class Reached(BaseException):
+    "Work was about to begin."
+
+
+def instop(*words):
+    "Run a command in this process; return its exit status and what it says on standard error."
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        m.setattr(sys, "argv", ["instop", *words])
+        with bounded(), pytest.raises(SystemExit) as end: cli.main()
+    return end.value.code, streams[1].buffer.getvalue().decode()
+
+
+HUGE = "9" * 30
+WHOLE = ["-1", HUGE, "-" + HUGE, "nan", "inf", "1.5", "1e3", "x", "", "0x10", "\x1b[2J", "½", "1" * 5000, "1 2", "--", "[]"]
+RATE = ["-1", "nan", "inf", "-inf", "1e999", "1e300", "0", "-0.0", "x", "", "\x1b[2J", "1,5", "½", "--steps", "[]"]
+WORD = ["", "x", "\x1b[2J", "\udcff", "é" * 100, "x" * 5000, "-1", "nan", "null", "../..", "[/]", "two\nlines"]
+PLACE = ["", "missing", "empty", "pipe", "endless", "file", "circle", "long", "\udcff", "\x1b[2J"]
+TOO_SMALL = {"WHOLE": ["0"], "SHARE": ["1", "2"]}
+TRAINING = {"--steps": WHOLE + ["0"], "--batch-size": WHOLE + ["0"], "--seed": WHOLE, "--threads": WHOLE + ["0"], "--data": PLACE, "--out": [p for p in PLACE if p not in ("missing", "empty", "\udcff", "\x1b[2J")]}
+ASKING = {**TRAINING, "--model": PLACE, "--max-source": WHOLE + ["0", "1"], "--max-target": WHOLE + ["0", "1"], "--eval-batch-size": WHOLE + ["0"], "--n-test": WHOLE + ["0"], "--n-pos": WHOLE,
+          "--device": [w for w in WORD] + ["cuda:99", "tpu"]}
+TUNING = {**ASKING, "--learning-rate": RATE, "--bias-rate": RATE, "--n-instances": WHOLE + ["0"]}
+ROWS_OF = ("encode", "--format", "flan", "--cluster", "nli", "--rows", "rows.jsonl")
+OPTIONS = {  # The words of a command that would do something -> option -> values that nobody can mean
+    ("tasks",): {None: PLACE}, ("score",): {None: PLACE}, ("score", "predictions.jsonl", "--xlingual"): {"--tokenizer": PLACE},
+    ("encode",): {"--data": PLACE, "--task": WORD, "--format": WORD, "--n-pos": WHOLE, "--n-neg": WHOLE, "--max-length": WHOLE + ["0"], "--limit": WHOLE + ["0"], "--seed": WHOLE},
+    ("encode", "--format", "ni-v1"): {"--field": WORD, "--data": PLACE, "--limit": WHOLE + ["0"], "--n-neg": WHOLE}, ("encode", "--max-length", "99"): {"--tokenizer": PLACE},
+    ROWS_OF: {"--rows": PLACE, "--templates": PLACE, "--cluster": WORD, "--format": WORD}, ("encode", "--format", "promptsource", "--rows", "rows.jsonl"): {"--templates": PLACE, "--seed": WHOLE},
+    ("encode", "--format", "promptsource", "--templates", "templates.yaml"): {"--rows": PLACE},
+    ("pretrain", "--out", "run"): {**TRAINING, "--d-model": WHOLE + ["0"], "--vocab-size": WHOLE + ["0", "9"]}, ("tune", "--out", "run"): TUNING, ("evaluate", "--out", "run"): {k: v for k, v in ASKING.items() if k not in ("--steps", "--batch-size")},
+    ("optimize", "--out", "run"): {**TUNING, "--instruction": WORD, "--length": WHOLE + ["0"], "--candidates": WHOLE + ["0"], "--inner-steps": WHOLE + ["0"], "--method": WORD, "--product": WORD, "--n-terms": WHOLE,
+                                   "--gamma": RATE, "--phi-rate": [r for r in RATE if r not in ("0", "-0.0")], "--meta-share": RATE + ["1", "2"], "--meta-batch-size": WHOLE + ["0"], "--every": WHOLE, "--n-valid": WHOLE + ["0"]},
+    ("demo", "--out", "run"): {"--seeds": WHOLE + ["0"], "--workers": WHOLE + ["0"], "--scale": RATE, "--out": TRAINING["--out"]},
+    ("reproduce", "fig3", "--out", "run"): {"--seeds": WHOLE + ["0"], "--workers": WHOLE + ["0"], "--scale": RATE, "--data": PLACE, "--model": PLACE, "--recipe": PLACE, "--out": TRAINING["--out"]},
+    ("reproduce", "fig3", "--show"): {"--out": [p for p in PLACE if p != "file"]}, ("reproduce", "superni-tasks", "--out", "run"): {"--recipe": ["small", "x"]}, ("reproduce",): {None: WORD}}
+ASKED = [(command, option, value) for command, options in OPTIONS.items() for option, values in options.items() for value in dict.fromkeys(values)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    "A folder with an older run, some files, and what is no file; nothing may begin to work there."
+    folder = tmp_path_factory.mktemp("desk")
+    for name in ("empty", "run/model", "run/checkpoint"): (folder / name).mkdir(parents=True)
+    for name in ("pipe", "endless", "circle"): special(name, folder)
+    (folder / "file").write_text("é nothing that anybody reads")
+    for name in ("config.json", "metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "result.json", "model/config.json", "checkpoint/settings.json"): (folder / "run" / name).write_text("old " + name)
+    for name, kind in (("rows.jsonl", "rows.jsonl"), ("predictions.jsonl", "ours.jsonl"), ("templates.yaml", "templates.yaml")): (folder / name).write_text(KINDS[kind].write(KINDS[kind].value))
+    def reached(*args, **others): raise Reached
+    with pytest.MonkeyPatch.context() as m:
+        m.chdir(folder)
+        m.setattr(t5.AutoModelForSeq2SeqLM, "from_pretrained", reached)
+        for module, name in ((t5, "documents"), (tuning, "run_jobs"), (demo, "_run_all")): m.setattr(module, name, reached)
+        yield folder
+
+
+def listing(folder): return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*") if p.name not in ("pipe", "endless", "circle")}
+
+
+@tries(400)
+@given(asked=st.sampled_from(ASKED))
+def test_nonsense_on_the_command_line_is_refused_before_anything_is_loaded(asked, desk):
+    command, option, value = asked
+    value = "x" * 5000 if value == "long" else value
+    words = [*command, value] if option is None else [*command, option, value]
+    before = listing(desk)
+    status, said = instop(*words)
+    lines = said.strip().splitlines()
+    assert status in (1, 2) and "Traceback" not in said and 0 < len(lines) <= 4, (words, said)
+    named = [value or "nothing", ascii(value)[1:-1], str(option), str(option).strip("-").replace("-", "_"), "meta_share", "PREDICTIONS", "DIR", "NAME"]
+    if len(value) > 300: named += [value[:20]]
+    assert any(name in said for name in named), (words, said)
+    assert all(line.isprintable() for line in lines) and (len(said) < 700 or command == ("reproduce",)) and "[Errno" not in said and "codec can't" not in said, (words, said)
+    assert listing(desk) == before, words
+    TRIED["option", "refused"] += 1
+
+
+@pytest.mark.parametrize("command", [command for command in OPTIONS if {"--out"} & {*command}], ids=" ".join)
+def test_without_nonsense_the_work_begins(command, desk):
+    with pytest.raises(Reached): instop(*command, *(["--recipe", "small"] if command[1] == "fig3" else []))
+
+
+def test_every_option_is_asked():
+    import typer
+    known = {name: {o for p in command.params for o in p.opts if o.startswith("--")} for name, command in typer.main.get_command(cli.app).commands.items()}
+    flags = {"--definition", "--explanations", "--task-name", "--faithful", "--resume", "--quiet", "--in-place", "--show", "--keep", "--xlingual", "--help"}
+    for name, options in known.items(): assert options - flags <= {option for command, some in OPTIONS.items() if command[0] == name for option in some}, name
