@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from torch.func import functional_call
-from transformers import EarlyStoppingCallback, TrainerCallback, get_scheduler
+from transformers import EarlyStoppingCallback, SchedulerType, TrainerCallback, get_scheduler
 from .batches import Collator, tokenize_tasks
 from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .extractor import Extractor, selection
 from .hypergradient import PRODUCTS, SOLVERS, Differences, hypergradient
 from .natinst import Encoding
-from .t5 import T5Trainer, fingerprint, positive, training_arguments
+from .t5 import T5Trainer, fingerprint, naming, positive, training_arguments
 from .tasks import Task, TaskError
 from .tuning import DEFINITION, LogToRun, Run, draw_rows, train_in
 
@@ -83,7 +83,7 @@ class Outer:
         positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size, gamma=self.gamma)
         for name in ("phi_rate", "warmup", "n_terms", "l2", "perturbation"):
             if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
-        for name, known in (("method", [*SOLVERS, "unrolled"]), ("product", PRODUCTS)):
+        for name, known in (("method", [*SOLVERS, "unrolled"]), ("product", PRODUCTS), ("schedule", [s.value for s in SchedulerType])):
             if getattr(self, name) not in known: raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
 
 # %% ../nbs/17_bilevel.ipynb #7b512f11
@@ -316,8 +316,9 @@ def save_instruction(
 ) -> None:
     "Save a learned instruction with the names of its tasks."
     draft = Path(f"{path}.draft")
-    torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
-    os.replace(draft, path)
+    with naming(draft.parent):
+        torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
+        os.replace(draft, path)
 
 # %% ../nbs/17_bilevel.ipynb #64230843
 def _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, others):

@@ -28,7 +28,7 @@ from .flan import _TAG, _PlainYaml, read_yaml
 from .hypergradient import hypergradient
 from .metrics import score
 from .natinst import Encoding
-from .t5 import load_t5, positive
+from .t5 import load_t5, positive, training_arguments
 from .tasks import Example, Task, TaskError
 from .tuning import DEFINITION, NO_INSTRUCTION, Run, Study, draw_rows, evaluate, get_tasks, made_once, tune
 
@@ -115,6 +115,10 @@ def _check_parts(setup, path):
     except TaskError as e: raise TaskError(path, f"outer.{e.field}", e.value, e.advice) from None
     for name in setup.arguments.keys() - {f.name for f in fields(Seq2SeqTrainingArguments)}:
         raise TaskError(path, f"arguments.{name}", setup.arguments[name], "name a field of transformers' Seq2SeqTrainingArguments")
+    for name in setup.arguments.keys() & {"output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "seed"}:
+        raise TaskError(path, f"arguments.{name}", setup.arguments[name], "leave it out: a field of the recipe says so, or the run")
+    try: training_arguments("unused", setup.steps, setup.batch_size, setup.learning_rate, **setup.arguments)
+    except (ValueError, TypeError) as e: raise TaskError(path, "arguments", setup.arguments, " ".join(str(e).split())[:300]) from None
 
 # %% ../nbs/18_paper.ipynb #97a96c69
 def read_recipe(

@@ -155,6 +155,7 @@ def test_recipe_is_the_appendix():
     ("rates: [1]", "rates"), ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"), ("rates: {embedder-dp: x}", "rates.embedder-dp"),
     ("outer: 3", "outer"), ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"), ("outer: {K: '20'}", "outer.K"), ("outer: {gamma: .inf}", "outer.gamma"),
     ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"), ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
+    ("outer: {schedule: slow}", "outer.schedule"), ("arguments: {max_steps: -3}", "arguments.max_steps"), ("arguments: {fp16: true}", "arguments"), ("arguments: {lr_scheduler_type: slow}", "arguments"),
     ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"), (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
 ])
 def test_bad_recipes_say_what_is_wrong(tmp_path, text, field):
