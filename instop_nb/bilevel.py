@@ -20,7 +20,7 @@ from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .extractor import Extractor, selection
 from .hypergradient import PRODUCTS, SOLVERS, Differences, hypergradient
 from .natinst import Encoding
-from .t5 import T5Trainer, fingerprint, positive, training_arguments
+from .t5 import T5Trainer, fingerprint, naming, positive, training_arguments
 from .tasks import Task, TaskError
 from .tuning import DEFINITION, LogToRun, Run, draw_rows, train_in
 
@@ -319,8 +319,9 @@ def save_instruction(
 ) -> None:
     "Save a learned instruction with the names of its tasks."
     draft = Path(f"{path}.draft")
-    torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
-    os.replace(draft, path)
+    with naming(draft.parent):
+        torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
+        os.replace(draft, path)
 
 # %% ../nbs/17_bilevel.ipynb #64230843
 def _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, others):

@@ -67,17 +67,18 @@ def _printable(text):
     return printable(text)
 
 # %% ../nbs/99_cli.ipynb #7b426c46
+def _text(text):
+    from rich.text import Text
+    return Text(_printable(str(text)))
+
 def _table(*columns, title=None):
     "A table whose texts are never cut and never taken for markup."
     from rich.table import Table
-    table = Table(title=title)
-    for name in columns: table.add_column(name, overflow="fold")
+    table = Table(title=title and _text(title))
+    for name in columns: table.add_column(_text(name), overflow="fold")
     return table
 
-def _row(table, *texts):
-    from rich.text import Text
-    from instop_nb.tasks import printable
-    table.add_row(*(Text(printable(str(text))) for text in texts))
+def _row(table, *texts): table.add_row(*map(_text, texts))
 
 def _show(table):
     "Print a table, as wide as the terminal; where there is none, as wide as it is."
@@ -562,13 +563,11 @@ def reproduce(
 # %% ../nbs/99_cli.ipynb #fbab5f46
 def _print_record(record):
     "Print a record's numbers over the seeds, and the time that its runs took."
-    from rich.console import Console
-    from rich.table import Table
     from instop_nb.tuning import by_arm, interval
     found = dict.fromkeys(k for run in record["runs"] for k, v in run.items() if isinstance(v, (int, float)) and k not in ("seed", "cpu_seconds"))
     numbers = list(found)[:6]
-    table = Table("", *numbers, title=f"{record['title']} ({record['paper']}); mean ± 95 % interval over {record['seeds']} seeds")
+    table = _table("", *numbers, title=f"{record['title']} ({record['paper']}); mean ± 95 % interval over {record['seeds']} seeds")
     columns = {k: by_arm(record, k) for k in numbers}
-    for arm in by_arm(record, "seed"): table.add_row(arm, *(interval(columns[k][arm]) for k in numbers))
-    Console(force_jupyter=False).print(table)
+    for arm in by_arm(record, "seed"): _row(table, arm, *(interval(columns[k][arm]) for k in numbers))
+    _show(table)
     print(f"{len(record['runs'])} runs, {record['cpu_seconds'] / 60:.0f} CPU minutes in all, also those that were finished before")

@@ -20,7 +20,7 @@ from .bilevel import meta_split, optimize
 from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .metrics import copy_input, score, t_interval
 from .microworld import novelty
-from .t5 import load_t5, put_aside
+from .t5 import load_t5, positive, put_aside
 from .tasks import write_whole
 from .tuning import DEFINITION, NO_INSTRUCTION, Run, draw_rows, evaluate, get_tasks, _in_processes, seeds_text, tune
 
@@ -232,6 +232,7 @@ def demo(
     console: Console | None = None,  # Where it reports; None: the terminal
 ) -> list[dict]:  # The table, see `summarise`
     "Run all arms and seeds, save summary.json and three pictures, print the table."
+    positive("demo", seeds=seeds, workers=workers, scale=scale)
     console, folder, start = console or Console(), Path(folder), time.time()
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(arm, seed) for arm in ("definition + embedder", "definition", "no instruction") for seed in range(seeds)]

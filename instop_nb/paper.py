@@ -582,7 +582,9 @@ def draw_map(
     "Two dimensions of definitions and learned instructions by t-SNE (figure 4), from seed 0."
     from sklearn.manifold import TSNE
     saved = {arm: torch.load(Path(folder)/f"{arm}-0"/"map.pt", weights_only=True) for arm in ("definition + embedder DP", "definition + frozen prefix")}
-    def flat(v): return TSNE(2, random_state=0, perplexity=min(30, len(v) - 1)).fit_transform(v.numpy()).round(1).tolist()
+    def flat(v):
+        if len(v.unique(dim=0)) == 1: return [[0.0, 0.0]] * len(v)  # All in one place, which t-SNE does not survive
+        return TSNE(2, random_state=0, perplexity=min(30, len(v) - 1)).fit_transform(v.numpy()).round(1).tolist()
     first = next(iter(saved.values()))
     return {"map": {arm: {part: flat(s[part]) for part in ("definition", "learned")} for arm, s in saved.items()}, "categories": first["categories"], "words": first["words"]}
 

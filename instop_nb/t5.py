@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FRAME', 'PIECES', 'SENTINELS', 'SPECIAL', 'SEAL', 'INCIDENTAL', 'READ', 'MICRO', 'train_tokenizer', 'micro_config',
            'new_t5', 't5_optimizer', 'corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'documents',
-           'BucketSampler', 'checksum', 'seal', 'is_whole', 'fingerprint', 'put_aside', 'take_up', 'has_ended',
-           'SealedTrainer', 'T5Trainer', 'positive', 'training_arguments', 'Recipe', 'from_recipe', 'no_bars',
-           'save_model', 'save_t5', 'pretrain', 'best_device', 'load_tokenizer', 'load_t5']
+           'BucketSampler', 'checksum', 'seal', 'is_whole', 'fingerprint', 'put_aside', 'take_up', 'naming',
+           'has_ended', 'SealedTrainer', 'T5Trainer', 'positive', 'training_arguments', 'Recipe', 'from_recipe',
+           'no_bars', 'save_model', 'save_t5', 'pretrain', 'best_device', 'load_tokenizer', 'load_t5']
 
 # %% ../nbs/06_t5.ipynb #11b02e4b
 import hashlib, json, math, os, random, warnings, zlib
@@ -22,6 +22,7 @@ import datasets, torch
 from datasets import Dataset
 from pyarrow import BufferOutputStream
 from pyarrow.ipc import new_stream
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast,
                           Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration)
@@ -266,8 +267,8 @@ READ = (".json", ".jsonl", ".txt", ".yaml", ".yml", ".model", ".safetensors", ".
 
 @fingerprint.register
 def _(thing: Path):
-    files = [p for p in sorted(thing.rglob("*")) if p.suffix in READ and p.is_file() and ".git" not in p.parts] if thing.is_dir() else [thing]
-    return fingerprint([(p.relative_to(thing).as_posix(), checksum(p)) for p in files])
+    files = [p for p in sorted(thing.rglob("*")) if p.suffix in READ and ".git" not in p.parts] if thing.is_dir() else [thing]
+    return fingerprint([(p.relative_to(thing).as_posix(), checksum(p)) for p in files if p.is_file()])  # A pipe would never end
 
 # %% ../nbs/06_t5.ipynb #3f5409b5
 def _number(path): return int(path.name.rsplit("-", 1)[1])
@@ -323,6 +324,17 @@ def take_up(
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder/"settings.json", json.dumps(settings, indent=1) + "\n")
 
+# %% ../nbs/06_t5.ipynb #3fe9c3ce
+@contextmanager
+def naming(
+    folder,  # That is written into
+):  # A context: `with naming(folder): ..`
+    "An OSError that names the folder, whatever goes wrong while it is written."
+    try: yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        said = printable(" ".join(str(error).split()))[:200]
+        raise OSError(f"{folder}: cannot be written ({said}); what was saved before is kept. Make room, or choose another folder") from error
+
 # %% ../nbs/06_t5.ipynb #eec1af4e
 def has_ended(
     checkpoint,  # Its folder
@@ -355,8 +367,9 @@ class SealedTrainer(Seq2SeqTrainer):
         if folder is None or not hasattr(self.data_collator, "load_state_dict"): return
         self.data_collator.load_state_dict(read_object(Path(folder)/"collator.json"))
     def _save_checkpoint(self, *args, **kwargs):
-        with no_bars(): super()._save_checkpoint(*args, **kwargs)
-        if self.args.should_save: seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
+        with naming(self.args.output_dir):
+            with no_bars(): super()._save_checkpoint(*args, **kwargs)
+            if self.args.should_save: seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
 
 # %% ../nbs/06_t5.ipynb #660d38ee
 class T5Trainer(SealedTrainer):
@@ -473,7 +486,7 @@ def save_model(
     "Save a model that `load_t5` reads; a folder with config.json holds all of it."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix="draft-") as draft, no_bars():
+    with naming(folder), TemporaryDirectory(dir=folder, prefix="draft-") as draft, no_bars():
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         (folder/"config.json").unlink(missing_ok=True)
@@ -532,8 +545,11 @@ def _place(name):
 
 def _device(name):
     "A device that is there."
-    try: return torch.empty(0, device=name or best_device()).device
+    try:
+        there = torch.empty(0, device=name or best_device())
+        there.cpu()  # What "meta" cannot do
     except (RuntimeError, AssertionError) as error: raise TaskError("load_t5", "device", name, "not to be had here: choose 'cpu', or leave it out") from error
+    return there.device
 
 # %% ../nbs/06_t5.ipynb #d349babc
 _ADVICE = {"sentencepiece": "install what reads spiece.model: pip install sentencepiece protobuf", "tiktoken": "install what reads spiece.model: pip install sentencepiece protobuf",

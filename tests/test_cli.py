@@ -58,6 +58,15 @@ def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before and (tmp_path / "predictions-2.jsonl").exists()
 
 
+def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
+    from instop_nb.cli import _print_record
+    from instop_nb.tuning import read_record
+    record = read_record("fig3")
+    _print_record(record | {"title": "[/]"})
+    out = capsys.readouterr().out
+    assert all(run["arm"] in out for run in record["runs"]) and "[/]" in out
+
+
 def test_encode_v1():
     task = ["--task", "micro_mark_dot_end", "--format", "ni-v1"]
     row, = encoded(*task, "--limit", 1, "--field", "Definition", "--field", "Positive Examples Full Only", "--n-pos", 1)
@@ -388,13 +397,18 @@ def test_numbers_that_cannot_be_meant_are_refused_by_name(command, words):
 
 @pytest.mark.parametrize("words, says", [("tune --learning-rate inf", "learning_rate: found inf"), ("tune --learning-rate nan", "learning_rate"), ("optimize --phi-rate -1", "phi_rate: found -1"),
                                          ("optimize --phi-rate nan", "phi_rate"), ("optimize --method newton", "method: found 'newton'"), ("evaluate --device cuda:99", "device: found 'cuda:99'"),
-                                         ("reproduce table2 --scale 0", "scale: found 0"), ("optimize --meta-share 2", "share: found 2")])
+                                         ("reproduce table2 --scale 0", "scale: found 0"), ("optimize --meta-share 2", "share: found 2"),
+                                         ("evaluate --device meta", "device: found 'meta'")])
 def test_options_that_cannot_be_meant_are_refused_in_one_line(words, says, tmp_path, monkeypatch, capsys):
     from instop_nb import cli
     small = ["--n-instances", "2", "--n-test", "1"] if words.startswith(("tune", "optimize")) else []
     monkeypatch.setattr(sys, "argv", ["instop", *words.split(), *small, "--quiet", "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as end: cli.main()
     assert end.value.code == 1 and says in capsys.readouterr().err and not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize("scale", ["0", "-1", "nan"])
+def test_a_demo_of_no_size_is_refused(scale, tmp_path): assert "scale: found" in fail("demo", "--scale", scale, "--out", tmp_path)
 
 
 def test_a_command_that_fails_leaves_the_older_run_alone(tmp_path):

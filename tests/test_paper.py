@@ -16,7 +16,7 @@ from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding
 from instop_nb import paper
 from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, after_steps, base_model, best_embedder, best_splits, make_instruction,
-                             one_step, parts_of, pushes, read_recipe, run_ahead, run_arm, scaled, search_arms, spread)
+                             draw_map, one_step, parts_of, pushes, read_recipe, run_ahead, run_arm, scaled, search_arms, spread)
 from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import TaskError, load_tasks, write_task
 from instop_nb.tuning import DEFINITION, RECORDS, get_tasks, reproduce
@@ -135,6 +135,13 @@ def test_splits_are_chosen_by_validation_alone():
     assert len(SPLITS) == 32
 
 
+def test_a_map_of_equal_definitions_has_one_place_for_all(tmp_path):
+    for arm in ("definition + embedder DP", "definition + frozen prefix"):
+        (tmp_path / f"{arm}-0").mkdir()
+        torch.save({"definition": torch.ones(4, 8), "learned": torch.eye(4), "categories": list("aabb"), "words": {}}, tmp_path / f"{arm}-0/map.pt")
+    for parts in draw_map({}, tmp_path)["map"].values(): assert parts["definition"] == [[0, 0]] * 4 and len(set(map(tuple, parts["learned"]))) == 4
+
+
 # The recipe
 
 def test_recipe_is_the_appendix():
@@ -155,6 +162,7 @@ def test_recipe_is_the_appendix():
     ("rates: [1]", "rates"), ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"), ("rates: {embedder-dp: x}", "rates.embedder-dp"),
     ("outer: 3", "outer"), ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"), ("outer: {K: '20'}", "outer.K"), ("outer: {gamma: .inf}", "outer.gamma"),
     ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"), ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
+    ("outer: {schedule: slow}", "outer.schedule"), ("arguments: {max_steps: -3}", "arguments.max_steps"), ("arguments: {fp16: true}", "arguments"), ("arguments: {lr_scheduler_type: slow}", "arguments"),
     ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"), (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
 ])
 def test_bad_recipes_say_what_is_wrong(tmp_path, text, field):

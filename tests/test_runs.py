@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import tiny_t5
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from instop_nb.batches import tokenize_tasks
@@ -342,6 +343,20 @@ def test_signs_that_end_a_line_elsewhere_end_none_here(text, tiny, tmp_path, mon
     monkeypatch.setattr(tuning, "_greedy", lambda model, tokenizer, rows, n: asked.extend(rows) or [text] * len(rows))
     for _ in range(2): assert answers(*load_t5(tiny, "cpu"), ["fox"], saved=tmp_path / "answers.jsonl") == [text]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("command, place", [(tuned, "transformers.Trainer.save_model"), (tuned, "torch.save"), (optimized, "torch.save")])
+@pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left"), RuntimeError("unexpected pos 64 vs 0"), OSError(28, "No space left")])
+def test_a_disk_that_fills_up_in_a_checkpoint_is_named(command, place, error, tiny, tmp_path, monkeypatch):
+    def full(*args, **others): raise error
+    monkeypatch.setattr(place, full)
+    with pytest.raises(OSError, match="checkpoint: cannot be written .*what was saved before is kept"): command(tiny, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["pipe", "/dev/zero"])
+def test_a_pipe_or_device_for_a_recipe_is_not_read_without_end(place, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert fingerprint(tmp_path / place) == fingerprint([])
 
 
 def test_a_full_disk_cuts_nothing(tiny, tmp_path, monkeypatch):
