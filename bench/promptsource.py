@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from instop_nb.flan import micro_rows
+from instop_nb.flan_rows import micro_rows
 from instop_nb.promptsource import TEMPLATES
 from rounds import cpu_seconds, spread, write_record
 

@@ -27,8 +27,9 @@ REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "natural-instr
 
 def tiny_t5(folder, texts=None):
     "Save a T5 with random weights, with a tokenizer for some texts (None: that of the micro T5); return the folder."
-    from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
-    tokenizer = train_tokenizer(texts, 600) if texts else load_t5("micro", device="cpu")[1]
+    from instop_nb.models import load_model
+    from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+    tokenizer = train_tokenizer(texts, 600) if texts else load_model("micro", device="cpu")[1]
     new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, num_heads=2, num_layers=1, num_decoder_layers=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -36,7 +37,7 @@ def tiny_t5(folder, texts=None):
 
 def record_and_page(study, notebook):
     "Return a study's shipped record, all that its chapter prints, and the lines of the chapter's tables; skip where there is no record."
-    from instop_nb.tuning import read_record
+    from instop_nb.study import read_record
     try: record = read_record(study.name)
     except FileNotFoundError: pytest.skip(f"{study.name}: the package has no record of it yet")
     assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(study.arms) and record["scale"] == 1 and record["seeds"] >= 3
@@ -47,7 +48,7 @@ def record_and_page(study, notebook):
 
 def check_that_no_run_is_repeated(study, runs, record, **options):
     "Make a study again whose runs are finished: nothing may run, and the record stays as it is."
-    from instop_nb.tuning import reproduce
+    from instop_nb.study import reproduce
     assert json.loads((runs / f"{study.name}.json").read_text()) == record
     def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
     assert reproduce(replace(study, run=explode), runs, seeds=1, workers=1, quiet=True, **options)["runs"] == record["runs"]

@@ -14,8 +14,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from instop_nb.batches import FEATURES, INSTANCE_FEATURES, Collator, tokenize_tasks
 from instop_nb.natinst import Encoding, encode, sources
-from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
-from instop_nb.t5 import BucketSampler, fingerprint, load_tokenizer, train_tokenizer
+from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.core import TaskError
+from instop_nb.trainer import BucketSampler
+from instop_nb.runs import fingerprint
+from instop_nb.models import load_tokenizer
+from instop_nb.t5 import train_tokenizer
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")

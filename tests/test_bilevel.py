@@ -4,13 +4,16 @@ import torch
 from transformers import TrainerCallback
 
 from instop_nb.batches import Collator, tokenize_tasks
-from instop_nb.bilevel import InstructionOptimizer, Outer, draw_meta_batch, kmeans_splits, meta_split, optimize, split_instances
+from instop_nb.bilevel import InstructionOptimizer, Outer, draw_meta_batch, optimize
+from instop_nb.meta import kmeans_splits, meta_split, split_instances
 from instop_nb.embedder import DirectEmbedder, InstanceEmbedder, NoisePrefix, NoPrefix
 from instop_nb.extractor import CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates
 from instop_nb.hypergradient import hypergradient
-from instop_nb.t5 import load_t5, training_arguments
-from instop_nb.tasks import TaskError
-from instop_nb.tuning import DEFINITION, NO_INSTRUCTION, Run, get_tasks
+from instop_nb.models import load_model
+from instop_nb.trainer import training_arguments
+from instop_nb.core import TaskError
+from instop_nb.tuning import DEFINITION, NO_INSTRUCTION, get_tasks
+from instop_nb.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def tasks(): return get_tasks("micro", "train", 10)
 
 @pytest.fixture
 def trainer(tasks, tmp_path):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     meta_train, meta_test = meta_split(tasks)
     rows, meta_rows = (tokenize_tasks(part, tokenizer, DEFINITION) for part in (meta_train, meta_test))
     made = InstructionOptimizer(model, training_arguments(tmp_path, 4, disable_tqdm=True), DirectEmbedder.for_model(model, len(meta_train), l=3),
@@ -45,7 +48,7 @@ def test_meta_split_by_category_keeps_categories_whole(tasks):
 
 
 def test_kmeans_splits_are_partitions_of_alike_tasks(tasks):
-    splits = kmeans_splits(tasks, *load_t5("micro", device="cpu"), k=5)
+    splits = kmeans_splits(tasks, *load_model("micro", device="cpu"), k=5)
     names = [t.name for _, group in splits for t in group]
     assert sorted(names) == sorted(t.name for t in tasks)
     for inner, outer in splits: assert outer and len(inner) + len(outer) == len(tasks) and not {t.name for t in inner} & {t.name for t in outer}
@@ -105,7 +108,7 @@ KINDS = {
 
 def fit(tasks, folder, kind="embedder-dp", outer=Outer(K=4), steps=16, **others):
     "One short run; returns the trainer and its log."
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     meta_train, meta_test = meta_split(tasks)
     made = KINDS[kind](model, tokenizer, meta_train)
     trainer = optimize(model, tokenizer, made, meta_train, meta_test, folder, steps, outer, batch_size=8, quiet=True, instance="own", **others)
@@ -202,7 +205,7 @@ def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path, kind, outer, k
 @pytest.mark.parametrize("kind", ["embedder", "extractor"])
 def test_the_hypergradient_does_not_depend_on_accumulation(product, kind, tasks, tmp_path):
     def moved(size, parts):
-        model, tokenizer = load_t5("micro", device="cpu")
+        model, tokenizer = load_model("micro", device="cpu")
         meta_train, meta_test = tasks[:8], tasks[8:10]
         phi = DirectEmbedder.for_model(model, 8, 2) if kind == "embedder" else InstanceExtractor(model, draw_candidates(meta_train, tokenizer, 3))
         trainer = optimize(model, tokenizer, phi, meta_train, meta_test, tmp_path / f"{product}-{size}", 1, Outer(K=1, meta_batch_size=4, gamma=1e-3, product=product),
@@ -215,7 +218,7 @@ def test_the_hypergradient_does_not_depend_on_accumulation(product, kind, tasks,
 
 def test_smoothing_reaches_the_inner_loss_of_the_hypergradient(tasks, tmp_path):
     def norm(factor):
-        model, tokenizer = load_t5("micro", device="cpu")
+        model, tokenizer = load_model("micro", device="cpu")
         trainer = optimize(model, tokenizer, DirectEmbedder.for_model(model, 4, 2), tasks[:4], tasks[4:6], tmp_path / str(factor), 1, Outer(K=1, meta_batch_size=4, gamma=1e-3),
                            batch_size=4, quiet=True, arguments=dict(label_smoothing_factor=factor))
         return next(row for row in trainer.state.log_history if "phi_grad_norm" in row)["phi_grad_norm"]
@@ -232,7 +235,7 @@ def test_an_outer_loop_that_cannot_be_meant_is_refused(changes, says):
 def test_differences_are_refused_where_they_would_drown(tasks, tmp_path):
     "With bf16=True transformers computes in half precision where nobody outside can see it."
     def run(product, dtype=None, **arguments):
-        model, tokenizer = load_t5("micro", device="cpu", dtype=dtype)
+        model, tokenizer = load_model("micro", device="cpu", dtype=dtype)
         return optimize(model, tokenizer, DirectEmbedder.for_model(model, 2, 2), tasks[:2], tasks[2:4], tmp_path / product, 1, Outer(K=1, meta_batch_size=2, product=product),
                         batch_size=2, quiet=True, arguments=arguments)
     with pytest.raises(TaskError, match="bf16.*'exact'"): run("differences", bf16=True)

@@ -60,7 +60,7 @@ def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
 
 def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
     from instop_nb.cli import _print_record
-    from instop_nb.tuning import read_record
+    from instop_nb.study import read_record
     record = read_record("fig3")
     _print_record(record | {"title": "[/]"})
     out = capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_reproduce_runs_a_study_once_and_shows_its_record(tmp_path):
 
 
 def test_an_interrupted_study_goes_on_and_repeats_no_finished_run(tmp_path):
-    from instop_nb.tuning import Study, reproduce
+    from instop_nb.study import Study, reproduce
     made = []
     def run(folder, seed, scale, data, model):
         made.append(seed)

@@ -2,7 +2,7 @@
 import json
 
 from instop_nb.demo import ARMS, STEPS, TIERS, demo, run_arm
-from instop_nb.t5 import T5Trainer
+from instop_nb.trainer import T5Trainer
 
 
 def test_demo_writes_records_and_pictures_and_repeats(tmp_path):

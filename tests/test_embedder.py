@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, strategies as st
 from torch import nn
 
-from instop_nb.embedder import (DirectEmbedder, InstanceEmbedder, encoder_mean, instruction_start, masked_mean, nearest_words,
-                                normal_start, pad_texts, per_category, vocabulary_start, with_prefix)
+from instop_nb.embedder import DirectEmbedder, InstanceEmbedder, encoder_mean, instruction_start, masked_mean, nearest_words, normal_start, pad_texts, per_category, vocabulary_start, with_prefix
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding
 from instop_nb.t5 import micro_config, new_t5, train_tokenizer
-from instop_nb.tasks import Example, Task, TaskError
+from instop_nb.tasks import Example, Task
+from instop_nb.core import TaskError
 
 torch.set_num_threads(1)
 VOCABULARY, D, L = 60, 64, 3

@@ -10,12 +10,12 @@ from torch import nn
 
 from instop_nb.batches import Collator, tokenize_tasks
 from instop_nb.embedder import with_prefix
-from instop_nb.extractor import (Candidates, DirectExtractor, Extractor, InstanceExtractor, draw_candidates, exemplar, selection,
-                                 straight_through, tokenize_candidates)
+from instop_nb.extractor import Candidates, DirectExtractor, Extractor, InstanceExtractor, draw_candidates, exemplar, selection, straight_through, tokenize_candidates
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding, encode
 from instop_nb.t5 import micro_config, new_t5, train_tokenizer
-from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
+from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.core import TaskError
 
 torch.set_num_threads(1)
 VOCABULARY, D = 60, 16

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare, kstest
 
-from instop_nb.flan import (CLUSTERS, DATASETS, TEMPLATES, Template, check_row, dataset_name, few_shot, hold_out, load_flan, load_rows,
-                            map_row, micro_rows, mix, mixing_rates, no_template, parse, parts, prune, render, round_robin,
-                            rows_to_task, read_rows, read_yaml, task_to_rows, template_table)
+from instop_nb.flan import CLUSTERS, DATASETS, TEMPLATES, Template, check_row, dataset_name, few_shot, hold_out, load_flan, mix, mixing_rates, no_template, parse, parts, prune, render, round_robin, read_rows, template_table
+from instop_nb.flan_rows import load_rows, map_row, micro_rows
+from instop_nb.formats import rows_to_task, task_to_rows
+from instop_nb.core import read_yaml
 from instop_nb.microworld import FORMS, KIND, WORDS, is_held_out
-from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
+from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.core import TaskError
 
 NLI = {"premise": "It rains.", "hypothesis": "It is wet.", "options": ["yes", "maybe", "no"], "answer": "yes"}
 FOLLOWS = Template("{premise}\nSo: {hypothesis}?\n\n{options_}", "{answer}")

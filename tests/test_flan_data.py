@@ -5,7 +5,8 @@ from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
 import pytest, yaml
-from instop_nb.flan import DATASETS, check_row, load_flan, map_row
+from instop_nb.flan import DATASETS, check_row, load_flan
+from instop_nb.flan_rows import map_row
 
 FOLDER = Path(__file__).parents[1]/"instop_nb"/"templates"
 TEMPLATES = load_flan(FOLDER/"flan.yaml")

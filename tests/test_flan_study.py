@@ -6,13 +6,14 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.flan_study as study_of
-from instop_nb.flan import CLUSTERS, DATASETS, TEMPLATES, hold_out, micro_rows, mixing_rates, render
-from instop_nb.flan_study import (BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, answer_score, chance_score, fit, flan_rates, pairs_of,
-                                  questions, run_flan, run_held_out, run_size, seen_clusters, steps_of, templates_of, training_pairs, tuned_model)
+from instop_nb.flan import CLUSTERS, DATASETS, TEMPLATES, hold_out, mixing_rates, render
+from instop_nb.flan_rows import micro_rows
+from instop_nb.flan_study import BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, answer_score, chance_score, fit, flan_rates, pairs_of, questions, run_flan, run_held_out, run_size, seen_clusters, steps_of, templates_of, training_pairs, tuned_model
 from instop_nb.microworld import is_held_out
-from instop_nb.t5 import load_t5
-from instop_nb.tasks import TaskError
-from instop_nb.tuning import Run, interval, reproduce
+from instop_nb.models import load_model
+from instop_nb.core import TaskError
+from instop_nb.runs import Run
+from instop_nb.study import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "10_flan_study.ipynb"
 
@@ -163,7 +164,7 @@ def test_trainings_differ():
 
 
 def test_fit_trains_each_pair_once(tiny, tmp_path):
-    model, tokenizer = load_t5(tiny, device="cpu")
+    model, tokenizer = load_model(tiny, device="cpu")
     before = model.shared.weight.clone()
     fit(model, tokenizer, pairs_of("no template", 3 * 8), tmp_path, batch_size=8)
     assert Run(tmp_path).metrics()[-1]["step"] == 3 and not model.shared.weight.equal(before) and not model.training
@@ -226,7 +227,7 @@ def test_crossed_arms():
 
 def test_tuning_on_other_clusters_helps_closed_book_questions(tmp_path):
     "What the studies need to be more than noise; a third of their steps does."
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     asked = questions("closed_book_qa", 200)
     untuned = answer_score(model, tokenizer, asked)
     tuned = answer_score(fit(model, tokenizer, pairs_of("knowledge", BATCH * 100), tmp_path), tokenizer, asked)

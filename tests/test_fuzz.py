@@ -22,11 +22,15 @@ from hypothesis import strategies as st
 from instop_nb import cli, demo, t5, tuning
 from instop_nb.flan import check_row, load_flan, read_rows
 from instop_nb.metrics import read_predictions, score
-from instop_nb.paper import RATES, read_recipe
+from instop_nb.recipes import RATES, read_recipe
 from instop_nb.promptsource import load_templates
-from instop_nb.t5 import is_whole, load_t5, seal, take_up
-from instop_nb.tasks import load_tasks, read_task, survey
-from instop_nb.tuning import Run, _read_answers, read_record, run_jobs
+from instop_nb.runs import is_whole, seal, take_up
+from instop_nb.models import load_model
+from instop_nb.tasks import load_tasks, read_task
+from instop_nb.survey import survey
+from instop_nb.runs import Run
+from instop_nb.tuning import _read_answers
+from instop_nb.study import read_record, run_jobs
 
 MANY, TRIED = int(os.environ.get("INSTOP_FUZZ", 1)), Counter()
 
@@ -408,7 +412,7 @@ def test_a_damaged_model_is_named(data, model, tmp_path_factory):
     key = data.draw(st.sampled_from(["model_type", "architectures", "d_model", "d_ff", "num_heads", "num_layers", "vocab_size", "dropout_rate", "dtype", *good] if name == "config.json" else list(good)))
     (folder / name).unlink()
     (folder / name).write_text(as_json({**good, key: None} and changed({**good, key: None}, (key,), data.draw(CONFIG))))
-    try: attempt(Kind("model", lambda path: load_t5(str(path.parent), "cpu"), None, None, {}), folder / name)
+    try: attempt(Kind("model", lambda path: load_model(str(path.parent), "cpu"), None, None, {}), folder / name)
     finally: (folder / name).unlink(missing_ok=True)
 
 

@@ -9,8 +9,9 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instop_nb import hypergradient as module
-from instop_nb.hypergradient import (PRODUCTS, SOLVERS, Differences, DoubleBackward, hypergradient, kept, largest_curvature, partial_sums,
-                                     series_explorer, series_picture)
+from instop_nb.products import PRODUCTS, SOLVERS, Differences, DoubleBackward, kept
+from instop_nb.hypergradient import hypergradient
+from instop_nb.series import largest_curvature, partial_sums, series_explorer, series_picture
 
 torch.set_num_threads(1)
 double = torch.float64

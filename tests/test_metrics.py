@@ -18,10 +18,11 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from instop_nb import metrics
-from instop_nb.metrics import (EXACT_MATCH_CATEGORIES, Difference, copy_example, copy_input, exact_match, from_tk_instruct, gpt2_tokenizer, median_iqr,
-                               normalise_answer, paired_bootstrap, paired_t_interval, porter_stem, rank_classify, read_predictions, reported_measure, rouge_1,
-                               rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, script_warnings, shared_tokens, t_interval, unicode_form)
-from instop_nb.t5 import load_t5, micro_config, new_t5
+from instop_nb.metrics import EXACT_MATCH_CATEGORIES, copy_example, copy_input, exact_match, from_tk_instruct, gpt2_tokenizer, normalise_answer, porter_stem, read_predictions, reported_measure, rouge_1, rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, script_warnings, shared_tokens, unicode_form
+from instop_nb.statistics import Difference, median_iqr, paired_bootstrap, paired_t_interval, t_interval
+from instop_nb.ranking import rank_classify
+from instop_nb.models import load_model
+from instop_nb.t5 import micro_config, new_t5
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 REAL = Path(__file__).parents[1] / "../shared/natural-instructions"
@@ -383,7 +384,7 @@ def test_table():
 @pytest.fixture(scope="module")
 def tiny():
     "A T5 with random weights, and the micro T5's tokenizer."
-    _, tokenizer = load_t5("micro", device="cpu")
+    _, tokenizer = load_model("micro", device="cpu")
     return new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, d_kv=8, num_heads=2), seed=3), tokenizer
 
 

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.microworld import (ARGUMENTS, CATEGORIES, FORMS, KIND, KINDS, WORLD, chance, definitions, draw_words, is_held_out,
-                                  make_instances, micro_tasks, novelty, one_shot_ceiling, solve, world_text, write_world)
-from instop_nb.tasks import Task, TaskError, load_tasks, validate_tasks
+from instop_nb.microworld import ARGUMENTS, CATEGORIES, FORMS, KIND, KINDS, WORLD, definitions, draw_words, is_held_out, make_instances, micro_tasks, novelty, solve
+from instop_nb.books import chance, one_shot_ceiling, world_text, write_world
+from instop_nb.tasks import Task, load_tasks
+from instop_nb.core import TaskError
+from instop_nb.survey import validate_tasks
 
 
 def test_the_world_is_as_large_as_promised():

@@ -13,9 +13,11 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from instop_nb.natinst import (FORMATS, MATRIX, TK_INSTRUCT, V1_ENCODINGS, Encoding, complete, complete_v1, encode, encode_v1, explorer,
-                               export_text, highlight, instruction, instruction_v1, parse, sources, tk_instruct, to_v1, view)
-from instop_nb.tasks import COLOURS, Example, Instance, Task, TaskError, load_tasks
+from instop_nb.formats import FORMATS, explorer, to_v1, view
+from instop_nb.natinst import MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction, parse, sources, tk_instruct
+from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
+from instop_nb.core import COLOURS, TaskError
+from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 NONE = Encoding(definition=False, n_pos=0)
 TASK = Task("half", ["Halve the number", "Give one half of it."],

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
-from instop_nb.microworld import micro_tasks, write_world
-from instop_nb.natinst import complete_v1, instruction_v1
-from instop_nb.natinst_study import (ARMS, ELEMENTS, STUDIES, add_sources, answer, as_v1, ask_v1, draw_split, halves, own_models, rows_v1,
-                                     run_natinst)
-from instop_nb.t5 import load_t5
-from instop_nb.tasks import Example, Instance, Task, TaskError, load_tasks
-from instop_nb.tuning import interval, reproduce
+from instop_nb.microworld import micro_tasks
+from instop_nb.books import write_world
+from instop_nb.natinst_v1 import complete_v1, instruction_v1
+from instop_nb.natinst_study import ARMS, ELEMENTS, STUDIES, add_sources, answer, as_v1, ask_v1, draw_split, halves, own_models, rows_v1, run_natinst
+from instop_nb.models import load_model
+from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.core import TaskError
+from instop_nb.study import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "12_natinst_study.ipynb"
 TASK = Task("half", ["Halve the number, and say nothing else.", "Give one half of it."],
@@ -100,7 +101,7 @@ def test_layout(element, expected):
 
 
 def test_rows_hold_the_layout_and_the_answer():
-    _, tokenizer = load_t5("micro", device="cpu")
+    _, tokenizer = load_model("micro", device="cpu")
     rows = rows_v1([replace(TASK, definition=TASK.definition[:1])], tokenizer, ELEMENTS["Prompt"])
     assert tokenizer.decode(rows[0]["input_ids"], skip_special_tokens=True) == "Prompt: Halve the number\ninput: 2\noutput:"
     assert [tokenizer.decode(y, skip_special_tokens=True) for y in rows["labels"][:]] == ["1", "6"]
@@ -108,7 +109,7 @@ def test_rows_hold_the_layout_and_the_answer():
 
 
 def test_one_wording_is_trained_and_asked_as_v1_has_one():
-    _, tokenizer = load_t5("micro", device="cpu")
+    _, tokenizer = load_model("micro", device="cpu")
     texts = {text.split("\n")[0] for text in tokenizer.batch_decode(rows_v1([TASK], tokenizer, ("Definition",))["input_ids"][:])}
     assert texts == {f"Definition: {TASK.definition[0]}"} and as_v1(TASK).definition == TASK.definition[:1]
 
@@ -116,7 +117,7 @@ def test_one_wording_is_trained_and_asked_as_v1_has_one():
 # Models
 
 def test_answers_come_in_the_order_of_the_questions():
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks = [replace(t, instances=t.instances[:2]) for t in micro_tasks("combinations", 2)[::20]]
     texts = [i.input * (1 + n % 2) for t in tasks for n, i in enumerate(t.instances)]  # lengths go up and down
     together = answer(model, tokenizer, tasks, texts)
@@ -126,7 +127,7 @@ def test_answers_come_in_the_order_of_the_questions():
 
 
 def test_an_own_model_learns_its_task_and_the_shared_one_stays(tmp_path):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     before = [p.clone() for p in model.parameters()]
     inputs = [i.input for i in micro_tasks("train", 60)[0].instances]
     star = replace(TASK, instances=[Instance(str(n), x, ["star"]) for n, x in enumerate(inputs[:50])])

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from instop_nb.natinst import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1, to_super_ni, to_v1, v1_indices
-from instop_nb.tasks import Example, Instance, Part, Task, TaskError, coloured, load_tasks, read_task, write_task
+from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1, v1_indices
+from instop_nb.formats import to_super_ni, to_v1
+from instop_nb.tasks import Example, Instance, Task, load_tasks, read_task, write_task
+from instop_nb.core import Part, TaskError, coloured
 
 POS, POS_WHY, NEG_WHY = "Positive Examples Full Only", "Positive Examples Full Explanations", "Negative Examples Full Explanations"
 FILE = {

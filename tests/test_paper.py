@@ -15,11 +15,16 @@ from instop_nb.extractor import InstanceExtractor, draw_candidates
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding
 from instop_nb import paper
-from instop_nb.paper import (CHOICES, SPLITS, STARTS, STUDIES, Arm, Setup, after_steps, base_model, best_embedder, best_splits, make_instruction,
-                             draw_map, one_step, parts_of, pushes, read_recipe, run_ahead, run_arm, scaled, search_arms, spread)
-from instop_nb.t5 import load_t5, micro_config, new_t5, train_tokenizer
-from instop_nb.tasks import TaskError, load_tasks, write_task
-from instop_nb.tuning import DEFINITION, RECORDS, get_tasks, reproduce
+from instop_nb.paper import CHOICES, SPLITS, STUDIES, best_embedder, best_splits, draw_map, search_arms
+from instop_nb.arms import STARTS, Arm, base_model, make_instruction, run_arm, spread
+from instop_nb.recipes import Setup, parts_of, read_recipe, scaled
+from instop_nb.ahead import after_steps, one_step, pushes, run_ahead
+from instop_nb.models import load_model
+from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+from instop_nb.core import TaskError
+from instop_nb.tasks import load_tasks, write_task
+from instop_nb.tuning import DEFINITION, get_tasks
+from instop_nb.study import RECORDS, reproduce
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"n_instances": 8, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size": 8, "base_batch_size": 8, "n_candidates": 2}
@@ -80,7 +85,7 @@ def test_same_seed_same_result(tmp_path):
 def test_parts_keep_the_four_kinds_of_tasks_apart():
     setup = Setup(n_instances=6, n_test=2)
     for split, group in ((None, None), (7, None), (None, 3)):
-        parts = parts_of("micro", setup, 0, split, group, load_t5("micro", device="cpu"))
+        parts = parts_of("micro", setup, 0, split, group, load_model("micro", device="cpu"))
         names = [{t.name for t in ts} for ts in (parts.meta_train, parts.meta_test, [t for ts in parts.test.values() for t in ts])]
         assert all(not a & b for i, a in enumerate(names) for b in names[i + 1:]) and {t.name for t in parts.base} <= names[0]
         assert {t.name for t in parts.valid} == names[0] | names[1]
@@ -101,7 +106,7 @@ def test_base_depends_on_what_decides_it(tmp_path):
 
 
 def test_spread_by_hand():
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks = get_tasks("micro", "train", 1)[:5]
     numbers, vectors = spread(model, tokenizer, DirectEmbedder(torch.zeros(5, 1, 64), torch.zeros(5, 1, dtype=torch.long)), tasks, tasks[:2])
     unit = torch.nn.functional.normalize(vectors["definition"], dim=-1)
@@ -202,7 +207,7 @@ def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
     for t in [next(t for t in tasks if t.category == c) for c in kinds]: write_task(t, tmp_path / "data" / "tasks" / f"{t.name}.json")
     names = sorted(p.stem for p in (tmp_path / "data" / "tasks").iterdir())
     for split, part in (("train", names[:-1]), ("test", names[-1:])): (tmp_path / "data" / "splits" / "default" / f"{split}_tasks.txt").write_text("\n".join(part) + "\n")
-    tokenizer = load_t5("micro", device="cpu")[1]
+    tokenizer = load_model("micro", device="cpu")[1]
     model = new_t5(micro_config(32128, **{**T5_BASE, "num_layers": 2, "num_decoder_layers": 2}))
     model.save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5"); del model
     values = yaml.safe_load((ROOT / "instop_nb" / "recipes" / "paper.yaml").read_text())
@@ -228,7 +233,7 @@ def test_real_tasks_at_a_tiny_size(tmp_path, few_real_tasks):
 
 def test_a_push_is_where_a_small_step_goes():
     "What `pushes` foretells to first order, a small step against the hypergradient does."
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks, found, did = get_tasks("micro", "train", 12)[:6], [], []
     candidates = draw_candidates(tasks, tokenizer, 4, 4)
     rows, meta = tokenize_tasks(tasks, tokenizer, Encoding(definition=False), instance="own"), tokenize_tasks(get_tasks("micro", "train", 4)[6:9], tokenizer, DEFINITION)
@@ -258,7 +263,7 @@ def _always(model, tokenizer, tasks): return [make_instruction(model, tokenizer,
 
 def test_one_step_says_what_a_small_step_does():
     "Two copies of the model take a small step, one with exemplars and one with blanks; which has the lower outer loss?"
-    model, tokenizer = load_t5("micro", device="cpu", dtype=torch.float64)
+    model, tokenizer = load_model("micro", device="cpu", dtype=torch.float64)
     found, did = [], []
     for seed in range(7):
         tasks, batch, asked = _six(seed, tokenizer)
@@ -278,7 +283,7 @@ def test_one_step_says_what_a_small_step_does():
 
 def test_steps_ahead_are_the_steps_that_would_be_taken():
     "In the middle of a training: the copy ends where the model itself ends with the same batches, bit for bit, and the model has not moved before."
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     batches = [_six(seed, tokenizer)[1] for seed in range(4)]
     tasks = _six(0, tokenizer)[0]

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.promptsource import (MIXTURES, T0, TEMPLATES, Metadata, Template, cap, encode_row, held_out, load_templates, mixture,
-                                    prompt_table, prompts, select, task_name, task_to_template, template_explorer, template_to_task, template_view,
-                                    training_sets, try_row, write_templates)
-from instop_nb.tasks import Instance, Task, TaskError
+from instop_nb.mixtures import MIXTURES, T0, cap, held_out, mixture, task_name, training_sets
+from instop_nb.promptsource import TEMPLATES, Metadata, Template, encode_row, load_templates, prompt_table, prompts, select, try_row, write_templates
+from instop_nb.formats import task_to_template, template_explorer, template_to_task, template_view
+from instop_nb.tasks import Instance, Task
+from instop_nb.core import TaskError
 
 ROW = {"premise": "The fox met the owl.", "hypothesis": "The owl was awake.", "options": ["yes", "perhaps", "no"], "answer": "yes"}
 
@@ -827,7 +828,7 @@ def test_any_definition_comes_out_unchanged(definition, given_input, output):
 
 
 def test_our_prompts_fit_the_rows_of_flan():
-    from instop_nb.flan import micro_rows
+    from instop_nb.flan_rows import micro_rows
     assert len(TEMPLATES) == 6 and {t.dataset for t in TEMPLATES} == {"micro_nli"}
     for row in micro_rows("nli", 20):
         for t in TEMPLATES:

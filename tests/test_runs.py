@@ -18,9 +18,15 @@ from instop_nb.batches import tokenize_tasks
 from instop_nb.bilevel import Outer, optimize
 from instop_nb.embedder import DirectEmbedder
 from instop_nb.microworld import micro_tasks
-from instop_nb.t5 import Recipe, fingerprint, is_whole, load_t5, pretrain, save_model, take_up
-from instop_nb.tasks import TaskError
-from instop_nb.tuning import (DEFINITION, Run, Study, add_lines, answers, evaluate, made_once, reproduce, run_jobs, train_in, tune, whole_lines, writing)
+from instop_nb.pretraining import Recipe, pretrain
+from instop_nb.runs import fingerprint, is_whole, take_up
+from instop_nb.models import load_model
+from instop_nb.trainer import save_model
+from instop_nb.core import TaskError
+from instop_nb.tuning import DEFINITION, answers, evaluate, tune
+from instop_nb.runs import Run, add_lines, whole_lines, writing
+from instop_nb.study import Study, made_once, reproduce, run_jobs
+from instop_nb.trainer import train_in
 
 TASKS = [replace(t, categories=[f"kind {n % 2}"]) for n, t in enumerate(micro_tasks("train", 4)[:6])]
 SAVING = dict(save_strategy="steps", save_steps=1, save_total_limit=2, logging_steps=1)
@@ -48,12 +54,12 @@ def rows_of(tokenizer): return tokenize_tasks(TASKS, tokenizer, DEFINITION)
 
 
 def tuned(tiny, folder, steps=STEPS, **others):
-    model, tokenizer = load_t5(tiny, "cpu")
+    model, tokenizer = load_model(tiny, "cpu")
     return tune(model, tokenizer, rows_of(tokenizer), folder, steps, 4, quiet=True, **{**SAVING, **others})
 
 
 def optimized(tiny, folder, steps=STEPS, outer=(), callbacks=(), arguments=(), **others):
-    model, tokenizer = load_t5(tiny, "cpu")
+    model, tokenizer = load_model(tiny, "cpu")
     phi = DirectEmbedder.for_model(model, 4, 2)
     trainer = optimize(model, tokenizer, phi, TASKS[:4], TASKS[4:], folder, steps, Outer(**{"K": 1, "meta_batch_size": 4, **dict(outer)}), batch_size=4,
                        quiet=True, callbacks=callbacks, arguments={} if others.get("every") else {**SAVING, **dict(arguments)}, **others)
@@ -77,7 +83,7 @@ def pretrained(tiny, folder, resume=False, **others):
 def evaluated(tiny, folder, resume=False):
     "Something to hash, whatever it is."
     folder.mkdir(exist_ok=True)
-    return evaluate(*load_t5(tiny, "cpu"), TASKS, batch_size=4, max_new_tokens=6, saved=folder / "answers.jsonl")
+    return evaluate(*load_model(tiny, "cpu"), TASKS, batch_size=4, max_new_tokens=6, saved=folder / "answers.jsonl")
 
 
 def one_run(folder, seed, scale, data, model, steps):
@@ -169,7 +175,7 @@ def test_a_run_does_not_go_on_with_other_settings(name, value, tiny, tmp_path):
 
 def test_a_run_does_not_go_on_with_other_rows_or_another_model(tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path / "run", callbacks=[KillAt(2)])
-    model, tokenizer = load_t5(tiny, "cpu")
+    model, tokenizer = load_model(tiny, "cpu")
     with pytest.raises(TaskError, match="rows"): tune(model, tokenizer, rows_of(tokenizer).select(range(9)), tmp_path / "run", STEPS, 4, quiet=True, resume=True)
     with torch.no_grad(): model.shared.weight.add_(1e-3)
     with pytest.raises(TaskError, match="model"): tune(model, tokenizer, rows_of(tokenizer), tmp_path / "run", STEPS, 4, quiet=True, resume=True)
@@ -194,7 +200,7 @@ def as_from_a_gpu(path, monkeypatch):
 
 
 def test_a_checkpoint_of_another_device_is_taken_up(tiny, tmp_path, monkeypatch):
-    from instop_nb.t5 import seal
+    from instop_nb.runs import seal
     until_killed(optimized, tiny, tmp_path / "run", callbacks=[KillAt(2)])
     checkpoint = tmp_path / "run/checkpoint/checkpoint-2"
     as_from_a_gpu(checkpoint / "instruction.pt", monkeypatch)
@@ -270,7 +276,7 @@ def test_a_folder_that_is_being_written_is_left_alone(tiny, tmp_path):
 
 
 def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path):
-    from instop_nb.tuning import _run_job
+    from instop_nb.study import _run_job
     made = lambda folder, gain: {"gain": gain}
     (tmp_path / "job").mkdir()
     with FileLock(tmp_path / "job" / ".job.lock"): pass
@@ -284,13 +290,13 @@ def test_finished_runs_know_what_lay_in_their_folders(tiny, tmp_path):
     study = Study("toy", "a toy", "none", one_run, {"short": {"steps": 1}})
     make = lambda: reproduce(study, tmp_path / "runs", seeds=1, workers=1, model=str(tmp_path / "model"), quiet=True)
     assert make()["runs"] == make()["runs"]
-    save_model(*load_t5("micro", "cpu"), tmp_path / "model")
+    save_model(*load_model("micro", "cpu"), tmp_path / "model")
     with pytest.raises(TaskError, match="contents have changed"): make()
 
 
 def test_a_shared_model_depends_on_contents_not_on_names(tiny, tmp_path):
     made = []
-    def make(home): made.append(home); return load_t5(tiny, "cpu")
+    def make(home): made.append(home); return load_model(tiny, "cpu")
     for name in "ab": shutil.copytree(tiny, tmp_path / name / "model")
     with (tmp_path / "b/model/tokenizer_config.json").open("a") as f: f.write("\n")
     homes = [made_once(tmp_path / "runs", "base", {"model": str(tmp_path / name / "model")}, make) for name in "aba"]
@@ -298,13 +304,13 @@ def test_a_shared_model_depends_on_contents_not_on_names(tiny, tmp_path):
 
 
 def test_a_shared_model_that_was_killed_while_it_was_saved_is_made_again(tiny, tmp_path):
-    home = made_once(tmp_path, "base", {"steps": 1}, lambda home: load_t5(tiny, "cpu"))
+    home = made_once(tmp_path, "base", {"steps": 1}, lambda home: load_model(tiny, "cpu"))
     (home / "config.json").unlink()  # which is written last
-    assert load_t5(made_once(tmp_path, "base", {"steps": 1}, lambda home: load_t5(tiny, "cpu")), "cpu")
+    assert load_model(made_once(tmp_path, "base", {"steps": 1}, lambda home: load_model(tiny, "cpu")), "cpu")
 
 
 def test_no_model_is_given_the_answers_of_another(tiny, tmp_path):
-    ours, others, book = load_t5(tiny, "cpu"), load_t5("micro", "cpu"), tmp_path / "answers.jsonl"
+    ours, others, book = load_model(tiny, "cpu"), load_model("micro", "cpu"), tmp_path / "answers.jsonl"
     texts = ["fox axe", "hen"]
     for model in (ours, others, ours): assert answers(*model, texts, max_new_tokens=4, saved=book) == answers(*model, texts, max_new_tokens=4)
     longer = answers(*ours, texts, max_new_tokens=6, saved=book)
@@ -312,7 +318,7 @@ def test_no_model_is_given_the_answers_of_another(tiny, tmp_path):
 
 
 def test_a_model_with_other_settings_is_not_given_the_answers_of_the_same_weights(tiny, tmp_path):
-    (model, tokenizer), book = load_t5(tiny, "cpu"), tmp_path / "answers.jsonl"
+    (model, tokenizer), book = load_model(tiny, "cpu"), tmp_path / "answers.jsonl"
     answers(model, tokenizer, ["fox axe"], max_new_tokens=4, saved=book)
     model.config.layer_norm_epsilon = 9.0
     answers(model, tokenizer, ["fox axe"], max_new_tokens=4, saved=book)
@@ -341,7 +347,7 @@ def test_signs_that_end_a_line_elsewhere_end_none_here(text, tiny, tmp_path, mon
     from instop_nb import tuning
     asked = []
     monkeypatch.setattr(tuning, "_greedy", lambda model, tokenizer, rows, n: asked.extend(rows) or [text] * len(rows))
-    for _ in range(2): assert answers(*load_t5(tiny, "cpu"), ["fox"], saved=tmp_path / "answers.jsonl") == [text]
+    for _ in range(2): assert answers(*load_model(tiny, "cpu"), ["fox"], saved=tmp_path / "answers.jsonl") == [text]
     assert len(asked) == 1
 
 

@@ -11,7 +11,8 @@ import torch
 from packaging.requirements import Requirement
 
 from instop_nb import start
-from instop_nb.start import Chapter, Check, chapters, environment, progress, report
+from instop_nb.start import Chapter, chapters, progress
+from instop_nb.doctor import Check, environment, report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +56,7 @@ def test_a_package_that_is_not_installed():
 
 
 @pytest.mark.parametrize("cuda, mps, found", [(True, False, "CUDA: a card"), (False, False, "CPU, threads: 1"),
-                                              (False, True, "CPU, threads: 1; mps on request: `load_t5('micro', device='mps')`")])
+                                              (False, True, "CPU, threads: 1; mps on request: `load_model('micro', device='mps')`")])
 def test_device(monkeypatch, cuda, mps, found):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")

@@ -6,12 +6,15 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb.metrics import score
-from instop_nb.microworld import micro_tasks, novelty, write_world
+from instop_nb.microworld import micro_tasks, novelty
+from instop_nb.books import write_world
 from instop_nb.natinst import MATRIX, sources
 from instop_nb.superni_study import ARMS, HEURISTICS, LIMIT, STUDIES, finnish, laid_out, numbered, run_superni, run_xlingual, worlds
-from instop_nb.t5 import load_t5
-from instop_nb.tasks import TaskError, load_tasks, write_task
-from instop_nb.tuning import get_tasks, interval, reproduce
+from instop_nb.models import load_model
+from instop_nb.core import TaskError
+from instop_nb.tasks import load_tasks, write_task
+from instop_nb.tuning import get_tasks
+from instop_nb.study import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "13_superni_study.ipynb"
 TUNED = [study for study in STUDIES.values() if study.folder == "superni"]
@@ -48,7 +51,7 @@ def test_names_of_files_stay():
 
 
 def test_the_limit_takes_bad_examples_and_never_the_question():
-    _, tokenizer = load_t5("micro", device="cpu")
+    _, tokenizer = load_model("micro", device="cpu")
     tasks = micro_tasks("combinations", 1)[::6]
     for encoding in MATRIX:
         texts, whole = (laid_out(tasks, encoding, tokenizer, limit) for limit in (LIMIT["micro"], 1024))
@@ -91,7 +94,7 @@ def test_settings_decide_what_is_learned(tmp_path):
     wide = run_superni(tmp_path / "wide", 0, 0.01, "micro", "micro", width=16)
     none = run_superni(tmp_path / "none", 0, 0.01, "micro", "micro", learn="nothing")
     assert (few["n_tasks"], wide["n_tasks"], none["n_tasks"]) == (5, 343, 0)
-    assert wide["parameters"] < few["parameters"] == none["parameters"] == sum(p.numel() for p in load_t5("micro", device="cpu")[0].parameters())
+    assert wide["parameters"] < few["parameters"] == none["parameters"] == sum(p.numel() for p in load_model("micro", device="cpu")[0].parameters())
 
 
 @pytest.mark.parametrize("heuristic", HEURISTICS)

@@ -8,11 +8,12 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
-from instop_nb.microworld import WORLD, micro_tasks, solve, write_world
-from instop_nb.t0_study import (ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs, run_t0,
-                                sibling_options)
-from instop_nb.tasks import Instance, Task, TaskError, load_tasks
-from instop_nb.tuning import interval, reproduce
+from instop_nb.microworld import WORLD, micro_tasks, solve
+from instop_nb.books import write_world
+from instop_nb.t0_study import ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs, run_t0, sibling_options
+from instop_nb.tasks import Instance, Task, load_tasks
+from instop_nb.core import TaskError
+from instop_nb.study import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
 TASK = Task("half", ["Halve it.", "Give a half.", "One half?", "Half of it."], instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],

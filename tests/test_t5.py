@@ -13,13 +13,16 @@ from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding
 from instop_nb.batches import Collator
-from instop_nb.t5 import (MICRO, Recipe, T5Trainer, corrupt_spans, documents, fingerprint, from_recipe, load_t5, load_tokenizer, micro_config, new_t5, positive, pretrain,
-                          pretraining_pair, save_model, t5_optimizer, train_tokenizer, training_arguments)
-from instop_nb.tasks import TaskError
+from instop_nb.models import MICRO, load_model, load_tokenizer
+from instop_nb.pretraining import Recipe, corrupt_spans, documents, from_recipe, pretrain, pretraining_pair
+from instop_nb.trainer import T5Trainer, save_model, training_arguments
+from instop_nb.runs import fingerprint, positive
+from instop_nb.t5 import micro_config, new_t5, t5_optimizer, train_tokenizer
+from instop_nb.core import TaskError
 from instop_nb.tuning import evaluate
 
 
-MODEL, TOKENIZER = load_t5("micro", device="cpu")
+MODEL, TOKENIZER = load_model("micro", device="cpu")
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_small_pretraining_learns_and_repeats(tmp_path):
 def test_saved_model_is_the_model(tmp_path, micro):
     model, tokenizer = micro
     model.save_pretrained(tmp_path); tokenizer.save_pretrained(tmp_path)
-    again, tokenizer2 = load_t5(str(tmp_path), device="cpu")
+    again, tokenizer2 = load_model(str(tmp_path), device="cpu")
     ids = tokenizer("Definition: Take the first word.", return_tensors="pt")
     assert tokenizer2("Definition: Take the first word.")["input_ids"] == ids["input_ids"][0].tolist()
     assert again.config.scale_decoder_outputs is False
@@ -105,14 +108,14 @@ def test_saved_model_is_the_model(tmp_path, micro):
 
 
 def test_loading_errors_say_what_to_do(tmp_path):
-    with pytest.raises(OSError, match="'micro'"): load_t5("google/t5-base-lm-adapt")
-    with pytest.raises(FileNotFoundError, match="config.json"): load_t5(str(tmp_path))
-    with pytest.raises(ValueError, match="bfloat16"): load_t5("micro", dtype=torch.float16)
+    with pytest.raises(OSError, match="'micro'"): load_model("google/t5-base-lm-adapt")
+    with pytest.raises(FileNotFoundError, match="config.json"): load_model(str(tmp_path))
+    with pytest.raises(ValueError, match="bfloat16"): load_model("micro", dtype=torch.float16)
 
 
 def test_bfloat16_loads_and_is_close(micro):
     model, tokenizer = micro
-    half, _ = load_t5("micro", device="cpu", dtype=torch.bfloat16)
+    half, _ = load_model("micro", device="cpu", dtype=torch.bfloat16)
     ids = tokenizer("fox fig saw.", return_tensors="pt")
     assert half.dtype == torch.bfloat16
     assert torch.isfinite(half(**ids, labels=ids["input_ids"]).loss)
@@ -140,7 +143,7 @@ def test_tokenizer_trains_on_other_languages():
 
 def step_of(rows, folder, size, parts, **others):
     "Loss and gradient of one step on all rows, in `parts` micro-batches."
-    model, tokenizer = load_t5("micro", "cpu")
+    model, tokenizer = load_model("micro", "cpu")
     data = [{**row, "length": len(row["input_ids"])} for row in rows]
     arguments = training_arguments(folder, 1, size, gradient_accumulation_steps=parts, logging_steps=1, max_grad_norm=1e9, disable_tqdm=True, use_cpu=True, **others)
     from datasets import Dataset
@@ -163,7 +166,7 @@ def test_smoothing_smooths(micro, tmp_path):
     tokenizer = micro[1]
     rows = [{"input_ids": tokenizer("fox axe")["input_ids"], "labels": tokenizer("hen")["input_ids"]}] * 2
     plain, smooth = step_of(rows, tmp_path, 2, 1)[0], step_of(rows, tmp_path, 2, 1, label_smoothing_factor=.2)[0]
-    model = load_t5("micro", "cpu")[0]
+    model = load_model("micro", "cpu")[0]
     logits = model(input_ids=torch.tensor([rows[0]["input_ids"]]), labels=torch.tensor([rows[0]["labels"]])).logits.log_softmax(-1)
     mean = -logits.mean().item()
     assert smooth == pytest.approx(.8 * plain + .2 * mean, rel=1e-3)
@@ -174,7 +177,7 @@ def test_smoothing_smooths(micro, tmp_path):
 def test_position_biases_have_a_rate_of_their_own_only_where_the_model_asks(tmp_path):
     arguments = training_arguments(tmp_path, 1, learning_rate=1e-3)
     rates = lambda **changes: sorted({g["lr"] for g in T5Trainer(new_t5(micro_config(300, **changes)), arguments).create_optimizer().param_groups})
-    assert rates() == [1e-3, 30e-3] and rates(bias_rate=None) == [1e-3] and load_t5("micro", "cpu")[0].config.bias_rate == 30
+    assert rates() == [1e-3, 30e-3] and rates(bias_rate=None) == [1e-3] and load_model("micro", "cpu")[0].config.bias_rate == 30
 
 
 def test_two_visible_gpus_do_not_double_the_batch(tmp_path, monkeypatch):
@@ -212,7 +215,7 @@ def spiece_only(folder, words):
 
 
 def test_a_checkpoint_with_spiece_model_alone_loads(tmp_path):
-    model, tokenizer = load_t5(spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"]), "cpu")
+    model, tokenizer = load_model(spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"]), "cpu")
     ids = tokenizer("the red lamp")["input_ids"]
     assert ids[-1] == 1 and 2 not in ids and tokenizer.decode(ids, skip_special_tokens=True) == "the red lamp"
     assert T5Trainer(model, training_arguments(tmp_path / "run", 1)).bias_rate is None
@@ -244,15 +247,15 @@ def _changed(path, **changes): path.write_text(json.dumps({**json.loads(path.rea
 def test_a_damaged_model_is_refused_by_name(damage, tmp_path, micro):
     hub_t5(tmp_path, vocab_size=len(micro[1]))
     micro[1].save_pretrained(tmp_path)
-    load_t5(tmp_path, "cpu")
+    load_model(tmp_path, "cpu")
     DAMAGES[damage](tmp_path)
-    with pytest.raises(OSError, match=str(tmp_path)) as caught: load_t5(tmp_path, "cpu")
+    with pytest.raises(OSError, match=str(tmp_path)) as caught: load_model(tmp_path, "cpu")
     assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
 def test_a_device_that_is_not_there_is_named(device):
-    with pytest.raises(TaskError, match=f"device: found '{device}'; .*'cpu'"): load_t5("micro", device)
+    with pytest.raises(TaskError, match=f"device: found '{device}'; .*'cpu'"): load_model("micro", device)
 
 
 def test_old_weights_with_an_old_torch_say_which_torch(tmp_path, micro, monkeypatch):
@@ -260,15 +263,15 @@ def test_old_weights_with_an_old_torch_say_which_torch(tmp_path, micro, monkeypa
     torch.save(hub_t5(tmp_path, vocab_size=len(micro[1])).state_dict(), tmp_path / "pytorch_model.bin")
     micro[1].save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert load_t5(tmp_path, "cpu")
+    assert load_model(tmp_path, "cpu")
     monkeypatch.setattr(transformers.utils.import_utils, "is_torch_greater_or_equal", lambda *args, **kwargs: False)
-    with pytest.raises(OSError, match="torch 2.6"): load_t5(tmp_path, "cpu")
+    with pytest.raises(OSError, match="torch 2.6"): load_model(tmp_path, "cpu")
 
 
 def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
     import os
     save_model(*micro, tmp_path)
-    before, replace_file = fingerprint(load_t5(tmp_path, "cpu")[0]), os.replace
+    before, replace_file = fingerprint(load_model(tmp_path, "cpu")[0]), os.replace
     def killed(source, target):
         if str(target).endswith("tokenizer.json"): raise KeyboardInterrupt
         replace_file(source, target)
@@ -276,7 +279,7 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
     with pytest.raises(KeyboardInterrupt): save_model(*micro, tmp_path)
     assert not (tmp_path / "config.json").exists() and [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
     monkeypatch.undo()
-    assert fingerprint(load_t5(save_model(*micro, tmp_path), "cpu")[0]) == before
+    assert fingerprint(load_model(save_model(*micro, tmp_path), "cpu")[0]) == before
 
 
 def test_control_tokens_in_a_text_are_signs_in_pretraining_too(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from instop_nb import tasks as chapter
-from instop_nb.tasks import (Example, Instance, Table, Task, TaskError, cell, collection_flaws, digest, json_lines, leave_out, load_tasks, printable,
-                             random_split, read_task, read_text, survey, task_file, task_flaws, task_table, validate_tasks, whole_files, write_task, write_whole)
+from instop_nb.tasks import Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, task_table, write_task
+from instop_nb.core import Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole
+from instop_nb.survey import collection_flaws, digest, survey, task_flaws, validate_tasks
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")

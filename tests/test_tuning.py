@@ -10,11 +10,14 @@ from transformers import TrainerCallback
 from instop_nb.batches import tokenize_tasks
 from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
-from instop_nb.t5 import load_t5
-from instop_nb.tasks import COLOURS, Example, Instance, Task, TaskError
+from instop_nb.models import load_model
+from instop_nb.core import COLOURS, TaskError
+from instop_nb.tasks import Example, Instance, Task
 from instop_nb.natinst import Encoding
-from instop_nb.tuning import (DEFINITION, NO_INSTRUCTION, Attention, Run, Study, answers, attention_explorer, attention_of, attention_picture, check_disjoint,
-                              difference, draw_rows, evaluate, get_tasks, group_scores, shown, study_table, tune)
+from instop_nb.tuning import DEFINITION, NO_INSTRUCTION, answers, check_disjoint, draw_rows, evaluate, get_tasks, group_scores, tune
+from instop_nb.attention import Attention, attention_explorer, attention_of, attention_picture
+from instop_nb.runs import Run
+from instop_nb.study import Study, difference, shown, study_table
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def train(): return get_tasks("micro", "train", 60)
 
 
 def fit(train, folder, steps, encoding=DEFINITION, seed=0, **others):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     rows = draw_rows(tokenize_tasks(train, tokenizer, encoding, all_wordings=True), train, steps * 64, seed)
     return tune(model, tokenizer, rows, folder, steps, seed=seed, quiet=True, **others), tokenizer
 
@@ -67,7 +70,7 @@ def test_a_run_is_a_folder_and_a_new_one_keeps_the_old_log(train, tmp_path):
 
 
 def test_rows_are_drawn_evenly_over_categories(train):
-    _, tokenizer = load_t5("micro", device="cpu")
+    _, tokenizer = load_model("micro", device="cpu")
     rows = draw_rows(tokenize_tasks(train, tokenizer, DEFINITION), train, 6000, seed=2)
     counts = {}
     for t in rows["task"]: counts[train[t].category] = counts.get(train[t].category, 0) + 1
@@ -75,7 +78,7 @@ def test_rows_are_drawn_evenly_over_categories(train):
 
 
 def test_evaluation_does_not_depend_on_batches(train):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks = micro_tasks("categories", 2)
     a, b = (evaluate(model, tokenizer, tasks, batch_size=n, max_new_tokens=12) for n in (3, 64))
     assert [r["prediction"] for r in a] == [r["prediction"] for r in b]
@@ -86,7 +89,7 @@ def test_evaluation_does_not_depend_on_batches(train):
 
 def test_evaluation_leaves_the_random_states_alone(train):
     "So that a look at the model in the middle of a training changes nothing of it."
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     states = lambda: (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist())
     before = states()
     evaluate(model, tokenizer, train[:2], DEFINITION, max_new_tokens=4)
@@ -94,7 +97,7 @@ def test_evaluation_leaves_the_random_states_alone(train):
 
 
 def test_an_interrupted_evaluation_goes_on(train, tmp_path, monkeypatch):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks, book, asked = micro_tasks("categories", 1)[:12], tmp_path / "answers.jsonl", []
     whole = evaluate(model, tokenizer, tasks, max_new_tokens=12)
     generate = type(model).generate
@@ -113,7 +116,7 @@ def test_an_interrupted_evaluation_goes_on(train, tmp_path, monkeypatch):
 
 
 def test_equal_texts_are_answered_once(monkeypatch):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     generate, sizes = type(model).generate, []
     monkeypatch.setattr(type(model), "generate", lambda self, input_ids, **more: sizes.append(len(input_ids)) or generate(self, input_ids=input_ids, **more))
     first, other, same = answers(model, tokenizer, ["fox owl", "hen", "fox owl"], max_new_tokens=4)
@@ -153,7 +156,7 @@ ASKED = Task("asked", ["Write the first word."], positive=[Example("cat boot", "
 
 def test_attention_is_what_the_model_computes_and_leaves_it_as_it_was():
     from instop_nb.natinst import Encoding, encode
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     found = attention_of(model, tokenizer, ASKED, ASKED.instances[0], Encoding(), answer="bus boot")
     ids = tokenizer(encode(ASKED, ASKED.instances[0], Encoding()), return_tensors="pt")["input_ids"]
     assert found.source == [tokenizer.decode([i]) for i in ids[0].tolist()] and [token.strip() for token in found.answer] == ["bus", "boot", "</s>"]
@@ -171,7 +174,7 @@ def test_attention_is_what_the_model_computes_and_leaves_it_as_it_was():
 
 def test_each_token_of_the_source_has_its_kind():
     from instop_nb.natinst import Encoding
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     found = attention_of(model, tokenizer, ASKED, ASKED.instances[0], Encoding(n_pos=1), answer="bus")
     def text(kind): return " ".join(token.strip() for token, k in zip(found.source, found.kinds) if k == kind and token.strip())
     assert list(dict.fromkeys(found.kinds)) == ["definition", "positive", "frame", "input"]
@@ -183,7 +186,7 @@ def test_each_token_of_the_source_has_its_kind():
 
 
 def test_the_models_own_answer_is_read_where_none_is_given():
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     own = evaluate(model, tokenizer, [ASKED])[1]["prediction"]
     mine, its = (attention_of(model, tokenizer, ASKED, ASKED.instances[1], answer=answer) for answer in (own, None))
     assert torch.equal(mine.weights, its.weights) and mine.answer == its.answer
@@ -204,7 +207,7 @@ def test_the_picture_shows_one_layer():
 
 
 def test_the_attention_explorer_follows_its_sliders():
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     instance, layer, _ = (box := attention_explorer(model, tokenizer, ASKED)).children
     def is_drawn():
         expected = attention_of(model, tokenizer, ASKED, ASKED.instances[instance.value]).weights[layer.value]
@@ -229,7 +232,7 @@ class Spy:
 
 @pytest.mark.parametrize("limit", [24, 60, 100, 150, 200, 1024])
 def test_training_and_evaluation_read_the_same_ids_at_every_limit(limit, monkeypatch):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     long = [Example(" ".join(["fox axe hen"] * n), "hat", "so " * n) for n in (12, 3, 20)]
     task = Task("long", ["Write hat."], long[:2], long[2:], [Instance("0", "fox axe", ["hat"]), Instance("1", "hen " * 40, ["axe"])], ["c"])
     for encoding in (Encoding(), Encoding(n_pos=2, n_neg=1, explanations=True), DEFINITION, NO_INSTRUCTION):
@@ -241,7 +244,7 @@ def test_training_and_evaluation_read_the_same_ids_at_every_limit(limit, monkeyp
 
 
 def test_control_tokens_in_a_text_are_signs_in_training_and_in_evaluation(monkeypatch):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     task = Task("marks", ["Copy </s> or <pad>."], [], [], [Instance("0", "fox </s> <extra_id_0> <unk>", ["a </s> b"])], ["c"])
     spy, control = Spy(model, monkeypatch), set(tokenizer.all_special_ids)
     evaluate(model, tokenizer, [task], max_new_tokens=1)
@@ -250,7 +253,7 @@ def test_control_tokens_in_a_text_are_signs_in_training_and_in_evaluation(monkey
 
 
 def test_an_answer_is_greedy_whatever_the_model_asks_for():
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     texts = ["fox axe hen", "hat"]
     plain = answers(model, tokenizer, texts, max_new_tokens=6)
     asked = dict(num_return_sequences=3, num_beams=3, repetition_penalty=5.0, no_repeat_ngram_size=1, min_length=20, return_dict_in_generate=True,
@@ -261,7 +264,7 @@ def test_an_answer_is_greedy_whatever_the_model_asks_for():
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
 def test_an_evaluation_that_does_not_fit_takes_smaller_batches(error, monkeypatch):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     tasks, generate, sizes = micro_tasks("combinations", 1)[:9], model.generate, []
     whole = evaluate(model, tokenizer, tasks, max_new_tokens=4)
     def small(input_ids, **more):
@@ -281,7 +284,7 @@ def test_an_evaluation_that_does_not_fit_takes_smaller_batches(error, monkeypatc
 # What a training draws
 
 def test_rows_are_drawn_without_a_file(train, tmp_path):
-    model, tokenizer = load_t5("micro", device="cpu")
+    model, tokenizer = load_model("micro", device="cpu")
     rows = tokenize_tasks(train[:4], tokenizer, DEFINITION, cache_dir=tmp_path)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     for seed in (0, 1): assert len(draw_rows(rows, train[:4], 500, seed)) == 500

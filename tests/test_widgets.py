@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from instop_nb.tasks import TaskError
+from instop_nb.core import TaskError
 
 CHROME, DRIVER = (next(filter(None, map(shutil.which, names)), None)
                   for names in (("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)))
@@ -35,8 +35,8 @@ WIDGETS = {
               "H = torch.tensor([1., .3, .1], dtype=torch.float64)\n"
               "series_explorer(lambda: (H * theta**2 / 2 - theta * phi).sum(), lambda: (theta - 2).square().sum(), [theta], [phi])",
     "attention": "from instop_nb.tuning import attention_explorer\n"
-                 "from instop_nb.t5 import load_t5\n"
-                 "attention_explorer(*load_t5('micro', device='cpu'), micro_tasks('train', 2)[0])",
+                 "from instop_nb.t5 import load_model\n"
+                 "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
                   "from instop_nb.tuning import read_record\n"
                   "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
