@@ -40,22 +40,37 @@ class Problem:
     "A T5 with a learnable prefix, one inner batch and one meta batch."
     def __init__(self, size, attention="sdpa"):
         torch.manual_seed(0)
-        config = T5Config(**SIZES[size], dropout_rate=0., decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+        config = T5Config(
+            **SIZES[size], dropout_rate=0.0, decoder_start_token_id=0,
+            feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        )
         self.model = T5ForConditionalGeneration._from_config(config, attn_implementation=attention)
         self.prefix = torch.nn.Parameter(.5 * torch.randn(PREFIX, config.d_model))
         self.theta, self.phi = list(self.model.parameters()), [self.prefix]
-        self.optimizer = torch.optim.Adam(self.theta, lr=0.)  # a real step in all but length: the problem stays the same
-        self.ids, self.labels = (torch.randint(2, config.vocab_size, (BATCH, n)) for n in (SOURCE, TARGET))
-        self.meta_ids, self.meta_labels = (torch.randint(2, config.vocab_size, (META_BATCH, n)) for n in (SOURCE, TARGET))
+        # a real step in all but length: the problem stays the same
+        self.optimizer = torch.optim.Adam(self.theta, lr=0.)
+        self.ids, self.labels = (
+            torch.randint(2, config.vocab_size, (BATCH, n)) for n in (SOURCE, TARGET)
+        )
+        self.meta_ids, self.meta_labels = (
+            torch.randint(2, config.vocab_size, (META_BATCH, n)) for n in (SOURCE, TARGET)
+        )
 
     def inner(self):
         text = self.model.get_input_embeddings()(self.ids)
-        return self.model(inputs_embeds=torch.cat([self.prefix.expand(BATCH, -1, -1), text], 1), labels=self.labels).loss
+        return self.model(
+            inputs_embeds=torch.cat([self.prefix.expand(BATCH, -1, -1), text], 1),
+            labels=self.labels,
+        ).loss
 
-    def outer(self, rows): return self.model(input_ids=self.meta_ids[rows], labels=self.meta_labels[rows]).loss
+    def outer(self, rows):
+        return self.model(input_ids=self.meta_ids[rows], labels=self.meta_labels[rows]).loss
 
     def micro_batches(self, n):
-        return [lambda i=i: self.outer(slice(i, i + n)) * n / META_BATCH for i in range(0, META_BATCH, n)]
+        return [
+            lambda i=i: self.outer(slice(i, i + n)) * n / META_BATCH
+            for i in range(0, META_BATCH, n)
+        ]
 
     def inner_step(self):
         for p in self.phi: p.requires_grad_(False)
@@ -68,7 +83,12 @@ def double_backward(problem, v1, M=1):
     grads = torch.autograd.grad(problem.inner(), problem.theta, create_graph=True)
     term, total = list(v1), list(v1)
     for _ in range(M):
-        term = [t - GAMMA * h for t, h in zip(term, torch.autograd.grad(grads, problem.theta, term, retain_graph=True))]
+        term = [
+            t - GAMMA * h
+            for t, h in zip(
+                term, torch.autograd.grad(grads, problem.theta, term, retain_graph=True)
+            )
+        ]
         total = [s + t for s, t in zip(total, term)]
     return torch.autograd.grad(grads, problem.phi, [-GAMMA * s for s in total])
 
@@ -80,9 +100,14 @@ def betty(name):
 
         from betty.hypergradient import jvp_fn_mapping
         config = SimpleNamespace(neumann_iterations=M, neumann_alpha=GAMMA, darts_alpha=1e-3)
-        current = SimpleNamespace(paths=[], config=config, cur_batch=None, training_step_exec=lambda batch: problem.inner(),
-                                  trainable_parameters=lambda: problem.theta)
-        return jvp_fn_mapping[name](v1, current, SimpleNamespace(trainable_parameters=lambda: problem.phi))
+        current = SimpleNamespace(
+            paths=[], config=config, cur_batch=None,
+            training_step_exec=lambda batch: problem.inner(),
+            trainable_parameters=lambda: problem.theta,
+        )
+        return jvp_fn_mapping[name](
+            v1, current, SimpleNamespace(trainable_parameters=lambda: problem.phi)
+        )
     return run
 
 
@@ -96,7 +121,9 @@ def torchopt(problem, v1, M=1):
             parameters = dict(zip(names, theta))
             text = torch.nn.functional.embedding(problem.ids, parameters["shared.weight"])
             embeds = torch.cat([prefix.expand(BATCH, -1, -1), text], 1)
-            return functional_call(problem.model, parameters, kwargs=dict(inputs_embeds=embeds, labels=problem.labels)).loss
+            return functional_call(
+                problem.model, parameters, kwargs=dict(inputs_embeds=embeds, labels=problem.labels)
+            ).loss
         return torch.func.grad(loss)(theta)
     solver = torchopt.linear_solve.solve_inv(ns=True, maxiter=M, alpha=GAMMA)
     @torchopt.diff.implicit.custom_root(gradient, argnums=1, solve=solver)
@@ -107,7 +134,10 @@ def torchopt(problem, v1, M=1):
 
 def ours(method, product):
     "Our engine."
-    def run(problem, v1, M=1): return implicit_term(problem.inner, problem.theta, problem.phi, v1, method, M, GAMMA, product)
+    def run(problem, v1, M=1):
+        return implicit_term(
+            problem.inner, problem.theta, problem.phi, v1, method, M, GAMMA, product
+        )
     return run
 
 
@@ -119,12 +149,18 @@ class Method(NamedTuple):
     micro: int = META_BATCH  # instances of the meta batch at a time
 
 
-METHODS = {"exact": Method(ours("neumann", "exact")), "differences": Method(ours("neumann", "differences"), micro=4),
-           "identity, differences": Method(ours("identity", "differences"), micro=4), "identity, exact": Method(ours("identity", "exact")),
-           "the paper's arithmetic": Method(double_backward, "eager", "torch"),
-           "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"), "betty-ml, darts": Method(betty("darts"), package="betty-ml"),
-           "torchopt, custom_root": Method(torchopt, "eager", "torchopt")}
-LOOPED = ["exact", "differences", "identity, differences"]  # measured in the whole training loop, too
+METHODS = {
+    "exact": Method(ours("neumann", "exact")),
+    "differences": Method(ours("neumann", "differences"), micro=4),
+    "identity, differences": Method(ours("identity", "differences"), micro=4),
+    "identity, exact": Method(ours("identity", "exact")),
+    "the paper's arithmetic": Method(double_backward, "eager", "torch"),
+    "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"),
+    "betty-ml, darts": Method(betty("darts"), package="betty-ml"),
+    "torchopt, custom_root": Method(torchopt, "eager", "torchopt"),
+}
+# measured in the whole training loop, too
+LOOPED = ["exact", "differences", "identity, differences"]
 K = 20
 
 
@@ -166,7 +202,9 @@ def times(size, rounds, M):
     problems = {attention: Problem(size, attention=attention) for attention in ("sdpa", "eager")}
     v1 = meta_gradient(problems["sdpa"])
     found = [time_round(problems, installed(), v1, M) for _ in range(rounds + 1)][1:]
-    return {f"{name}, {what}": spread([row[name, what] for row in found]) for name, what in found[0]}
+    return {
+        f"{name}, {what}": spread([row[name, what] for row in found]) for name, what in found[0]
+    }
 
 
 def loops(size, rounds, M):
@@ -190,7 +228,10 @@ def loops(size, rounds, M):
 def exact_layer_norm():
     "Inside, T5's layer norm keeps double precision; the stock one computes in single precision whatever it is given."
     from transformers.models.t5.modeling_t5 import T5LayerNorm
-    def norm(self, x): return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+    def norm(self, x):
+        return (
+            self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        )
     stock, T5LayerNorm.forward = T5LayerNorm.forward, norm
     try: yield
     finally: T5LayerNorm.forward = stock
@@ -208,7 +249,11 @@ def error(size, name, M):
     "Relative error of a method's single-precision result to the same arithmetic in double precision."
     without_products = name.startswith("identity") or name == "betty-ml, darts"
     with exact_layer_norm():
-        expected = (M + 1) * in_double_precision(size, 0) if without_products else in_double_precision(size, M)
+        expected = (
+            (M + 1) * in_double_precision(size, 0)
+            if without_products
+            else in_double_precision(size, M)
+        )
         single = Problem(size, attention=METHODS[name].attention)
         found = METHODS[name].run(single, meta_gradient(single), M)[0]
     if name == "betty-ml, darts": found = found * GAMMA * (M + 1)  # it gives the direction alone
@@ -219,7 +264,9 @@ def resident():
     "The most memory that this process has held so far, in bytes."
     status = Path("/proc/self/status")  # Linux: its ru_maxrss would begin with that of the parent
     if status.exists(): return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def peak(size, name, M):
@@ -233,8 +280,10 @@ def peak(size, name, M):
 
 def alone(*arguments):
     "What this script prints for some arguments in a process of its own."
-    done = subprocess.run([sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True,
-                          env={**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"})
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
     if done.returncode: raise SystemExit(done.stderr)
     return float(done.stdout)
 
@@ -242,24 +291,41 @@ def alone(*arguments):
 def measure(size, rounds, M):
     "All figures for one size."
     names = installed()
-    found, base = times(size, rounds, M), alone("--peak", "inner step", "--sizes", size, "--terms", M)
-    return {"parameters": sum(p.numel() for p in Problem(size).theta), "inner_step_seconds": found["inner step, seconds"],
-            "inner_step_peak_bytes": base, "loops": loops(size, rounds, M),
-            "methods": {name: {"given_v": found[f"{name}, given v"], "whole": found[f"{name}, whole"],
-                               "peak": alone("--peak", name, "--sizes", size, "--terms", M) / base, "error": error(size, name, M)}
-                        for name in names}}
+    found, base = (
+        times(size, rounds, M), alone("--peak", "inner step", "--sizes", size, "--terms", M),
+    )
+    return {
+        "parameters": sum(p.numel() for p in Problem(size).theta),
+        "inner_step_seconds": found["inner step, seconds"], "inner_step_peak_bytes": base,
+        "loops": loops(size, rounds, M),
+        "methods": {
+            name: {
+                "given_v": found[f"{name}, given v"], "whole": found[f"{name}, whole"],
+                "peak": alone("--peak", name, "--sizes", size, "--terms", M) / base,
+                "error": error(size, name, M),
+            }
+            for name in names
+        },
+    }
 
 
 def show(record):
     "Print the figures as a table."
     for size, found in record["sizes"].items():
-        print(f"\n{size} ({found['parameters']:,} parameters), M = {record['terms']}, ratios to an inner step "
-              f"({found['inner_step_seconds']['median']:.2f} CPU s, {found['inner_step_peak_bytes'] / 2**20:.0f} MiB)")
-        print(f"{'method':24}{'given v':>20}{'with meta batch 8':>24}{'peak memory':>14}{'error':>10}")
+        print(
+            f"\n{size} ({found['parameters']:,} parameters), M = {record['terms']}, ratios to an inner step "
+            f"({found['inner_step_seconds']['median']:.2f} CPU s, {found['inner_step_peak_bytes'] / 2**20:.0f} MiB)"
+        )
+        print(
+            f"{'method':24}{'given v':>20}{'with meta batch 8':>24}{'peak memory':>14}{'error':>10}"
+        )
         def ratio(x): return f"{x['median']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
         for name, row in found["methods"].items():
-            print(f"{name:24}{ratio(row['given_v']):>20}{ratio(row['whole']):>24}{row['peak']:14.2f}{row['error']:10.0e}")
-        for name, row in found["loops"].items(): print(f"{K} inner steps and one hypergradient, {name}: {ratio(row)}")
+            print(
+                f"{name:24}{ratio(row['given_v']):>20}{ratio(row['whole']):>24}{row['peak']:14.2f}{row['error']:10.0e}"
+            )
+        for name, row in found["loops"].items():
+            print(f"{K} inner steps and one hypergradient, {name}: {ratio(row)}")
 
 
 def main():
@@ -267,16 +333,26 @@ def main():
     parser.add_argument("--sizes", default=",".join(SIZES), help="of " + ", ".join(SIZES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--terms", type=int, default=1, help="M")
-    parser.add_argument("--out", type=Path, default=Path("instop_nb/records/bench-hypergradient.json"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("instop_nb/records/bench-hypergradient.json")
+    )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # random T5s have saturated attention; numbers near zero would make some products ten times slower
+    # random T5s have saturated attention; numbers near zero would make some products ten times slower
+    torch.set_flush_denormal(True)
     warnings.simplefilter("ignore")
     if options.peak: print(peak(options.sizes, options.peak, options.terms)); return
-    versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "betty-ml", "torchopt") if is_installed(p)}
-    record = {"command": "python bench/hypergradient.py", "terms": options.terms, "rounds": options.rounds, "versions": versions,
-              "python": platform.python_version(), "sizes": {}}
+    versions = {
+        p: importlib.metadata.version(p)
+        for p in ("torch", "transformers", "betty-ml", "torchopt")
+        if is_installed(p)
+    }
+    record = {
+        "command": "python bench/hypergradient.py", "terms": options.terms,
+        "rounds": options.rounds, "versions": versions, "python": platform.python_version(),
+        "sizes": {},
+    }
     for size in options.sizes.split(","):
         record["sizes"][size] = measure(size, options.rounds, options.terms)
         write_record(record, options.out)

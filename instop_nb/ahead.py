@@ -23,7 +23,8 @@ from .recipes import SHOWN, as_shown
 #| export
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #a71f4914
-def _plain_loss(model, batch): return model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}).loss
+def _plain_loss(model, batch):
+    return model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")}).loss
 
 def _shown_loss(model, batch, instruction):
     made = with_prefix(model, batch, *instruction(batch))
@@ -34,7 +35,9 @@ def _twin(model, optimizer):
     "Copies of both, which share nothing with them; the trainer's optimizer is wrapped, and its `step` bound to the original."
     model_, plain = copy.deepcopy(model), getattr(optimizer, "optimizer", optimizer)
     twin_of = dict(zip(model.parameters(), model_.parameters()))
-    optimizer_ = type(plain)([{"params": [twin_of[p] for p in group["params"]]} for group in plain.param_groups])
+    optimizer_ = type(plain)(
+        [{"params": [twin_of[p] for p in group["params"]]} for group in plain.param_groups]
+    )
     optimizer_.load_state_dict(copy.deepcopy(plain.state_dict()))
     return model_, optimizer_
 
@@ -64,7 +67,9 @@ def one_step(
     theta, towards = list(model.parameters()), 0
     def gradient(loss): return torch.cat([g.flatten() for g in torch.autograd.grad(loss, theta)])
     for batch, asked in zip(inner, outer, strict=True):
-        gap = gradient(_shown_loss(model, batch, exemplar)) - gradient(_shown_loss(model, batch, blank))
+        gap = gradient(_shown_loss(model, batch, exemplar)) - gradient(
+            _shown_loss(model, batch, blank)
+        )
         towards += (gap @ gradient(_plain_loss(model, asked))).item() > 0
     return 100 * towards / len(inner)
 
@@ -79,7 +84,10 @@ def pushes(
     phi, likelier = list(extractor.parameters()), 0
     for batch, asked in zip(inner, outer, strict=True):
         real = extractor.number[batch["task"]] >= 0
-        found = hypergradient(lambda: _shown_loss(model, batch, extractor), lambda: _plain_loss(model, asked), model.parameters(), phi, method="identity")
+        found = hypergradient(
+            lambda: _shown_loss(model, batch, extractor), lambda: _plain_loss(model, asked),
+            model.parameters(), phi, method="identity",
+        )
         grows = torch.autograd.grad((extractor.probability(batch) * real).sum(), phi)
         likelier += sum((h * g).sum() for h, g in zip(found, grows)).item() < 0
     return 100 * likelier / len(inner)
@@ -87,34 +95,71 @@ def pushes(
 # %% ../nbs/4_learned/47c_ahead.ipynb #cd0283b0
 def _batches(device, tokenizer, tasks, encoding, setup, seed, n, size, **instance):
     "n batches of instances that are drawn evenly."
-    rows, rng = tokenize_tasks(tasks, tokenizer, encoding, setup.max_source, setup.max_target, setup.all_wordings, seed, **instance), random.Random(f"{seed} batches")
-    drawn = (Collator(tokenizer)(list(rows.select([rng.randrange(len(rows)) for _ in range(size)]))) for _ in range(n))
+    rows, rng = (
+        tokenize_tasks(
+            tasks, tokenizer, encoding, setup.max_source, setup.max_target, setup.all_wordings,
+            seed, **instance,
+        ),
+        random.Random(f"{seed} batches"),
+    )
+    drawn = (
+        Collator(tokenizer)(list(rows.select([rng.randrange(len(rows)) for _ in range(size)])))
+        for _ in range(n)
+    )
     return [{name: x.to(device) for name, x in batch.items()} for batch in drawn]
 
-_LEANS_AS_TUNED = {"blank": 1.0, "coin": 0.0, "one exemplar": -1.0}  # An extractor that chooses what the model knows
+# An extractor that chooses what the model knows
+_LEANS_AS_TUNED = {"blank": 1.0, "coin": 0.0, "one exemplar": -1.0}
 
 def _look(device, tokenizer, parts, tuned, setup, seed, n):
     "What a probe asks for: model, optimizer -> rows of what the outer loss shows, and the three answers."
-    def make(model, name, **more): return make_instruction(model, tokenizer, parts.meta_train, Arm(name, **more), setup, seed)
+    def make(model, name, **more):
+        return make_instruction(model, tokenizer, parts.meta_train, Arm(name, **more), setup, seed)
     asks = Outer(**setup.outer)
-    inner = _batches(device, tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n + asks.K, setup.batch_size, instance="own", max_instance=setup.max_instance)
-    outer = {shown: _batches(device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n, asks.meta_batch_size) for shown in ("exemplar", "blank")}
+    inner = _batches(
+        device, tokenizer, parts.meta_train, SHOWN["nothing"], setup, seed, n + asks.K,
+        setup.batch_size, instance="own", max_instance=setup.max_instance,
+    )
+    outer = {
+        shown: _batches(
+            device, tokenizer, as_shown(parts.meta_test, shown), SHOWN[shown], setup, seed, n,
+            asks.meta_batch_size,
+        )
+        for shown in ("exemplar", "blank")
+    }
     def look(model, optimizer):
-        after = {name: after_steps(model, optimizer, inner[n:], lambda m: make(m, name)) for name in ("one exemplar", "blank")}
+        after = {
+            name: after_steps(model, optimizer, inner[n:], lambda m: make(m, name))
+            for name in ("one exemplar", "blank")
+        }
         always = make(model, "one exemplar"), make(model, "blank")
-        extractor, rows = make(model, "extractor-ic", blanks=setup.n_candidates, lean=_LEANS_AS_TUNED[tuned]), []
+        extractor, rows = (
+            make(model, "extractor-ic", blanks=setup.n_candidates, lean=_LEANS_AS_TUNED[tuned]), [],
+        )
         for shown, asked in outer.items():
-            with torch.no_grad(): exemplar, blank = (sum(_plain_loss(m, batch).item() for batch in asked) / n for m in after.values())
-            rows.append([shown, round(exemplar - blank, 4), one_step(model, *always, inner[:n], asked), pushes(model, extractor, inner[:n], asked)])
+            with torch.no_grad():
+                exemplar, blank = (
+                    sum(_plain_loss(m, batch).item() for batch in asked) / n for m in after.values()
+                )
+            rows.append(
+                [
+                    shown, round(exemplar - blank, 4), one_step(model, *always, inner[:n], asked),
+                    pushes(model, extractor, inner[:n], asked),
+                ]
+            )
         return rows
     return look
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #666d3c1f
 def _summary(looks):
     "Means of a run: how much worse the outer loss is after exemplars, and how far what it shows moves the steps."
-    def mean(shown, column): rows = [row[column] for row in looks if row[1] == shown]; return sum(rows) / len(rows)
+    def mean(shown, column):
+        rows = [row[column] for row in looks if row[1] == shown]; return sum(rows) / len(rows)
     gaps = {f"gap_{shown}": round(mean(shown, 2), 4) for shown in ("exemplar", "blank")}
-    return gaps | {f"apart_{name}": round(mean("exemplar", column) - mean("blank", column), 2) for name, column in (("step", 3), ("through", 4))}
+    return gaps | {
+        f"apart_{name}": round(mean("exemplar", column) - mean("blank", column), 2)
+        for name, column in (("step", 3), ("through", 4))
+    }
 
 def run_ahead(
     folder,        # Of the run; base models lie beside it
@@ -127,10 +172,19 @@ def run_ahead(
     n: int = 8,            # Pairs of batches for the cheap answers, at each of two points of the run
 ) -> dict:  # looks: rows of step, what the outer loss shows, outer loss after exemplars minus after blanks (nats a token), percent in favour of exemplars by one step and by straight-through; and their means
     "Tune a model, and ask on the way what the outer loss would gain from exemplars."
-    arm = Arm(tuned, "nothing", "exemplar", blanks=32 * (tuned == "coin"), setup=FIGURE3["coin flip"]["setup"])
+    arm = Arm(
+        tuned, "nothing", "exemplar", blanks=32 * (tuned == "coin"),
+        setup=FIGURE3["coin flip"]["setup"],
+    )
     setup, parts, t5, tokenizer = _begin(folder, seed, scale, data, model, recipe, arm)
-    probe = Probe((setup.steps // 3, 2 * (setup.steps // 3)), _look(t5.device, tokenizer, parts, tuned, setup, seed, n))
+    probe = Probe(
+        (setup.steps // 3, 2 * (setup.steps // 3)),
+        _look(t5.device, tokenizer, parts, tuned, setup, seed, n),
+    )
     instruction = make_instruction(t5, tokenizer, parts.meta_train, arm, setup, seed)
-    _train(t5, tokenizer, instruction, parts.meta_train, parts.meta_test, arm, setup, Outer(phi_rate=0.0), folder, seed, [probe])
+    _train(
+        t5, tokenizer, instruction, parts.meta_train, parts.meta_test, arm, setup,
+        Outer(phi_rate=0.0), folder, seed, [probe],
+    )
     looks = [[step, *row] for step, found in probe.curve for row in found]
     return {**_summary(looks), "looks": looks}

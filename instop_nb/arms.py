@@ -16,8 +16,13 @@ from transformers import TrainerCallback
 from .batches import tokenize_tasks
 from .bilevel import Outer, meta_test_loss, optimize
 from .core import TaskError
-from .embedder import DirectEmbedder, InstanceEmbedder, NoPrefix, NoisePrefix, encoder_mean, instruction_start, nearest_words, normal_start, per_category, vocabulary_start, with_prefix
-from .extractor import CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates, exemplar, tokenize_candidates
+from instop_nb.embedder import (
+    DirectEmbedder, InstanceEmbedder, NoPrefix, NoisePrefix, encoder_mean, instruction_start,
+    nearest_words, normal_start, per_category, vocabulary_start, with_prefix,
+)
+from instop_nb.extractor import (
+    CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates, exemplar, tokenize_candidates,
+)
 from .metrics import score
 from .models import load_model
 from .natinst import Encoding
@@ -37,9 +42,11 @@ class Arm:
     outer_shown: str | None = None   # Control: the outer loss shows this instead
     learned: bool = True             # False: phi stays at its start
     start: str = "normal"            # Of the direct embedder: a key of STARTS
-    blanks: int = 0                  # Of an extractor: blank candidates beside its exemplars (section 4.2)
+    blanks: int = 0  # Of an extractor: blank candidates beside its exemplars (section 4.2)
     lean: float = 0.0                # Of an extractor: head start of the blank
-    visible: bool = False            # Of an extractor: the model sees the padding of candidates, as in the released code
+    visible: bool = (
+        False  # Of an extractor: the model sees the padding of candidates, as in the released code
+    )
     trained_too: bool = False        # Control: the meta-test tasks are in the inner loss, too
     split: int | None = None         # See `parts_of`
     group: int | None = None         # See `parts_of`
@@ -47,39 +54,79 @@ class Arm:
     outer: dict = field(default_factory=dict)  # Changes of its `Outer`
 
 # %% ../nbs/4_learned/47b_arms.ipynb #6069ce0c
-def _one_shot(instruction, **more): return {"instruction": instruction, "behind": "nothing", "asked": "exemplar", "setup": {"steps": 600, "batch_size": 64, "probes": 8}, **more}
+def _one_shot(instruction, **more):
+    return {
+        "instruction": instruction, "behind": "nothing", "asked": "exemplar",
+        "setup": {"steps": 600, "batch_size": 64, "probes": 8}, **more,
+    }
 LEANS = {"blank": 1.0, "exemplar": -1.0}  # Side -> what is added to the logits of blanks
 
-FIGURE3 = {"exemplar for each task": _one_shot("one exemplar"), "always blank": _one_shot("blank"), "coin flip": _one_shot("coin", blanks=32),
-           "extractor DP": _one_shot("extractor-dp", blanks=32), "extractor IC": _one_shot("extractor-ic", blanks=32),
-           **{f"IC, leaning to the {side}, outer loss on {shown}s": _one_shot("extractor-ic", blanks=32, lean=lean, **({"outer_shown": "blank"} if shown == "blank" else {}))
-              for side, lean in LEANS.items() for shown in ("exemplar", "blank")}}
+FIGURE3 = {
+    "exemplar for each task": _one_shot("one exemplar"), "always blank": _one_shot("blank"),
+    "coin flip": _one_shot("coin", blanks=32), "extractor DP": _one_shot("extractor-dp", blanks=32),
+    "extractor IC": _one_shot("extractor-ic", blanks=32),
+    **{
+        f"IC, leaning to the {side}, outer loss on {shown}s": _one_shot(
+            "extractor-ic", blanks=32, lean=lean,
+            **({"outer_shown": "blank"} if shown == "blank" else {}),
+        )
+        for side, lean in LEANS.items()
+        for shown in ("exemplar", "blank")
+    },
+}
 
 # %% ../nbs/4_learned/47b_arms.ipynb #7ffc3d0f
-STARTS = {"normal": lambda model, tokenizer, tasks, l, seed: (normal_start(model, len(tasks), l, seed),),
-          "vocabulary": lambda model, tokenizer, tasks, l, seed: (vocabulary_start(model, len(tasks), l, seed=seed),),
-          "category": lambda model, tokenizer, tasks, l, seed: (per_category(lambda n: normal_start(model, n, l, seed), tasks),),
-          "category vocabulary": lambda model, tokenizer, tasks, l, seed: (per_category(lambda n: vocabulary_start(model, n, l, seed=seed), tasks),),
-          "definition": lambda model, tokenizer, tasks, l, seed: instruction_start(model, tokenizer, tasks, l),
-          "examples": lambda model, tokenizer, tasks, l, seed: instruction_start(model, tokenizer, tasks, l, Encoding(definition=False))}
+STARTS = {
+    "normal": lambda model, tokenizer, tasks, l, seed: (normal_start(model, len(tasks), l, seed),),
+    "vocabulary": lambda model, tokenizer, tasks, l, seed: (
+        vocabulary_start(model, len(tasks), l, seed=seed),
+    ),
+    "category": lambda model, tokenizer, tasks, l, seed: (
+        per_category(lambda n: normal_start(model, n, l, seed), tasks),
+    ),
+    "category vocabulary": lambda model, tokenizer, tasks, l, seed: (
+        per_category(lambda n: vocabulary_start(model, n, l, seed=seed), tasks),
+    ),
+    "definition": lambda model, tokenizer, tasks, l, seed: instruction_start(
+        model, tokenizer, tasks, l
+    ),
+    "examples": lambda model, tokenizer, tasks, l, seed: instruction_start(
+        model, tokenizer, tasks, l, Encoding(definition=False)
+    ),
+}
 
 def _extractor(kind):
     "Make an extractor; no instance may be its own exemplar."
     def make(model, tokenizer, tasks, arm, setup, seed):
-        candidates = draw_candidates(tasks, tokenizer, setup.n_candidates, arm.blanks, setup.max_instance, seed)
+        candidates = draw_candidates(
+            tasks, tokenizer, setup.n_candidates, arm.blanks, setup.max_instance, seed
+        )
         if arm.visible: candidates = candidates._replace(shown=torch.ones_like(candidates.shown))
-        return kind(model, candidates, lean=arm.lean, exclude_own=True, **({} if kind is DirectExtractor else {"seed": seed}))
+        return kind(
+            model, candidates, lean=arm.lean, exclude_own=True,
+            **({} if kind is DirectExtractor else {"seed": seed}),
+        )
     return make
 
 # %% ../nbs/4_learned/47b_arms.ipynb #7293c912
 INSTRUCTIONS = {
     "none": lambda model, *others: NoPrefix(model),
     "noise": lambda model, tokenizer, tasks, arm, setup, seed: NoisePrefix(model, setup.l, seed),
-    "embedder-dp": lambda model, tokenizer, tasks, arm, setup, seed: DirectEmbedder(*STARTS[arm.start](model, tokenizer, tasks, setup.l, seed)),
-    "embedder-ic": lambda model, tokenizer, tasks, arm, setup, seed: InstanceEmbedder(model, setup.l, seed),
-    "extractor-dp": _extractor(DirectExtractor), "extractor-ic": _extractor(InstanceExtractor), "coin": _extractor(CoinFlip),
-    "one exemplar": lambda model, tokenizer, tasks, arm, setup, seed: DirectExtractor(model, draw_candidates(tasks, tokenizer, 1, 0, setup.max_instance, seed)),
-    "blank": lambda model, tokenizer, tasks, *others: DirectExtractor(model, tokenize_candidates([[exemplar()]] * len(tasks), tokenizer))}
+    "embedder-dp": lambda model, tokenizer, tasks, arm, setup, seed: DirectEmbedder(
+        *STARTS[arm.start](model, tokenizer, tasks, setup.l, seed)
+    ),
+    "embedder-ic": lambda model, tokenizer, tasks, arm, setup, seed: InstanceEmbedder(
+        model, setup.l, seed
+    ),
+    "extractor-dp": _extractor(DirectExtractor), "extractor-ic": _extractor(InstanceExtractor),
+    "coin": _extractor(CoinFlip),
+    "one exemplar": lambda model, tokenizer, tasks, arm, setup, seed: DirectExtractor(
+        model, draw_candidates(tasks, tokenizer, 1, 0, setup.max_instance, seed)
+    ),
+    "blank": lambda model, tokenizer, tasks, *others: DirectExtractor(
+        model, tokenize_candidates([[exemplar()]] * len(tasks), tokenizer)
+    ),
+}
 
 # %% ../nbs/4_learned/47b_arms.ipynb #810d20ae
 def make_instruction(
@@ -91,8 +138,11 @@ def make_instruction(
     seed: int,     # Of its start
 ) -> nn.Module:  # Batch -> prefix and mask
     "Make the learnable instruction of an arm, or its control; TaskError for an unknown one."
-    if arm.instruction in INSTRUCTIONS: return INSTRUCTIONS[arm.instruction](model, tokenizer, tasks, arm, setup, seed)
-    raise TaskError("make_instruction", "instruction", arm.instruction, f"choose from {list(INSTRUCTIONS)}")
+    if arm.instruction in INSTRUCTIONS:
+        return INSTRUCTIONS[arm.instruction](model, tokenizer, tasks, arm, setup, seed)
+    raise TaskError(
+        "make_instruction", "instruction", arm.instruction, f"choose from {list(INSTRUCTIONS)}"
+    )
 
 # %% ../nbs/4_learned/47b_arms.ipynb #94556d14
 def base_model(
@@ -105,13 +155,25 @@ def base_model(
 ) -> tuple:  # Model in eval mode, tokenizer
     "The model that all arms of a seed start from: tuned with the definition on half of the training tasks, once."
     if not setup.base_steps: return load_model(model)
-    decides = ("n_instances", "n_valid", "all_wordings", "base_steps", "base_batch_size", "learning_rate", "max_source", "max_target")
-    what = {"data": data, "model": model, "seed": seed, **{name: getattr(setup, name) for name in decides}}
+    decides = (
+        "n_instances", "n_valid", "all_wordings", "base_steps", "base_batch_size", "learning_rate",
+        "max_source", "max_target",
+    )
+    what = {
+        "data": data, "model": model, "seed": seed,
+        **{name: getattr(setup, name) for name in decides},
+    }
     def make(home):
         t5, tokenizer = load_model(model)
-        rows = tokenize_tasks(parts.base, tokenizer, DEFINITION, setup.max_source, setup.max_target, setup.all_wordings, seed)
+        rows = tokenize_tasks(
+            parts.base, tokenizer, DEFINITION, setup.max_source, setup.max_target,
+            setup.all_wordings, seed,
+        )
         rows = draw_rows(rows, parts.base, setup.base_steps * setup.base_batch_size, seed)
-        return tune(t5, tokenizer, rows, home, setup.base_steps, setup.base_batch_size, setup.learning_rate, seed, quiet=True), tokenizer
+        return tune(
+            t5, tokenizer, rows, home, setup.base_steps, setup.base_batch_size, setup.learning_rate,
+            seed, quiet=True,
+        ), tokenizer
     return load_model(made_once(folder, f"base-{seed}", what, make))
 
 # %% ../nbs/4_learned/47b_arms.ipynb #23da55de
@@ -124,12 +186,19 @@ class Probe(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
         "Called by the trainer after each step."
         if state.global_step not in self.steps: return
-        training = model.training; self.curve.append([state.global_step, self.ask(model.eval(), optimizer)]); model.train(training)
+        training = model.training
+        self.curve.append([state.global_step, self.ask(model.eval(), optimizer)])
+        model.train(training)
 
 # %% ../nbs/4_learned/47b_arms.ipynb #4499dbe0
 def _scores(model, tokenizer, tasks, shown, setup):
     "Scores of a model on tasks, with the manual instruction."
-    return score(evaluate(model, tokenizer, as_shown(tasks, shown), SHOWN[shown], max_source=setup.max_source, max_new_tokens=setup.max_target))
+    return score(
+        evaluate(
+            model, tokenizer, as_shown(tasks, shown), SHOWN[shown], max_source=setup.max_source,
+            max_new_tokens=setup.max_target,
+        )
+    )
 
 # %% ../nbs/4_learned/47b_arms.ipynb #b1dd1a5f
 @torch.no_grad()
@@ -143,9 +212,17 @@ def definition_states(
     found = []
     for i in range(0, len(tasks), 64):
         texts = [t.definition[0] for t in tasks[i:i + 64]]
-        batch = {**tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=256), "task": torch.arange(i, i + len(texts))}
+        batch = {
+            **tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=256),
+            "task": torch.arange(i, i + len(texts)),
+        }
         batch = {name: x.to(model.device) for name, x in batch.items()}
-        found.append(encoder_mean(model, batch if instruction is None else with_prefix(model, batch, *instruction(batch))))
+        found.append(
+            encoder_mean(
+                model,
+                batch if instruction is None else with_prefix(model, batch, *instruction(batch)),
+            )
+        )
     return torch.cat(found).cpu()
 
 # %% ../nbs/4_learned/47b_arms.ipynb #c0d97590
@@ -157,7 +234,10 @@ def spread(
     asked: list[Task],  # Test tasks
 ) -> tuple[dict, dict]:  # Numbers: distance_ and gap_, each of definition and learned; vectors [n, d] of both
     "How diverse instructions are, in cosine distances between mean encoder states (section 5.1, as numbers)."
-    vectors = {"definition": definition_states(model, tokenizer, tasks), "learned": definition_states(model, tokenizer, tasks, instruction)}
+    vectors = {
+        "definition": definition_states(model, tokenizer, tasks),
+        "learned": definition_states(model, tokenizer, tasks, instruction),
+    }
     goal, numbers = nn.functional.normalize(definition_states(model, tokenizer, asked), dim=-1), {}
     for name, v in vectors.items():
         v = nn.functional.normalize(v, dim=-1)
@@ -169,15 +249,24 @@ def spread(
 def _begin(folder, seed, scale, data, model, recipe, arm):
     "Sizes, tasks, base model and tokenizer of a run."
     setup = scaled(replace(read_recipe(recipe), **arm.setup), scale)
-    parts = parts_of(data, setup, seed, arm.split, arm.group, load_model(model) if arm.group is not None else None)
+    parts = parts_of(
+        data, setup, seed, arm.split, arm.group,
+        load_model(model) if arm.group is not None else None,
+    )
     return setup, parts, *base_model(Path(folder).parent, parts, setup, data, model, seed)
 
-def _train(t5, tokenizer, instruction, meta_train, meta_test, arm, setup, outer, folder, seed, callbacks):
+def _train(
+    t5, tokenizer, instruction, meta_train, meta_test, arm, setup, outer, folder, seed, callbacks
+):
     "Algorithm 1 as arm and setup say."
     shown = arm.outer_shown or arm.asked
-    return optimize(t5, tokenizer, instruction, meta_train, as_shown(meta_test, shown), folder, setup.steps, outer, SHOWN[arm.behind], SHOWN[shown],
-                    setup.batch_size, setup.learning_rate, setup.max_source, setup.max_target, setup.all_wordings, setup.max_instance, setup.balanced, setup.bias_rate,
-                    instance="own", seed=seed, quiet=True, callbacks=callbacks, arguments=setup.arguments)
+    return optimize(
+        t5, tokenizer, instruction, meta_train, as_shown(meta_test, shown), folder, setup.steps,
+        outer, SHOWN[arm.behind], SHOWN[shown], setup.batch_size, setup.learning_rate,
+        setup.max_source, setup.max_target, setup.all_wordings, setup.max_instance, setup.balanced,
+        setup.bias_rate, instance="own", seed=seed, quiet=True, callbacks=callbacks,
+        arguments=setup.arguments,
+    )
 
 # %% ../nbs/4_learned/47b_arms.ipynb #e9432a48
 def run_arm(
@@ -199,18 +288,35 @@ def run_arm(
     first, asked = next(iter(parts.test)), arm.asked
     few = [replace(t, instances=t.instances[:2]) for t in parts.test[first]]
     every = max(1, setup.steps // max(1, setup.probes))
-    probe = Probe(range(every, setup.steps + 1, every), lambda m, _: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"])
-    trainer = _train(t5, tokenizer, instruction, meta_train, parts.meta_test, arm, setup, outer, folder, seed, [probe] * bool(setup.probes))
-    return _result(trainer, tokenizer, parts, meta_train, arm, setup, probe.curve, Run(folder).metrics())
+    probe = Probe(
+        range(every, setup.steps + 1, every),
+        lambda m, _: _scores(m, tokenizer, few, asked, setup)["overall"]["rougeL"],
+    )
+    trainer = _train(
+        t5, tokenizer, instruction, meta_train, parts.meta_test, arm, setup, outer, folder, seed,
+        [probe] * bool(setup.probes),
+    )
+    return _result(
+        trainer, tokenizer, parts, meta_train, arm, setup, probe.curve, Run(folder).metrics()
+    )
 
 # %% ../nbs/4_learned/47b_arms.ipynb #38cdfd62
 def _diversity(trainer, tokenizer, meta_train, asked):
     "Diversity in numbers; the vectors behind them, and the nearest words, go to the run's folder."
     numbers, vectors = spread(trainer.model, tokenizer, trainer.instruction, meta_train, asked)
     near = nearest_words(trainer.model, tokenizer, trainer.instruction.weight[:8], 1)
-    words = [[t.name, [[w, round(c, 2)] for (w, c), in near[i * len(near) // 8:(i + 1) * len(near) // 8]]] for i, t in enumerate(meta_train[:8])]
+    words = [
+        [
+            t.name,
+            [[w, round(c, 2)] for ((w, c),) in near[i * len(near) // 8 : (i + 1) * len(near) // 8]],
+        ]
+        for i, t in enumerate(meta_train[:8])
+    ]
     folder = Path(trainer.args.output_dir).parent
-    torch.save({"categories": [t.category for t in meta_train], "words": words, **vectors}, folder/"map.pt")
+    torch.save(
+        {"categories": [t.category for t in meta_train], "words": words, **vectors},
+        folder / "map.pt",
+    )
     return {name: round(x, 4) for name, x in numbers.items()}
 
 # %% ../nbs/4_learned/47b_arms.ipynb #ccbbb288
@@ -218,7 +324,10 @@ def _choices(outer, kept):
     "What an extractor chose: over the run, at its end, and when exemplars first had one half."
     half = next((r["step"] for r in outer if r["selected"] >= .5), None)
     over_time = [[r["step"], round(r["selected"], 3), round(r["p_selected"], 3)] for r in kept]
-    return {"selections": over_time, "selected": 100 * sum(r["selected"] for r in outer[-5:]) / len(outer[-5:]), "half_at": half}
+    return {
+        "selections": over_time,
+        "selected": 100 * sum(r["selected"] for r in outer[-5:]) / len(outer[-5:]), "half_at": half,
+    }
 
 # %% ../nbs/4_learned/47b_arms.ipynb #20a66316
 def _result(trainer, tokenizer, parts, meta_train, arm, setup, curve, log):
@@ -228,15 +337,23 @@ def _result(trainer, tokenizer, parts, meta_train, arm, setup, curve, log):
         scores = _scores(model, tokenizer, tasks, arm.asked, setup)
         prefix = "" if split == first else f"{split}_"
         found |= {f"{prefix}{m}": round(scores["overall"][m], 3) for m in ("rougeL", "exact_match")}
-        found[f"{prefix}per_category"] = {c: round(s["rougeL"], 2) for c, s in scores["per_category"].items()}
-    found["valid_rougeL"] = round(_scores(model, tokenizer, parts.valid, arm.asked, setup)["overall"]["rougeL"], 3)
+        found[f"{prefix}per_category"] = {
+            c: round(s["rougeL"], 2) for c, s in scores["per_category"].items()
+        }
+    found["valid_rougeL"] = round(
+        _scores(model, tokenizer, parts.valid, arm.asked, setup)["overall"]["rougeL"], 3
+    )
     outer = [r for r in log if "outer_loss" in r]
-    found |= {"meta_test_loss": round(meta_test_loss(trainer), 4), "phi_moved": round(outer[-1]["phi_moved"], 5) if outer else 0.0}
+    found |= {
+        "meta_test_loss": round(meta_test_loss(trainer), 4),
+        "phi_moved": round(outer[-1]["phi_moved"], 5) if outer else 0.0,
+    }
     ratios = [r["gamma_Hv"] for r in outer if r.get("gamma_Hv") is not None]
     if ratios: found["gamma_Hv"] = sum(ratios) / len(ratios)
     kept = outer[::max(1, len(outer) // 25)]
     found["outer"] = [[r["step"], round(r["outer_loss"], 4)] for r in kept]
     if outer and "selected" in outer[-1]: found |= _choices(outer, kept)
     if curve: found["curve"] = [[s, round(v, 2)] for s, v in curve]
-    if isinstance(trainer.instruction, DirectEmbedder): found |= _diversity(trainer, tokenizer, meta_train, parts.test[first])
+    if isinstance(trainer.instruction, DirectEmbedder):
+        found |= _diversity(trainer, tokenizer, meta_train, parts.test[first])
     return found

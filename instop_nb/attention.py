@@ -19,26 +19,36 @@ def _source_parts(task, instance, encoding):
     "A source as parts, the input told apart from its frame."
     frame, text = complete(instance.input), instance.input.strip()
     start = frame.index("Input: ") + len("Input: ")
-    return [*instruction(task, encoding), Part("frame", frame[:start]), Part("input", text), Part("frame", frame[start + len(text):])]
+    return [
+        *instruction(task, encoding), Part("frame", frame[:start]), Part("input", text),
+        Part("frame", frame[start + len(text) :]),
+    ]
 
 def _token_kinds(tokenizer, parts):
     "The kind of the part in which each token ends."
     kinds = [part.kind for part in parts for _ in part.text]
-    offsets = tokenizer("".join(part.text for part in parts), return_offsets_mapping=True)["offset_mapping"]
+    offsets = tokenizer("".join(part.text for part in parts), return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
     return [kinds[end - 1] if end > start else "frame" for start, end in offsets]
 
 # %% ../nbs/2_model/27_attention.ipynb #a1a14986
 class Attention(NamedTuple):
     "How much a model looks at each token of a source while it writes each token of an answer."
-    weights: Tensor    # [layers, answer tokens, source tokens], the mean over the heads; each row adds up to 1
+    weights: Tensor  # [layers, answer tokens, source tokens], the mean over the heads; each row adds up to 1
     answer: list[str]  # The answer's tokens, with `</s>`
     source: list[str]  # The source's
-    kinds: list[str]   # What each token of the source is: "definition", "positive", .., "input", or "frame"
+    kinds: list[
+        str
+    ]  # What each token of the source is: "definition", "positive", .., "input", or "frame"
     def shares(self,
         layer: int = -1,  # Of the decoder; 0 is the first, -1 the last
     ) -> dict[str, float]:  # Kind -> its part of the attention, the mean over the answer's tokens; they add up to 1
         "How much of the attention falls on instruction, input and frame."
-        return {kind: self.weights[layer][:, [k == kind for k in self.kinds]].sum(1).mean().item() for kind in dict.fromkeys(self.kinds)}
+        return {
+            kind: self.weights[layer][:, [k == kind for k in self.kinds]].sum(1).mean().item()
+            for kind in dict.fromkeys(self.kinds)
+        }
 
 # %% ../nbs/2_model/27_attention.ipynb #08a7f5e8
 def attention_of(
@@ -53,13 +63,19 @@ def attention_of(
     parts, before = _source_parts(task, instance, encoding), model.config._attn_implementation
     source = "".join(part.text for part in parts)
     if answer is None: answer = answers(model, tokenizer, [source])[0]
-    ids, labels = (tokenizer(text, return_tensors="pt")["input_ids"].to(model.device) for text in (source, answer))
+    ids, labels = (
+        tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
+        for text in (source, answer)
+    )
     model.set_attn_implementation("eager")
     try:
-        with torch.no_grad(): found = model(input_ids=ids, labels=labels, output_attentions=True).cross_attentions
+        with torch.no_grad():
+            found = model(input_ids=ids, labels=labels, output_attentions=True).cross_attentions
     finally: model.set_attn_implementation(before)
     tokens = ([tokenizer.decode([i]) for i in row[0].tolist()] for row in (labels, ids))
-    return Attention(torch.cat(found).mean(1).float().cpu(), *tokens, _token_kinds(tokenizer, parts))
+    return Attention(
+        torch.cat(found).mean(1).float().cpu(), *tokens, _token_kinds(tokenizer, parts)
+    )
 
 # %% ../nbs/2_model/27_attention.ipynb #e24a563c
 def _label(token):
@@ -78,8 +94,15 @@ def attention_picture(
     ax.imshow(found.weights[layer].numpy(), cmap="Greys", vmin=0, aspect="auto")
     ax.set_xticks(range(len(found.source)), map(_label, found.source), rotation=90)
     ax.set_yticks(range(len(found.answer)), map(_label, found.answer))
-    for label, kind in zip(ax.get_xticklabels(), found.kinds): label.set_color(COLOURS.get(kind, "#7f7f7f"))
-    ax.set_title(f"layer {range(len(found.weights))[layer]}: " + ", ".join(f"{100 * share:.0f} % on the {kind}" for kind, share in found.shares(layer).items()), fontsize=10)
+    for label, kind in zip(ax.get_xticklabels(), found.kinds):
+        label.set_color(COLOURS.get(kind, "#7f7f7f"))
+    ax.set_title(
+        f"layer {range(len(found.weights))[layer]}: "
+        + ", ".join(
+            f"{100 * share:.0f} % on the {kind}" for kind, share in found.shares(layer).items()
+        ),
+        fontsize=10,
+    )
     plt.close(fig)
     return fig
 
@@ -93,7 +116,14 @@ def attention_explorer(
     "Where a model looks while it answers, for each instance of a task and each layer of the decoder."
     from ipywidgets import IntSlider, interactive
     if not task.instances: raise TaskError(task.name, "instances", [], "give it an instance")
-    def look(instance, layer): return attention_picture(attention_of(model, tokenizer, task, task.instances[instance], encoding), layer)
-    def slider(n, value, text): return IntSlider(value, 0, n - 1, description=text, continuous_update=False)
+    def look(instance, layer):
+        return attention_picture(
+            attention_of(model, tokenizer, task, task.instances[instance], encoding), layer
+        )
+    def slider(n, value, text):
+        return IntSlider(value, 0, n - 1, description=text, continuous_update=False)
     n_layers = model.config.num_decoder_layers
-    return interactive(look, {"auto_display": True}, instance=slider(len(task.instances), 0, "instance"), layer=slider(n_layers, n_layers - 1, "layer"))
+    return interactive(
+        look, {"auto_display": True}, instance=slider(len(task.instances), 0, "instance"),
+        layer=slider(n_layers, n_layers - 1, "layer"),
+    )

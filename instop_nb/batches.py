@@ -25,11 +25,21 @@ from .trainer import no_bars
 def _rows(tasks, encoding, all_wordings, seed):
     rows = {"task": [], "instance": [], "wording": [], "source": [], "target": []}
     for t, task in enumerate(tasks):
-        wording, reference = (random.Random(f"{seed} {task.name} {what}") for what in ("wording", "reference"))
-        worded = [task.reworded(k) for k in range(len(task.definition))] if all_wordings and encoding.definition else [task]
+        wording, reference = (
+            random.Random(f"{seed} {task.name} {what}") for what in ("wording", "reference")
+        )
+        worded = (
+            [task.reworded(k) for k in range(len(task.definition))]
+            if all_wordings and encoding.definition
+            else [task]
+        )
         heads = ["".join(part.text for part in instruction(w, encoding)) for w in worded]
         for n, instance in enumerate(task.instances):
-            if not instance.output: raise TaskError(task.name, f"output of instance {instance.id}", [], "give it at least one reference")
+            if not instance.output:
+                raise TaskError(
+                    task.name, f"output of instance {instance.id}", [],
+                    "give it at least one reference",
+                )
             k = wording.randrange(len(heads))
             row = t, n, k, heads[k] + complete(instance.input), reference.choice(instance.output)
             for column, value in zip(rows.values(), row): column.append(value)
@@ -53,14 +63,21 @@ def _ids(rows, tasks, tokenizer, encoding, max_source, max_target, max_instance=
         if encoding.definition: task = task.reworded(rows["wording"][j])
         text = encode(task, task.instances[n], encoding, tokenizer, max_source)
         sources[j] = tokenizer(text, truncation=True, max_length=max_source)["input_ids"]
-    targets = tokenizer(text_target=rows["target"], truncation=True, max_length=max_target, return_attention_mask=False)["input_ids"]
+    targets = tokenizer(
+        text_target=rows["target"], truncation=True, max_length=max_target,
+        return_attention_mask=False,
+    )["input_ids"]
     read = {"instance_ids": _instance_ids(rows, tokenizer, max_instance)} if max_instance else {}
-    return {"input_ids": sources, "labels": targets, "length": [len(ids) for ids in sources], **read}
+    return {
+        "input_ids": sources, "labels": targets, "length": [len(ids) for ids in sources], **read,
+    }
 
 # %% ../nbs/2_model/24_batches.ipynb #e32e3850
 def _instance_ids(rows, tokenizer, max_instance):
     halves = [f"Input: {x.strip()}" for x in rows["read"]], [f"Output: {y}" for y in rows["answer"]]
-    return tokenizer(*halves, truncation=True, max_length=max_instance, add_special_tokens=False)["input_ids"]
+    return tokenizer(*halves, truncation=True, max_length=max_instance, add_special_tokens=False)[
+        "input_ids"
+    ]
 
 # %% ../nbs/2_model/24_batches.ipynb #2d698fd0
 def _with_instances(rows, tasks, which, seed):
@@ -69,9 +86,17 @@ def _with_instances(rows, tasks, which, seed):
     for t, n, target in zip(rows["task"], rows["instance"], rows["target"]):
         task, rng = tasks[t], draws[t]
         if which == "another":
-            if len(task.instances) < 2: raise TaskError(task.name, "instances", len(task.instances), "give two or more, or take instance='own'")
+            if len(task.instances) < 2:
+                raise TaskError(
+                    task.name, "instances", len(task.instances),
+                    "give two or more, or take instance='own'",
+                )
             n = (n + rng.randrange(1, len(task.instances))) % len(task.instances)
-            if not task.instances[n].output: raise TaskError(task.name, f"output of instance {task.instances[n].id}", [], "give it at least one reference")
+            if not task.instances[n].output:
+                raise TaskError(
+                    task.name, f"output of instance {task.instances[n].id}", [],
+                    "give it at least one reference",
+                )
             target = rng.choice(task.instances[n].output)
         pairs.append((task.instances[n].input, target))
     return {**rows, "read": [x for x, _ in pairs], "answer": [y for _, y in pairs]}
@@ -81,8 +106,19 @@ FORMAT = 2  # Of the files; another number makes all older files unknown
 
 def _fingerprint(rows, tokenizer, encoding, *limits):
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = {**json.loads(backend.to_str()), "truncation": None, "padding": None} if backend else Hasher.hash(tokenizer)
-    digest = hashlib.sha256(json.dumps([FORMAT, state, tokenizer.truncation_side, tokenizer.split_special_tokens, repr(encoding), *limits]).encode())
+    state = (
+        {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        if backend
+        else Hasher.hash(tokenizer)
+    )
+    digest = hashlib.sha256(
+        json.dumps(
+            [
+                FORMAT, state, tokenizer.truncation_side, tokenizer.split_special_tokens,
+                repr(encoding), *limits,
+            ]
+        ).encode()
+    )
     for column in rows.values(): digest.update(json.dumps(column).encode())
     return digest.hexdigest()[:32]
 
@@ -93,8 +129,16 @@ def _read(folder, fingerprint):
         path.unlink(missing_ok=True)
 
 # %% ../nbs/2_model/24_batches.ipynb #6357f44c
-FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32")), "task": Value("int32"), "length": Value("int32")})
-INSTANCE_FEATURES = Features({**FEATURES, "instance": Value("int32"), "instance_ids": List(Value("int32"))})  # If an instance is read
+FEATURES = Features(
+    {
+        "input_ids": List(Value("int32")), "labels": List(Value("int32")), "task": Value("int32"),
+        "length": Value("int32"),
+    }
+)
+# If an instance is read
+INSTANCE_FEATURES = Features(
+    {**FEATURES, "instance": Value("int32"), "instance_ids": List(Value("int32"))}
+)
 WORTH_PROCESSES = 50_000  # Rows
 WORTH_KEEPING = 2_000     # Rows
 
@@ -103,14 +147,19 @@ def _made(rows, to_ids, fingerprint, **options):
     features = INSTANCE_FEATURES if "read" in rows else FEATURES
     texts = [name for name in rows if name not in features]
     with no_bars():
-        return Dataset.from_dict(rows).map(to_ids, batched=True, remove_columns=texts, features=features,
-                                           load_from_cache_file=False, new_fingerprint=fingerprint, **options)
+        return Dataset.from_dict(rows).map(
+            to_ids, batched=True, remove_columns=texts, features=features,
+            load_from_cache_file=False, new_fingerprint=fingerprint, **options,
+        )
 
 def _write(rows, to_ids, folder, fingerprint):
     folder.mkdir(parents=True, exist_ok=True)
     cores = os.cpu_count() if len(rows["task"]) >= WORTH_PROCESSES else None
     with tempfile.TemporaryDirectory(dir=folder) as draft:
-        data = _made(rows, to_ids, fingerprint, num_proc=cores, cache_file_name=str(Path(draft)/"ids.arrow"))
+        data = _made(
+            rows, to_ids, fingerprint, num_proc=cores,
+            cache_file_name=str(Path(draft) / "ids.arrow"),
+        )
         file = Path(draft)/"whole.arrow"
         with ArrowWriter(features=data.features, path=str(file)) as writer:
             for table in data.with_format("arrow").iter(10_000): writer.write_table(table)
@@ -131,17 +180,27 @@ def tokenize_tasks(
     max_instance: int = 128,          # Tokens of that text; where it is longer, its longer half is cut
 ) -> Dataset:  # In the order of tasks and instances: input_ids, labels, task (index into tasks), length (of input_ids); if asked for, instance (its place in the task), instance_ids
     "Turn tasks into ids; many are kept: the same texts, tokenizer and limits are read from disk the next time."
-    limits = {"max_source": max_source, "max_target": max_target, **({"max_instance": max_instance} if instance else {})}
+    limits = {
+        "max_source": max_source, "max_target": max_target,
+        **({"max_instance": max_instance} if instance else {}),
+    }
     for name, limit in limits.items():
-        if limit < 2: raise TaskError("tokenize_tasks", name, limit, "allow 2 tokens or more: one of the text, and the end")
-    if instance not in (None, "own", "another"): raise TaskError("tokenize_tasks", "instance", instance, "choose 'own', 'another' or None")
+        if limit < 2:
+            raise TaskError(
+                "tokenize_tasks", name, limit,
+                "allow 2 tokens or more: one of the text, and the end",
+            )
+    if instance not in (None, "own", "another"):
+        raise TaskError("tokenize_tasks", "instance", instance, "choose 'own', 'another' or None")
     rows = _rows(tasks, encoding, all_wordings, seed)
-    if not rows["task"]: raise TaskError("tokenize_tasks", "tasks", tasks, "give at least one task with an instance")
+    if not rows["task"]:
+        raise TaskError("tokenize_tasks", "tasks", tasks, "give at least one task with an instance")
     if instance: rows = _with_instances(rows, tasks, instance, seed)
     def to_ids(batch): return _ids(batch, tasks, tokenizer, encoding, *limits.values())
     folder = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE)/"instop_nb")
     fingerprint = _fingerprint(rows, tokenizer, encoding, *limits.values())
-    if cache_dir is None and len(rows["task"]) < WORTH_KEEPING: return _made(rows, to_ids, fingerprint, keep_in_memory=True)
+    if cache_dir is None and len(rows["task"]) < WORTH_KEEPING:
+        return _made(rows, to_ids, fingerprint, keep_in_memory=True)
     if (found := _read(folder, fingerprint)) is not None: return found
     _write(rows, to_ids, folder, fingerprint)
     return _read(folder, fingerprint)
@@ -158,11 +217,24 @@ class Collator:
         rows: list[dict],  # Of `tokenize_tasks`
     ) -> dict:  # input_ids, attention_mask [B, L], labels [B, M], task [B]; with instances, instance [B], instance_ids, instance_mask [B, Z]
         "Make one batch."
-        batch = self.pad([{name: value for name, value in row.items() if name not in ("length", "instance_ids")} for row in rows])
+        batch = self.pad(
+            [
+                {
+                    name: value
+                    for name, value in row.items()
+                    if name not in ("length", "instance_ids")
+                }
+                for row in rows
+            ]
+        )
         if "instance_ids" in rows[0]:
             ids = [torch.tensor(row["instance_ids"]) for row in rows]
-            batch["instance_ids"] = pad_sequence(ids, batch_first=True, padding_value=self.pad.tokenizer.pad_token_id)
-            batch["instance_mask"] = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True)
+            batch["instance_ids"] = pad_sequence(
+                ids, batch_first=True, padding_value=self.pad.tokenizer.pad_token_id
+            )
+            batch["instance_mask"] = pad_sequence(
+                [torch.ones_like(i) for i in ids], batch_first=True
+            )
         return batch
 
 # %% ../nbs/2_model/24_batches.ipynb #89fbc936

@@ -27,14 +27,20 @@ from .trainer import LogToRun, T5Trainer, train_in, training_arguments
 from .tuning import DEFINITION, draw_rows
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #92e7b92c
-SCHEDULES = "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"  # Of transformers
+# Of transformers
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+    "inverse_sqrt",
+)
 
 @dataclass(frozen=True)
 class Outer:
     "How phi is learned (algorithm 1, appendix A.2)."
     K: int = 20                # Inner steps for one outer step
     meta_batch_size: int = 32  # Instances of one outer step (the paper: 8)
-    phi_rate: float = 1e-2     # Learning rate of phi, Adam; 0: phi is frozen, and the outer loss is measured alone
+    phi_rate: float = (
+        1e-2  # Learning rate of phi, Adam; 0: phi is frozen, and the outer loss is measured alone
+    )
     schedule: str = "linear"   # Of that rate over all outer steps; one of SCHEDULES
     warmup: int = 0            # Outer steps in which the rate rises (the paper: none)
     method: str = "neumann"    # Of `hypergradient`
@@ -43,13 +49,16 @@ class Outer:
     product: str = "exact"     # Second derivatives: "exact" or "differences"
     l2: float = 0.0            # Stabiliser: weight decay of phi
     perturbation: float = 0.0  # Stabiliser: inner steps see phi with uniform noise of this size, in units of phi's root mean square
-    faithful: bool = False     # As the released code: before the K-th inner update, with dropout, and a schedule that thinks it steps every time
+    faithful: bool = False  # As the released code: before the K-th inner update, with dropout, and a schedule that thinks it steps every time
     def __post_init__(self):
         positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size, gamma=self.gamma)
         for name in ("phi_rate", "warmup", "n_terms", "l2", "perturbation"):
             if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
-        for name, known in (("method", [*SOLVERS, "unrolled"]), ("product", PRODUCTS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known: raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
+        for name, known in (
+            ("method", [*SOLVERS, "unrolled"]), ("product", PRODUCTS), ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in known:
+                raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #7b512f11
 class OuterStep(TrainerCallback):
@@ -59,7 +68,8 @@ class OuterStep(TrainerCallback):
     ): self.trainer = trainer
     def _step(self, number, before, control):
         if number % self.trainer.outer.K or self.trainer.outer.faithful != before: return
-        due = control.should_log  # The row of the outer step is no substitute for that of the inner loss
+        # The row of the outer step is no substitute for that of the inner loss
+        due = control.should_log
         self.trainer.outer_step()
         control.should_log = due
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -70,7 +80,8 @@ class OuterStep(TrainerCallback):
         self._step(state.global_step, False, control)
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #950fd936
-SOURCE = "inputs_embeds", "attention_mask", "labels"  # What the model takes of a batch with a prefix
+# What the model takes of a batch with a prefix
+SOURCE = "inputs_embeds", "attention_mask", "labels"
 
 class InstructionOptimizer(T5Trainer):
     "Algorithm 1: instruction tuning whose instruction is learned, too."
@@ -84,16 +95,33 @@ class InstructionOptimizer(T5Trainer):
         **others,                      # Of transformers' trainer: train_dataset, data_collator, ..
     ):
         super().__init__(model, args, eval_dataset=meta_rows, **others)
-        if args.world_size > 1: raise TaskError("optimize", "processes", args.world_size, "phi is learned by one process: start it without torchrun or accelerate launch")
+        if args.world_size > 1:
+            raise TaskError(
+                "optimize", "processes", args.world_size,
+                "phi is learned by one process: start it without torchrun or accelerate launch",
+            )
         if outer.product == "differences" and (args.bf16 or model.dtype not in Differences.RADII):
-            raise TaskError("optimize", "product", "differences", "under bf16 or in half precision a difference drowns in its rounding: take product 'exact', or float32")
-        self.instruction, self.meta_rows, self.outer, self.validate = instruction.to(model.device), meta_rows, outer, validate
+            raise TaskError(
+                "optimize", "product", "differences",
+                "under bf16 or in half precision a difference drowns in its rounding: take product 'exact', or float32",
+            )
+        self.instruction, self.meta_rows, self.outer, self.validate = (
+            instruction.to(model.device), meta_rows, outer, validate,
+        )
         self.batches, self.batches_of = [], None  # The micro-batches of a step, and of which
         self.start = {name: p.detach().clone() for name, p in instruction.named_parameters()}
-        self.rng, self.noise = random.Random(f"{args.seed} meta"), torch.Generator().manual_seed(args.seed)
-        self.phi_optimizer = torch.optim.Adam(instruction.parameters(), outer.phi_rate, weight_decay=outer.l2) if self.learns else None
+        self.rng, self.noise = (
+            random.Random(f"{args.seed} meta"), torch.Generator().manual_seed(args.seed),
+        )
+        self.phi_optimizer = (
+            torch.optim.Adam(instruction.parameters(), outer.phi_rate, weight_decay=outer.l2)
+            if self.learns
+            else None
+        )
         steps = args.max_steps if outer.faithful else max(1, args.max_steps // outer.K)
-        self.phi_schedule = self.phi_optimizer and get_scheduler(outer.schedule, self.phi_optimizer, outer.warmup, steps)
+        self.phi_schedule = self.phi_optimizer and get_scheduler(
+            outer.schedule, self.phi_optimizer, outer.warmup, steps
+        )
         self.add_callback(OuterStep(self))
 
     @property
@@ -108,18 +136,26 @@ class InstructionOptimizer(T5Trainer):
         phi: dict | None = None,  # Other values of phi, by name; None: its own
     ) -> dict:  # inputs_embeds [B, l + L, d], attention_mask [B, l + L], labels [B, M]
         "The batch with the learnable instruction in front, as the model takes it (equation 2)."
-        prefix = self.instruction(batch) if phi is None else functional_call(self.instruction, phi, (batch,))
+        prefix = (
+            self.instruction(batch)
+            if phi is None
+            else functional_call(self.instruction, phi, (batch,))
+        )
         made = with_prefix(self.model, batch, *prefix)
         return {name: made[name] for name in SOURCE}
 
     def perturbed(self) -> dict:  # Name -> values; phi itself stays
         "phi with fresh uniform noise."
-        def noisy(p): return p + self.outer.perturbation * p.square().mean().sqrt() * (2 * torch.rand(p.shape, generator=self.noise) - 1).to(p)
+        def noisy(p):
+            return p + self.outer.perturbation * p.square().mean().sqrt() * (
+                2 * torch.rand(p.shape, generator=self.noise) - 1
+            ).to(p)
         return {name: noisy(p.detach()) for name, p in self.instruction.named_parameters()}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The inner loss of a micro-batch; those of the last step are kept for the outer step."
-        if self.batches_of != self.state.global_step: self.batches, self.batches_of = [], self.state.global_step
+        if self.batches_of != self.state.global_step:
+            self.batches, self.batches_of = [], self.state.global_step
         self.batches.append(inputs)
         self.instruction.requires_grad_(False)
         batch = self.instructed(inputs, self.perturbed() if self.outer.perturbation else None)
@@ -140,7 +176,9 @@ def draw_meta_batch(
 ) -> dict:  # As `meta_batch`
     "Draw one batch of meta-test instances."
     n = len(trainer.meta_rows)
-    return meta_batch(trainer, [trainer.rng.randrange(n) for _ in range(trainer.outer.meta_batch_size)])
+    return meta_batch(
+        trainer, [trainer.rng.randrange(n) for _ in range(trainer.outer.meta_batch_size)]
+    )
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #c8249988
 def _shares(batches):
@@ -155,21 +193,28 @@ def _gradient(trainer, outer_batch):
     shares = _shares(trainer.batches)
     def inner():
         with trainer.compute_loss_context_manager():
-            return sum(share * T5Trainer.compute_loss(trainer, model, trainer.instructed(batch)) for share, batch in zip(shares, trainer.batches))
+            return sum(
+                share * T5Trainer.compute_loss(trainer, model, trainer.instructed(batch))
+                for share, batch in zip(shares, trainer.batches)
+            )
     def outer():
         with trainer.compute_loss_context_manager(): losses.append(model(**outer_batch).loss)
         return losses[-1]
     theta, asked = [p for p in model.parameters() if p.requires_grad], trainer.outer
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What the engine has to say is logged
-        found = hypergradient(inner, outer, theta, phi,
-                              method=asked.method, n_terms=asked.n_terms, gamma=asked.gamma, product=asked.product)
+        found = hypergradient(
+            inner, outer, theta, phi, method=asked.method, n_terms=asked.n_terms, gamma=asked.gamma,
+            product=asked.product,
+        )
     return found, losses[0].item()
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #94235046
 def _distance(phi, start):
     "How far some tensors lie from where they began, as a share of their size there."
-    return (sum(((p - s) ** 2).sum() for p, s in zip(phi, start)) / sum((s ** 2).sum() for s in start)).sqrt()
+    return (
+        sum(((p - s) ** 2).sum() for p, s in zip(phi, start)) / sum((s**2).sum() for s in start)
+    ).sqrt()
 
 def chosen_share(
     instruction: torch.nn.Module,  # An extractor; anything else chooses nothing
@@ -178,10 +223,14 @@ def chosen_share(
     "How much an extractor relies on exemplars (figure 3, right)."
     if not isinstance(instruction, Extractor): return {}
     found, real = selection(instruction, batch), instruction.number[batch["task"]] >= 0
-    return {"selected": real.gather(1, found.chosen[:, None]).float().mean().item(), "p_selected": (found.probability * real).sum(-1).mean().item()}
+    return {
+        "selected": real.gather(1, found.chosen[:, None]).float().mean().item(),
+        "p_selected": (found.probability * real).sum(-1).mean().item(),
+    }
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
-def _mean(rows): return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+def _mean(rows):
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
 
 def outer_step(
     trainer: InstructionOptimizer,  # Its instruction moves; its model does not
@@ -195,7 +244,10 @@ def outer_step(
     else:
         with torch.no_grad(): row = {"outer_loss": trainer.model(**outer_batch).loss.item()}
     trainer.model.train(training)
-    row |= {"phi_moved": _moved(trainer), **_mean([chosen_share(trainer.instruction, batch) for batch in trainer.batches])}
+    row |= {
+        "phi_moved": _moved(trainer),
+        **_mean([chosen_share(trainer.instruction, batch) for batch in trainer.batches]),
+    }
     trainer.log(row)
     return row
 
@@ -208,7 +260,10 @@ def _move(trainer, found):
     for p, g in zip(phi, found): p.grad = g
     norm = torch.nn.utils.clip_grad_norm_(phi, trainer.args.max_grad_norm)
     trainer.phi_optimizer.step(); trainer.phi_schedule.step(); trainer.phi_optimizer.zero_grad()
-    return {"phi_grad_norm": norm.item(), "phi_rate": rate, "gamma_Hv": None if math.isnan(found.ratio) else found.ratio, "warning": found.warning}
+    return {
+        "phi_grad_norm": norm.item(), "phi_rate": rate,
+        "gamma_Hv": None if math.isnan(found.ratio) else found.ratio, "warning": found.warning,
+    }
 
 def _moved(trainer):
     "The displacement of phi; 0 where there is no phi."
@@ -225,7 +280,10 @@ def meta_test_loss(
     rows, size = len(trainer.meta_rows), trainer.outer.meta_batch_size
     places = [i * rows // min(n, rows) for i in range(min(n, rows))]
     training = trainer.model.training; trainer.model.eval()
-    losses = [trainer.model(**meta_batch(trainer, places[i:i + size])).loss.item() for i in range(0, len(places), size)]
+    losses = [
+        trainer.model(**meta_batch(trainer, places[i : i + size])).loss.item()
+        for i in range(0, len(places), size)
+    ]
     trainer.model.train(training)
     return sum(losses) / len(losses)
 
@@ -246,8 +304,15 @@ InstructionOptimizer.evaluate = _evaluate
 def _save(self, folder):
     "What a checkpoint holds, and phi with its state."
     T5Trainer._save_optimizer_and_scheduler(self, folder)
-    state = {"instruction": self.instruction.state_dict(), "start": self.start, "rng": self.rng.getstate(), "noise": self.noise.get_state()}
-    if self.learns: state |= {"optimizer": self.phi_optimizer.state_dict(), "schedule": self.phi_schedule.state_dict()}
+    state = {
+        "instruction": self.instruction.state_dict(), "start": self.start,
+        "rng": self.rng.getstate(), "noise": self.noise.get_state(),
+    }
+    if self.learns:
+        state |= {
+            "optimizer": self.phi_optimizer.state_dict(),
+            "schedule": self.phi_schedule.state_dict(),
+        }
     torch.save(state, Path(folder)/"instruction.pt")
 
 def _load(self, folder):
@@ -256,21 +321,27 @@ def _load(self, folder):
     if folder is None: return
     state = torch.load(Path(folder)/"instruction.pt", weights_only=True, map_location="cpu")
     self.instruction.load_state_dict(state["instruction"]); self.noise.set_state(state["noise"])
-    if self.learns: self.phi_optimizer.load_state_dict(state["optimizer"]); self.phi_schedule.load_state_dict(state["schedule"])
+    if self.learns:
+        self.phi_optimizer.load_state_dict(state["optimizer"])
+        self.phi_schedule.load_state_dict(state["schedule"])
     self.start = {name: value.to(self.args.device) for name, value in state["start"].items()}
     version, words, gauss = state["rng"]
     self.rng.setstate((version, tuple(words), gauss))
 
 def _load_best(self):
     "At the end of a run with validation: the best checkpoint's theta, and its phi."
-    best = Path(self.args.output_dir)/Path(self.state.best_model_checkpoint).name  # The run may have been moved since
+    # The run may have been moved since
+    best = Path(self.args.output_dir)/Path(self.state.best_model_checkpoint).name
     self.state.best_model_checkpoint = str(best)
     T5Trainer._load_best_model(self)
     state = torch.load(best/"instruction.pt", weights_only=True, map_location="cpu")
     self.instruction.load_state_dict(state["instruction"])
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #2d51fe58
-InstructionOptimizer._save_optimizer_and_scheduler, InstructionOptimizer._load_optimizer_and_scheduler = _save, _load
+(
+    InstructionOptimizer._save_optimizer_and_scheduler,
+    InstructionOptimizer._load_optimizer_and_scheduler,
+) = _save, _load
 InstructionOptimizer._load_best_model = _load_best
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #442622fd
@@ -282,16 +353,27 @@ def save_instruction(
     "Save a learned instruction with the names of its tasks."
     draft = Path(f"{path}.draft")
     with naming(draft.parent):
-        torch.save({"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft)
+        torch.save(
+            {"instruction": instruction.state_dict(), "tasks": [t.name for t in meta_train]}, draft
+        )
         os.replace(draft, path)
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #64230843
 def _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, others):
     "Training arguments; with `every`, those of validation."
-    watched = dict(eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=2,
-                   load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=True) if every else {}
-    return training_arguments(Path(folder)/"checkpoint", steps, batch_size, learning_rate, seed=seed, disable_tqdm=quiet,
-                              **{"use_cpu": model.device.type == "cpu", **watched, **others})
+    watched = (
+        dict(
+            eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
+            save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="score",
+            greater_is_better=True,
+        )
+        if every
+        else {}
+    )
+    return training_arguments(
+        Path(folder) / "checkpoint", steps, batch_size, learning_rate, seed=seed,
+        disable_tqdm=quiet, **{"use_cpu": model.device.type == "cpu", **watched, **others},
+    )
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #db1fbfa3
 def optimize(
@@ -324,18 +406,44 @@ def optimize(
     arguments: dict = {},    # More of `training_arguments`
 ) -> InstructionOptimizer:  # With .model in eval mode, and .instruction
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
-    if every and validate is None: raise TaskError("optimize", "validate", None, "give a function that scores the model, or leave `every` at 0")
-    limits = dict(max_source=max_source, max_target=max_target, all_wordings=all_wordings, seed=seed)
-    rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance, max_instance=max_instance, **limits)
+    if every and validate is None:
+        raise TaskError(
+            "optimize", "validate", None,
+            "give a function that scores the model, or leave `every` at 0",
+        )
+    limits = dict(
+        max_source=max_source, max_target=max_target, all_wordings=all_wordings, seed=seed
+    )
+    rows = tokenize_tasks(
+        meta_train, tokenizer, encoding, instance=instance, max_instance=max_instance, **limits
+    )
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
-    args = _arguments(model, folder, steps, batch_size, learning_rate, seed, quiet, every, arguments)
-    if balanced: rows = draw_rows(rows, meta_train, steps * batch_size * args.gradient_accumulation_steps, seed)
+    args = _arguments(
+        model, folder, steps, batch_size, learning_rate, seed, quiet, every, arguments
+    )
+    if balanced:
+        rows = draw_rows(
+            rows, meta_train, steps * batch_size * args.gradient_accumulation_steps, seed
+        )
     stop = [EarlyStoppingCallback(patience)] * bool(every)
-    trainer = InstructionOptimizer(model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
-                                   data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks])
+    trainer = InstructionOptimizer(
+        model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
+        data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks],
+    )
     if bias_rate is not None: trainer.bias_rate = bias_rate
-    decides = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, every=every, patience=patience, outer=asdict(outer), **arguments)
-    train_in(folder, trainer, decides | {"rows": fingerprint(rows), "meta_rows": fingerprint(meta_rows), "phi": fingerprint(instruction)}, resume)
+    decides = dict(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, every=every,
+        patience=patience, outer=asdict(outer), **arguments,
+    )
+    train_in(
+        folder, trainer,
+        decides
+        | {
+            "rows": fingerprint(rows), "meta_rows": fingerprint(meta_rows),
+            "phi": fingerprint(instruction),
+        },
+        resume,
+    )
     save_instruction(instruction, meta_train, Path(folder)/"instruction.pt")
     model.eval()
     return trainer

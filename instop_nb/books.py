@@ -8,7 +8,10 @@ __all__ = ['NOTES', 'chance', 'one_shot_ceiling', 'facts', 'describe', 'world_te
 # %% ../nbs/1_instructions/12b_books.ipynb #66b9e1a7
 import random
 from collections import Counter
-from .microworld import FORMS, KIND, KINDS, POSITIONS, WORDS, WORLD, _at, _first, _to_form, definitions, draw_words, is_held_out, micro_tasks, novelty, solve
+from instop_nb.microworld import (
+    FORMS, KIND, KINDS, POSITIONS, WORDS, WORLD, _at, _first, _to_form, definitions, draw_words,
+    is_held_out, micro_tasks, novelty, solve,
+)
 from .tasks import Task
 
 # %% ../nbs/1_instructions/12b_books.ipynb #a7012f6b
@@ -20,8 +23,11 @@ def chance(
     for t in tasks: groups.setdefault(t.category, []).append(t)
     for name, group in groups.items():
         items, rng = [(t, i) for t in group for i in t.instances], random.Random(name)
-        hits = {"constant": max(Counter(i.output[0] for _, i in items).values()), "copy": sum(i.input == i.output[0] for _, i in items),
-                "sibling": sum(solve(rng.choice(group).name, i.input) == i.output[0] for _, i in items)}
+        hits = {
+            "constant": max(Counter(i.output[0] for _, i in items).values()),
+            "copy": sum(i.input == i.output[0] for _, i in items),
+            "sibling": sum(solve(rng.choice(group).name, i.input) == i.output[0] for _, i in items),
+        }
         bars[name] = {way: 100 * n / len(items) for way, n in hits.items()}
     return bars
 
@@ -38,7 +44,9 @@ def one_shot_ceiling(
         rng = random.Random(f"{seed} {t.name}")
         for _ in range(per_task):
             *shown, question = [" ".join(draw_words(rng)) for _ in range(n_exemplars + 1)]
-            fits = [name for name in WORLD if all(solve(name, x) == solve(t.name, x) for x in shown)]
+            fits = [
+                name for name in WORLD if all(solve(name, x) == solve(t.name, x) for x in shown)
+            ]
             votes = Counter(solve(name, question) for name in fits)
             hits.append(votes.most_common(1)[0][0] == solve(t.name, question))
     return 100 * sum(hits) / len(hits)
@@ -49,9 +57,12 @@ def facts(
 ) -> list[str]:  # Sentences
     "What the books say of a word."
     f = {name: table[word] for name, table in FORMS.items()}
-    return [f"the kind of {word} is {f['kind']}.", f"{word} is {f['size']}.", f"the friend of {word} is {f['friend']}.",
-            f"{word} has the name {f['zor']} in zor.", f"{word} has the name {f['mib']} in mib.",
-            f"{word}: its name in zor is {f['zor']}, its name in mib is {f['mib']}, its friend is {f['friend']}, its kind is {f['kind']}, its size is {f['size']}."]
+    return [
+        f"the kind of {word} is {f['kind']}.", f"{word} is {f['size']}.",
+        f"the friend of {word} is {f['friend']}.", f"{word} has the name {f['zor']} in zor.",
+        f"{word} has the name {f['mib']} in mib.",
+        f"{word}: its name in zor is {f['zor']}, its name in mib is {f['mib']}, its friend is {f['friend']}, its kind is {f['kind']}, its size is {f['size']}.",
+    ]
 
 # %% ../nbs/1_instructions/12b_books.ipynb #1f6451b6
 def describe(
@@ -59,13 +70,24 @@ def describe(
     rng: random.Random,  # Chooses what is said
 ) -> str:  # One sentence
     "Say something true of a list."
-    i, position, kind = rng.randrange(1, len(words)), rng.choice(list(POSITIONS)), rng.choice(list(KINDS))
-    word, before, earlier, at = words[i], words[i - 1], words[rng.randrange(i)], _at(words, position)
-    where = [f"the {position} word is {at}.", f"{at} is the {position} word.", f"the {position} word is {KIND[at]}.",
-             f"the {position} word is {FORMS['size'][at]}."]
-    beside = [f"right before {word} there is {before}.", f"right after {before} there is {word}.", f"{word} comes after {before}.",
-              f"{earlier} comes before {word}."]
-    kinds = [f"the first {kind} is {_first(words, kind)}.", f"every {kind}: {' '.join(w for w in words if KIND[w] == kind)}."]
+    i, position, kind = (
+        rng.randrange(1, len(words)), rng.choice(list(POSITIONS)), rng.choice(list(KINDS)),
+    )
+    word, before, earlier, at = (
+        words[i], words[i - 1], words[rng.randrange(i)], _at(words, position),
+    )
+    where = [
+        f"the {position} word is {at}.", f"{at} is the {position} word.",
+        f"the {position} word is {KIND[at]}.", f"the {position} word is {FORMS['size'][at]}.",
+    ]
+    beside = [
+        f"right before {word} there is {before}.", f"right after {before} there is {word}.",
+        f"{word} comes after {before}.", f"{earlier} comes before {word}.",
+    ]
+    kinds = [
+        f"the first {kind} is {_first(words, kind)}.",
+        f"every {kind}: {' '.join(w for w in words if KIND[w] == kind)}.",
+    ]
     return rng.choice(rng.choices([where, beside, kinds], weights=[35, 25, 40])[0])
 
 # %% ../nbs/1_instructions/12b_books.ipynb #50e87fe5
@@ -82,11 +104,21 @@ def world_text(
         words, form = draw_words(rng), rng.choice(list(NOTES))
         if is_held_out(text := " ".join(words)): continue
         given = f"{text}. "
-        documents.append(rng.choices([lambda: (given, f"{text}."), lambda: (given, f"{NOTES[form]}: {' '.join(_to_form(words, form))}."),
-                                      lambda: (given, " ".join(describe(words, rng) for _ in range(3))),
-                                      lambda: ("", " ".join(rng.choice(facts(w)) for w in rng.sample(WORDS, 2))),
-                                      lambda: ("", f"{KIND[words[0]]}: {' '.join(rng.sample(KINDS[KIND[words[0]]], 5))}."),
-                                      lambda: ("", rng.choice(rng.choice(seen)))], weights=[24, 24, 24, 20, 6, 2])[0]())
+        documents.append(
+            rng.choices(
+                [
+                    lambda: (given, f"{text}."),
+                    lambda: (given, f"{NOTES[form]}: {' '.join(_to_form(words, form))}."),
+                    lambda: (given, " ".join(describe(words, rng) for _ in range(3))),
+                    lambda: ("", " ".join(rng.choice(facts(w)) for w in rng.sample(WORDS, 2))),
+                    lambda: (
+                        "", f"{KIND[words[0]]}: {' '.join(rng.sample(KINDS[KIND[words[0]]], 5))}.",
+                    ),
+                    lambda: ("", rng.choice(rng.choice(seen))),
+                ],
+                weights=[24, 24, 24, 20, 6, 2],
+            )[0]()
+        )
     return documents
 
 # %% ../nbs/1_instructions/12b_books.ipynb #c57664bb
@@ -102,5 +134,7 @@ def write_world(
     folder, names = Path(folder), {"train": [], "test": []}
     for part in ("tasks", "splits/default"): (folder/part).mkdir(parents=True, exist_ok=True)
     for t in micro_tasks(None, n_instances, seed):
-        write_task(t, folder/"tasks"/f"{t.name}.json"); names["train" if novelty(t.name) == "seen" else "test"].append(t.name)
-    for split, lines in names.items(): write_whole(folder/"splits/default"/f"{split}_tasks.txt", "\n".join(lines) + "\n")
+        write_task(t, folder/"tasks"/f"{t.name}.json")
+        names["train" if novelty(t.name) == "seen" else "test"].append(t.name)
+    for split, lines in names.items():
+        write_whole(folder/"splits/default"/f"{split}_tasks.txt", "\n".join(lines) + "\n")

@@ -25,7 +25,12 @@ def printable(
     text: str,  # From anywhere: a name in a file, what a model wrote
 ) -> str:  # The same on one line, with `\\x1b` and the like in place of signs that a terminal obeys
     "Text that does nothing but stand there when it is printed."
-    def shown(c): return c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+    def shown(c):
+        return (
+            c
+            if c.isprintable() or unicodedata.category(c) == "Zs"
+            else c.encode("unicode_escape").decode()
+        )
     return text if text.isprintable() else "".join(map(shown, text))
 
 def both_ends(text, most):
@@ -34,7 +39,9 @@ def both_ends(text, most):
     return text if len(text) <= most else f"{text[:most // 2]} ... {text[-most // 2:]}"
 
 _cutter = reprlib.Repr()  # Looks at no more of a value than it shows
-_cutter.maxlevel, _cutter.maxstring, _cutter.maxother, _cutter.maxlist, _cutter.maxtuple = 3, 60, 200, 8, 8
+_cutter.maxlevel, _cutter.maxstring, _cutter.maxother, _cutter.maxlist, _cutter.maxtuple = (
+    3, 60, 200, 8, 8,
+)
 
 def in_brief(value):
     "A value for a message: short, however large it is."
@@ -71,7 +78,8 @@ class TaskError(ValueError):
     def __str__(self):
         where = f"{both_ends(self.file, 300)}: {both_ends(self.field, 120)}"
         return printable(f"{where}: found {in_brief(self.value)}; {self.advice}")
-    def __reduce__(self): return type(self), tuple(map(_sendable, (self.file, self.field, self.value, self.advice)))
+    def __reduce__(self):
+        return type(self), tuple(map(_sendable, (self.file, self.field, self.value, self.advice)))
 
 # %% ../nbs/1_instructions/10_core.ipynb #ab0926b5
 SURROGATE, ESCAPED_SURROGATE = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
@@ -82,7 +90,8 @@ def _texts(value):
     while todo:
         where, value = todo.pop()
         if isinstance(value, str): yield where, value
-        elif isinstance(value, list): todo += [(f"{where}[{n}]", item) for n, item in enumerate(value)][::-1]
+        elif isinstance(value, list):
+            todo += [(f"{where}[{n}]", item) for n, item in enumerate(value)][::-1]
         elif isinstance(value, dict):
             inside = [(f"{where}.{key}".strip("."), key, item) for key, item in value.items()]
             yield from ((place, key) for place, key, _ in inside)
@@ -92,8 +101,10 @@ def _texts(value):
 def lone_surrogates(data, file):
     for where, text in _texts(data):
         if half := SURROGATE.search(text):
-            yield TaskError(file, where or "the text", text[max(0, half.start() - 20):half.end() + 20],
-                            "it holds half a sign (a lone surrogate): write the whole sign, or take it out")
+            yield TaskError(
+                file, where or "the text", text[max(0, half.start() - 20) : half.end() + 20],
+                "it holds half a sign (a lone surrogate): write the whole sign, or take it out",
+            )
 
 # %% ../nbs/1_instructions/10_core.ipynb #addde41d
 class Table(str):
@@ -117,12 +128,19 @@ def regular_file(path, limit=None):
     "A file to read, and its errors by name."
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode): raise TaskError(path, "the file", "a folder, pipe or device", "give a regular file")
-        if limit is not None and status.st_size > limit: raise TaskError(path, "size", status.st_size, f"give a file of at most {limit:,} bytes")
+        if not stat.S_ISREG(status.st_mode):
+            raise TaskError(path, "the file", "a folder, pipe or device", "give a regular file")
+        if limit is not None and status.st_size > limit:
+            raise TaskError(path, "size", status.st_size, f"give a file of at most {limit:,} bytes")
         yield Path(path)
-    except FileNotFoundError: raise TaskError(path, "the file", NOTHING, "No such file: check the name") from None
-    except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", e.object[e.start:e.start + 1], "save it as UTF-8") from None
-    except OSError as e: raise TaskError(path, "the file", e.strerror, "give a file that can be read") from e
+    except FileNotFoundError:
+        raise TaskError(path, "the file", NOTHING, "No such file: check the name") from None
+    except UnicodeDecodeError as e:
+        raise TaskError(
+            path, f"byte {e.start}", e.object[e.start : e.start + 1], "save it as UTF-8"
+        ) from None
+    except OSError as e:
+        raise TaskError(path, "the file", e.strerror, "give a file that can be read") from e
 
 def read_text(
     path,  # Of a file; a pipe or a device is none
@@ -140,15 +158,26 @@ def whole_files(
     paths = list(map(Path, paths))
     drafts = [path.with_name(f"{path.name}.{os.getpid()}.draft") for path in paths]
     for path in paths:
-        if path.exists() and not path.is_file(): raise OSError(f"{path}: a folder, pipe or device; choose another name")
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path}: a folder, pipe or device; choose another name")
     try:
         with ExitStack() as stack:
-            files = [stack.enter_context(draft.open("w", encoding="utf-8", newline="\n")) for draft in drafts]
+            files = [
+                stack.enter_context(draft.open("w", encoding="utf-8", newline="\n"))
+                for draft in drafts
+            ]
             yield files
             for file in files: file.flush(); os.fsync(file.fileno())
         for draft, path in zip(drafts, paths): os.replace(draft, path)
-    except UnicodeEncodeError as e: raise TaskError(paths[0], "the text", e.object[e.start], "it holds half a sign (a lone surrogate): take it out") from e
-    except OSError as e: raise OSError(f"{', '.join(map(str, paths))}: cannot be written ({e.strerror or e}); what was there before is kept. Make room, or choose another folder") from e
+    except UnicodeEncodeError as e:
+        raise TaskError(
+            paths[0], "the text", e.object[e.start],
+            "it holds half a sign (a lone surrogate): take it out",
+        ) from e
+    except OSError as e:
+        raise OSError(
+            f"{', '.join(map(str, paths))}: cannot be written ({e.strerror or e}); what was there before is kept. Make room, or choose another folder"
+        ) from e
     finally:
         for draft in drafts:
             with suppress(OSError): draft.unlink()
@@ -167,8 +196,14 @@ def decode_json(text, path):
     try: return json.loads(text)
     except json.JSONDecodeError as e:
         line = e.doc.split("\n")[e.lineno - 1]
-        raise TaskError(path, f"line {e.lineno}, column {e.colno}", line, f"repair the JSON ({e.msg})") from e
-    except (ValueError, RecursionError) as e: raise TaskError(path, "the file", e, "write JSON in UTF-8, not nested thousands deep, its numbers not thousands of digits long") from e
+        raise TaskError(
+            path, f"line {e.lineno}, column {e.colno}", line, f"repair the JSON ({e.msg})"
+        ) from e
+    except (ValueError, RecursionError) as e:
+        raise TaskError(
+            path, "the file", e,
+            "write JSON in UTF-8, not nested thousands deep, its numbers not thousands of digits long",
+        ) from e
 
 # %% ../nbs/1_instructions/10_core.ipynb #ce586ab3
 def read_object(path,     # A JSON file of any kind
@@ -185,14 +220,21 @@ class Part(NamedTuple):
     text: str          # Its text, with the line breaks that end it
     cut: bool = False  # Left out of the source, because it did not fit
 
-COLOURS = {"task name": "#9467bd", "definition": "#1f77b4", "positive": "#2ca02c", "negative": "#d62728", "question": "#ff7f0e",
-           "title": "#9467bd", "prompt": "#8c564b", "avoid": "#e377c2", "emphasis": "#bcbd22",
-           "template": "#7f7f7f", "input": "#ff7f0e", "options": "#bcbd22", "target": "#17becf"}
+COLOURS = {
+    "task name": "#9467bd", "definition": "#1f77b4", "positive": "#2ca02c", "negative": "#d62728",
+    "question": "#ff7f0e", "title": "#9467bd", "prompt": "#8c564b", "avoid": "#e377c2",
+    "emphasis": "#bcbd22", "template": "#7f7f7f", "input": "#ff7f0e", "options": "#bcbd22",
+    "target": "#17becf",
+}
 
 # %% ../nbs/1_instructions/10_core.ipynb #7bac434b
 def _span(kind, text, cut=False):
     body, end = text.rstrip(), text[len(text.rstrip()):]
-    style = "text-decoration: line-through; opacity: .45" if cut else f"background: {COLOURS.get(kind, '#7f7f7f')}44"
+    style = (
+        "text-decoration: line-through; opacity: .45"
+        if cut
+        else f"background: {COLOURS.get(kind, '#7f7f7f')}44"
+    )
     return f'<span title="{html.escape(kind)}" style="{style}">{html.escape(body)}</span>{end}'
 
 class Highlighted(str):
@@ -202,7 +244,11 @@ class Highlighted(str):
 
 # %% ../nbs/1_instructions/10_core.ipynb #486863cb
 def _legend(parts, tokenizer):
-    count = (lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])) if tokenizer else None
+    count = (
+        (lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        if tokenizer
+        else None
+    )
     items = []
     for kind, cut in dict.fromkeys((p.kind, p.cut) for p in parts):
         texts = [p.text for p in parts if (p.kind, p.cut) == (kind, cut)]
@@ -226,15 +272,23 @@ def json_lines(path,                             # UTF-8; empty lines are skippe
               ) -> Iterator[tuple[str, dict]]:   # (file and line, the object there); FileNotFoundError or ValueError says what is wrong
     "Read a file of JSON lines."
     path = Path(path)
-    if not os.path.exists(path): raise FileNotFoundError(f"{printable(both_ends(path, 300))}: no such file; give a file with one JSON object per line")
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"{printable(both_ends(path, 300))}: no such file; give a file with one JSON object per line"
+        )
     for n, line in enumerate(read_text(path).split("\n"), 1):
         line = line.strip("\ufeff \t\r")  # a byte order mark is left where files were put together
         if not line: continue
         where, advice = f"{path}, line {n}", "write one JSON object per line"
         try: row = json.loads(line)
-        except (ValueError, RecursionError) as e: raise ValueError(printable(f"{where}: not JSON ({e}): {line[:60]!r}; {advice}")) from None
-        if not isinstance(row, dict): raise ValueError(printable(f"{where}: {line[:60]!r} is not an object; {advice}"))
-        for half in lone_surrogates(row, where) if ESCAPED_SURROGATE.search(line) else (): raise half
+        except (ValueError, RecursionError) as e:
+            raise ValueError(
+                printable(f"{where}: not JSON ({e}): {line[:60]!r}; {advice}")
+            ) from None
+        if not isinstance(row, dict):
+            raise ValueError(printable(f"{where}: {line[:60]!r} is not an object; {advice}"))
+        for half in lone_surrogates(row, where) if ESCAPED_SURROGATE.search(line) else ():
+            raise half
         yield where, row
 
 # %% ../nbs/1_instructions/10_core.ipynb #bc9c3782
@@ -245,23 +299,34 @@ class PlainYaml(yaml.SafeLoader):
     aliases = False  # A subclass that prices what they stand for may take them
     def compose_node(self, parent, index):
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) and not self.aliases: raise ComposerError(None, None, "found an alias", event.start_mark)
+        if isinstance(event, yaml.AliasEvent) and not self.aliases:
+            raise ComposerError(None, None, "found an alias", event.start_mark)
         return super().compose_node(parent, index)
     def construct_scalar(self, node):
         text = super().construct_scalar(node)
-        if SURROGATE.search(text): raise ConstructorError(None, None, "found half a sign (a lone surrogate)", node.start_mark)
+        if SURROGATE.search(text):
+            raise ConstructorError(
+                None, None, "found half a sign (a lone surrogate)", node.start_mark
+            )
         return text
     def construct_mapping(self, node, deep=False):
-        if not isinstance(node, yaml.MappingNode): raise ConstructorError(None, None, "found no mapping", node.start_mark)
+        if not isinstance(node, yaml.MappingNode):
+            raise ConstructorError(None, None, "found no mapping", node.start_mark)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, _ in node.value:
             if key.tag not in (YAML_TAG + "str", YAML_TAG + "merge") or counts[key.value] > 1:
-                raise ConstructorError(None, None, "found a key that is no text, or stands twice", key.start_mark)
+                raise ConstructorError(
+                    None, None, "found a key that is no text, or stands twice", key.start_mark
+                )
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
 # %% ../nbs/1_instructions/10_core.ipynb #8f7f6a35
 _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
-PlainYaml.yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in [*(YAML_TAG + kind for kind in _KINDS), None]}  # None: any other tag is an error
+# None: any other tag is an error
+PlainYaml.yaml_constructors = {
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in [*(YAML_TAG + kind for kind in _KINDS), None]
+}
 
 # %% ../nbs/1_instructions/10_core.ipynb #d946e391
 YAML_LIMIT = 1_000_000  # bytes; FLAN's files have 61,533 and 447,263
@@ -275,6 +340,7 @@ def read_yaml(path,                     # Text in UTF-8
     text = read_text(path, limit)
     try: return yaml.load(text, loader)
     except yaml.MarkedYAMLError as e: mark, problem = e.problem_mark, e.problem
-    except (ValueError, ArithmeticError, LookupError, RecursionError, MemoryError, yaml.YAMLError) as e: raise TaskError(path, "the file", e, "give YAML") from None
+    except (ValueError, ArithmeticError, LookupError, RecursionError, MemoryError, yaml.YAMLError) as e:
+        raise TaskError(path, "the file", e, "give YAML") from None
     line = "".join(text.splitlines()[mark.line:][:1])
     raise TaskError(path, f"line {mark.line + 1}", line, f"repair the YAML ({problem[:200]})")

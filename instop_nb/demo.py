@@ -42,13 +42,22 @@ def questions(
     share: float = 1.0,  # Of the instances of each task; at least one stays
 ) -> dict[str, list]:  # Tier -> tasks
     "The unseen tasks that every arm is asked."
-    asked = {split: get_tasks("micro", split, max(1, round(share * n)), seed=1000) for split, n in QUESTIONS.items()}
-    return {tier: [t for t in asked[split] if novelty(t.name) == kind] for tier, (split, kind) in TIERS.items()}
+    asked = {
+        split: get_tasks("micro", split, max(1, round(share * n)), seed=1000)
+        for split, n in QUESTIONS.items()
+    }
+    return {
+        tier: [t for t in asked[split] if novelty(t.name) == kind]
+        for tier, (split, kind) in TIERS.items()
+    }
 
 # %% ../nbs/9_appendix/98_demo.ipynb #5404794e
 def _answer(model, tokenizer, asked, encoding):
     "Tier -> rows of `evaluate`."
-    return {tier: evaluate(model, tokenizer, tasks, encoding, max_new_tokens=16) for tier, tasks in asked.items()}
+    return {
+        tier: evaluate(model, tokenizer, tasks, encoding, max_new_tokens=16)
+        for tier, tasks in asked.items()
+    }
 
 # %% ../nbs/9_appendix/98_demo.ipynb #5795cf7f
 def _by_tier(rows): return {tier: score(part) for tier, part in rows.items()}
@@ -65,7 +74,10 @@ class _Probe(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.every: return
         found = _by_tier(self.ask())
-        self.run.log(step=state.global_step, probe={tier: s["overall"]["exact_match"] for tier, s in found.items()})
+        self.run.log(
+            step=state.global_step,
+            probe={tier: s["overall"]["exact_match"] for tier, s in found.items()},
+        )
         self.model.train()
 
 # %% ../nbs/9_appendix/98_demo.ipynb #68144f5b
@@ -79,8 +91,14 @@ def _save_map(model, tokenizer, embedder, tasks, folder):
     "Save the mean encoder states of the meta-train tasks' definitions, without and with their learned instruction."
     batch = tokenizer([t.definition[0] for t in tasks], return_tensors="pt", padding=True)
     batch["task"] = torch.arange(len(tasks))
-    states = {"definition": encoder_mean(model, batch), "learned": encoder_mean(model, with_prefix(model, dict(batch), *embedder(batch)))}
-    torch.save({"category": [t.category for t in tasks], **{k: v.detach() for k, v in states.items()}}, Path(folder)/"map.pt")
+    states = {
+        "definition": encoder_mean(model, batch),
+        "learned": encoder_mean(model, with_prefix(model, dict(batch), *embedder(batch))),
+    }
+    torch.save(
+        {"category": [t.category for t in tasks], **{k: v.detach() for k, v in states.items()}},
+        Path(folder) / "map.pt",
+    )
 
 # %% ../nbs/9_appendix/98_demo.ipynb #d14f1dc2
 def _train(arm, model, tokenizer, tasks, run, steps, encoding, seed, probe):
@@ -93,7 +111,9 @@ def _train(arm, model, tokenizer, tasks, run, steps, encoding, seed, probe):
         _save_map(model, tokenizer, embedder, meta_train, run.folder)
         return model
     rows = tokenize_tasks(meta_train, tokenizer, encoding, all_wordings=True, seed=seed)
-    return tune(model, tokenizer, draw_rows(rows, meta_train, steps * 64, seed), run.folder, steps, **common)
+    return tune(
+        model, tokenizer, draw_rows(rows, meta_train, steps * 64, seed), run.folder, steps, **common
+    )
 
 # %% ../nbs/9_appendix/98_demo.ipynb #544e7e36
 def _ask(model, tokenizer, asked, encoding, run):
@@ -115,7 +135,9 @@ def run_arm(
     model, tokenizer = load_model("micro", device="cpu")
     train, asked = get_tasks("micro", "train", max(2, round(scale * 100)), seed), questions(scale)
     few = {tier: [replace(t, instances=t.instances[:2]) for t in asked[tier]] for tier in PROBED}
-    probe, start = _Probe(run, model, tokenizer, few, encoding, max(1, steps // 4)), time.process_time()
+    probe, start = (
+        _Probe(run, model, tokenizer, few, encoding, max(1, steps // 4)), time.process_time(),
+    )
     model = _train(arm, model, tokenizer, train, run, steps, encoding, seed, probe)
     seconds = time.process_time() - start
     return {**_ask(model, tokenizer, asked, encoding, run), "cpu_seconds": seconds}
@@ -123,7 +145,8 @@ def run_arm(
 # %% ../nbs/9_appendix/98_demo.ipynb #f5843d27
 COLUMNS = {"em": "exact_match", "rouge_l": "rougeL"}  # In the record -> in the scores
 
-def _over_seeds(results, arm, get): return list(t_interval([get(r) for (a, _), r in results.items() if a == arm]))
+def _over_seeds(results, arm, get):
+    return list(t_interval([get(r) for (a, _), r in results.items() if a == arm]))
 
 # %% ../nbs/9_appendix/98_demo.ipynb #462b88d4
 def summarise(
@@ -131,11 +154,22 @@ def summarise(
     asked: dict,    # From `questions`
 ) -> list[dict]:  # One row an arm; each score: tier -> mean and half width of the 95 % interval, in percent
     "The table of the demo, copying the input included."
-    def row(name, get): return {"instruction": name, **{short: {tier: get(tier, key) for tier in TIERS} for short, key in COLUMNS.items()}}
+    def row(name, get):
+        return {
+            "instruction": name,
+            **{short: {tier: get(tier, key) for tier in TIERS} for short, key in COLUMNS.items()},
+        }
     arms = dict.fromkeys(a for a, _ in results)
-    copied = _by_tier({tier: [r for t in tasks for r in copy_input(t)] for tier, tasks in asked.items()})
-    return [*[row(arm, lambda tier, key: _over_seeds(results, arm, lambda r: r[tier]["overall"][key])) for arm in arms],
-            row("copy the input", lambda tier, key: [copied[tier]["overall"][key], 0.0])]
+    copied = _by_tier(
+        {tier: [r for t in tasks for r in copy_input(t)] for tier, tasks in asked.items()}
+    )
+    return [
+        *[
+            row(arm, lambda tier, key: _over_seeds(results, arm, lambda r: r[tier]["overall"][key]))
+            for arm in arms
+        ],
+        row("copy the input", lambda tier, key: [copied[tier]["overall"][key], 0.0]),
+    ]
 
 # %% ../nbs/9_appendix/98_demo.ipynb #4d4ee5a9
 TITLES = {"em": "Exact match", "rouge_l": "ROUGE-L"}
@@ -149,11 +183,20 @@ def show_table(
     short: str = "em",  # A key of COLUMNS
 ) -> RichTable:  # In percent
     "One score of the demo's table, for a terminal."
-    shown = RichTable(title=f"{TITLES[short]} on unseen tasks, mean ± 95 % interval over {seeds_text(len(record['seeds']))}, in percent",
-                      caption=FAIR.format(steps=record["steps"]))
+    shown = RichTable(
+        title=f"{TITLES[short]} on unseen tasks, mean ± 95 % interval over {seeds_text(len(record['seeds']))}, in percent",
+        caption=FAIR.format(steps=record["steps"]),
+    )
     shown.add_column("training instruction")
     for tier in TIERS: shown.add_column(tier, justify="right")
-    for row in table: shown.add_row(row["instruction"], *(f"{mean:.1f} ± {half:.1f}" if half > 0 else f"{mean:.1f}" for mean, half in row[short].values()))
+    for row in table:
+        shown.add_row(
+            row["instruction"],
+            *(
+                f"{mean:.1f} ± {half:.1f}" if half > 0 else f"{mean:.1f}"
+                for mean, half in row[short].values()
+            ),
+        )
     return shown
 
 # %% ../nbs/9_appendix/98_demo.ipynb #3619edb7
@@ -165,22 +208,38 @@ def _draw_curves(folder, results, picture):
     for arm, seed in results:
         probes = [r for r in Run(Path(folder)/_name(arm, seed)).metrics() if "probe" in r]
         for ax, tier in zip(axes, PROBED):
-            ax.plot([r["step"] for r in probes], [r["probe"][tier] for r in probes], color=COLOURS[arm], alpha=0.8, marker=".", label=arm if seed == 0 else None)
-    for ax, tier in zip(axes, PROBED): ax.set_title(tier); ax.set_xlabel("tuning steps"); ax.set_ylim(0, 100)
-    axes[0].set_ylabel("exact match, % (probe)"); axes[1].legend(); fig.savefig(picture, dpi=110); plt.close(fig)
+            ax.plot(
+                [r["step"] for r in probes], [r["probe"][tier] for r in probes], color=COLOURS[arm],
+                alpha=0.8, marker=".", label=arm if seed == 0 else None,
+            )
+    for ax, tier in zip(axes, PROBED):
+        ax.set_title(tier); ax.set_xlabel("tuning steps"); ax.set_ylim(0, 100)
+    axes[0].set_ylabel("exact match, % (probe)")
+    axes[1].legend(); fig.savefig(picture, dpi=110); plt.close(fig)
 
 # %% ../nbs/9_appendix/98_demo.ipynb #b732f5af
 def _draw_categories(results, picture):
     "Draw exact match by category, one bar an arm."
     arms = list(dict.fromkeys(a for a, _ in results))
     categories = {tier: list(results[arms[0], 0][tier]["per_category"]) for tier in TIERS}
-    fig, axes = plt.subplots(1, len(TIERS), figsize=(10, 4), layout="constrained", sharey=True, width_ratios=[len(names) for names in categories.values()])
+    fig, axes = plt.subplots(
+        1, len(TIERS), figsize=(10, 4), layout="constrained", sharey=True,
+        width_ratios=[len(names) for names in categories.values()],
+    )
     for ax, (tier, names) in zip(axes, categories.items()):
         for i, arm in enumerate(arms):
-            means = [_over_seeds(results, arm, lambda r: r[tier]["per_category"][c]["exact_match"])[0] for c in names]
-            ax.bar([k + (i - 1) * 0.27 for k in range(len(names))], means, 0.27, color=COLOURS[arm], label=arm)
-        ax.set_xticks(range(len(names)), names, rotation=70, ha="right"); ax.set_ylim(0, 100); ax.set_title(tier.replace(" ", "\n"))
-    axes[0].set_ylabel("exact match, %"); axes[0].legend(); fig.savefig(picture, dpi=110); plt.close(fig)
+            means = [
+                _over_seeds(results, arm, lambda r: r[tier]["per_category"][c]["exact_match"])[0]
+                for c in names
+            ]
+            ax.bar(
+                [k + (i - 1) * 0.27 for k in range(len(names))], means, 0.27, color=COLOURS[arm],
+                label=arm,
+            )
+        ax.set_xticks(range(len(names)), names, rotation=70, ha="right")
+        ax.set_ylim(0, 100); ax.set_title(tier.replace(" ", "\n"))
+    axes[0].set_ylabel("exact match, %")
+    axes[0].legend(); fig.savefig(picture, dpi=110); plt.close(fig)
 
 # %% ../nbs/9_appendix/98_demo.ipynb #a200d0ea
 def _draw_map(saved, picture):
@@ -188,12 +247,18 @@ def _draw_map(saved, picture):
     from sklearn.manifold import TSNE
     data = torch.load(saved, weights_only=True); shown = list(dict.fromkeys(data["category"]))[:8]
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for ax, part, title in zip(axes, ("definition", "learned"), ("definition", "learned instruction + definition")):
-        xy = TSNE(2, random_state=0, perplexity=min(30, len(data[part]) - 1)).fit_transform(data[part].numpy())
+    for ax, part, title in zip(
+        axes, ("definition", "learned"), ("definition", "learned instruction + definition")
+    ):
+        xy = TSNE(2, random_state=0, perplexity=min(30, len(data[part]) - 1)).fit_transform(
+            data[part].numpy()
+        )
         for c in shown:
-            at = [i for i, k in enumerate(data["category"]) if k == c]; ax.scatter(xy[at, 0], xy[at, 1], s=12, label=c)
+            at = [i for i, k in enumerate(data["category"]) if k == c]
+            ax.scatter(xy[at, 0], xy[at, 1], s=12, label=c)
         ax.set_title(title); ax.set_xticks([]); ax.set_yticks([])
-    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)); fig.savefig(picture, dpi=110); plt.close(fig)
+    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    fig.savefig(picture, dpi=110); plt.close(fig)
 
 # %% ../nbs/9_appendix/98_demo.ipynb #b508e712
 def draw_pictures(
@@ -210,21 +275,33 @@ def draw_pictures(
 def _run_all(jobs, folder, workers, scale, console):
     "Run all jobs (arm, seed) in processes, report each as it ends, and return their results."
     results, names = {}, {_name(*job): job for job in jobs}
-    for name in names: put_aside(Path(folder)/name/"result.json")  # A demo is made anew, whatever an older one has found
-    for name, result in in_processes(run_arm, {name: dict(arm=arm, seed=seed, scale=scale) for name, (arm, seed) in names.items()}, folder, workers):
+    for name in names:
+        # A demo is made anew, whatever an older one has found
+        put_aside(Path(folder)/name/"result.json")
+    for name, result in in_processes(
+        run_arm,
+        {name: dict(arm=arm, seed=seed, scale=scale) for name, (arm, seed) in names.items()},
+        folder, workers,
+    ):
         results[names[name]] = result
         scores = ", ".join(f"{tier} {result[tier]['overall']['exact_match']:.1f}" for tier in TIERS)
-        console.print(f"  {len(results)}/{len(jobs)}  {', seed '.join(map(str, names[name]))}: {scores}")
+        console.print(
+            f"  {len(results)}/{len(jobs)}  {', seed '.join(map(str, names[name]))}: {scores}"
+        )
     return results
 
 # %% ../nbs/9_appendix/98_demo.ipynb #e9e273e5
 def _record(results, table, asked, scale, workers, seconds):
     "What summary.json holds."
     arms = dict.fromkeys(a for a, _ in results)
-    return {"command": "make run" if scale == 1 else f"instop demo --scale {scale}",
-            "seeds": sorted({seed for _, seed in results}), "steps": _steps(scale),
-            "cpu_seconds": {arm: _over_seeds(results, arm, lambda r: r["cpu_seconds"]) for arm in arms}, "minutes": round(seconds / 60, 1), "workers": workers,
-            "questions": {tier: sum(len(t.instances) for t in tasks) for tier, tasks in asked.items()}, "table": table}
+    return {
+        "command": "make run" if scale == 1 else f"instop demo --scale {scale}",
+        "seeds": sorted({seed for _, seed in results}), "steps": _steps(scale),
+        "cpu_seconds": {arm: _over_seeds(results, arm, lambda r: r["cpu_seconds"]) for arm in arms},
+        "minutes": round(seconds / 60, 1), "workers": workers,
+        "questions": {tier: sum(len(t.instances) for t in tasks) for tier, tasks in asked.items()},
+        "table": table,
+    }
 
 # %% ../nbs/9_appendix/98_demo.ipynb #2b39c325
 def demo(
@@ -238,11 +315,19 @@ def demo(
     positive("demo", seeds=seeds, workers=workers, scale=scale)
     console, folder, start = console or Console(), Path(folder), time.time()
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(arm, seed) for arm in ("definition + embedder", "definition", "no instruction") for seed in range(seeds)]
-    console.print(f"Tuning {len(jobs)} models from the shipped checkpoint, {workers} at a time, then exact match in percent. "
-                  "This takes a few minutes.")
+    jobs = [
+        (arm, seed)
+        for arm in ("definition + embedder", "definition", "no instruction")
+        for seed in range(seeds)
+    ]
+    console.print(
+        f"Tuning {len(jobs)} models from the shipped checkpoint, {workers} at a time, then exact match in percent. "
+        "This takes a few minutes."
+    )
     done = _run_all(jobs, folder, workers, scale, console)
-    results, asked = {(arm, seed): done[arm, seed] for arm in ARMS for seed in range(seeds)}, questions(scale)
+    results, asked = (
+        {(arm, seed): done[arm, seed] for arm in ARMS for seed in range(seeds)}, questions(scale),
+    )
     table = summarise(results, asked)
     draw_pictures(folder, results)
     record = _record(results, table, asked, scale, workers, time.time() - start)

@@ -37,16 +37,25 @@ def _installed(name): return next(iter(distributions(name=name)), None)
 def _version(wanted, python=platform.python_version()):
     "Compare what is installed with a requirement."
     found = python if wanted.name == "Python" else getattr(_installed(wanted.name), "version", "")
-    if found and wanted.specifier.contains(found, prereleases=True): return Check(wanted.name, found)
-    mend = "`make clean lab PYTHON=python3.12`" if wanted.name == "Python" else f"`%pip install '{wanted.name}{wanted.specifier}'`, then restart"
+    if found and wanted.specifier.contains(found, prereleases=True):
+        return Check(wanted.name, found)
+    mend = (
+        "`make clean lab PYTHON=python3.12`"
+        if wanted.name == "Python"
+        else f"`%pip install '{wanted.name}{wanted.specifier}'`, then restart"
+    )
     return Check(wanted.name, found or "not installed", mend)
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #6c112b62
 def _versions(package="instop_nb"):
     "Compare Python and all packages with what a package needs."
     about = _installed(package)
-    if not about: return [Check(package, "not installed", "`make lab` in the repository installs it")]
-    wanted = [Requirement(text) for text in (f"Python{about.metadata['Requires-Python'] or ''}", *(about.requires or []))]
+    if not about:
+        return [Check(package, "not installed", "`make lab` in the repository installs it")]
+    wanted = [
+        Requirement(text)
+        for text in (f"Python{about.metadata['Requires-Python'] or ''}", *(about.requires or []))
+    ]
     checks = [_version(r) for r in wanted if not r.marker or r.marker.evaluate({"extra": "dev"})]
     fine = ", ".join(f"{c.what} {c.found}" for c in checks if not c.advice)
     return [c for c in checks if c.advice] + [Check("versions", fine)]
@@ -57,12 +66,19 @@ def _device():
     if not find_spec("torch"): return Check("device", "unknown", "install torch first")
     import torch
     if torch.cuda.is_available(): return Check("device", f"CUDA: {torch.cuda.get_device_name()}")
-    mps = "; mps on request: `load_model('micro', device='mps')`" if torch.backends.mps.is_available() else ""
+    mps = (
+        "; mps on request: `load_model('micro', device='mps')`"
+        if torch.backends.mps.is_available()
+        else ""
+    )
     return Check("device", f"CPU, threads: {torch.get_num_threads()}{mps}")
 
 def _room(what, free, wanted, advice):
     "Compare free bytes with the GiB that are wanted."
-    return Check(what, f"{free / 2**30:.1f} GiB free", "" if free >= wanted * 2**30 else f"{advice} until {wanted} GiB are free")
+    return Check(
+        what, f"{free / 2**30:.1f} GiB free",
+        "" if free >= wanted * 2**30 else f"{advice} until {wanted} GiB are free",
+    )
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #b1707e4d
 def _real_tasks(folder):
@@ -73,8 +89,16 @@ def _real_tasks(folder):
 
 def _small_model(folder):
     "Look for the files of the T5 that comes with the package."
-    missing = [name for name in ("config.json", "tokenizer.json", "model.safetensors") if not (folder/name).is_file()]
-    return Check("small T5", f"no {', '.join(missing)}", "install the package again") if missing else Check("small T5", "three files")
+    missing = [
+        name
+        for name in ("config.json", "tokenizer.json", "model.safetensors")
+        if not (folder / name).is_file()
+    ]
+    return (
+        Check("small T5", f"no {', '.join(missing)}", "install the package again")
+        if missing
+        else Check("small T5", "three files")
+    )
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #f12fbf6c
 def environment(
@@ -82,6 +106,13 @@ def environment(
 ) -> list[Check]:  # For `report`
     "Check versions, device, memory, disk, tasks and model."
     package = find_spec("instop_nb")
-    return [*_versions(), _device(), _room("memory", psutil.virtual_memory().available, 4, "close other notebooks and programs"),
-            _room("disk", shutil.disk_usage(".").free, 1, "delete what you do not need, such as old `runs`"),
-            _real_tasks(tasks), _small_model(Path(package.origin).parent/"micro" if package else Path("micro"))]
+    return [
+        *_versions(), _device(),
+        _room("memory", psutil.virtual_memory().available, 4, "close other notebooks and programs"),
+        _room(
+            "disk", shutil.disk_usage(".").free, 1,
+            "delete what you do not need, such as old `runs`",
+        ),
+        _real_tasks(tasks),
+        _small_model(Path(package.origin).parent / "micro" if package else Path("micro")),
+    ]

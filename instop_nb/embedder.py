@@ -30,7 +30,11 @@ def normal_start(
 def _column(batch, name):
     "A column of a batch, or an error that says how to get it."
     if name in batch: return batch[name]
-    advice = "make it with Collator, and keep the column" if name == "task" else "make the rows with tokenize_tasks(.., instance='own')"
+    advice = (
+        "make it with Collator, and keep the column"
+        if name == "task"
+        else "make the rows with tokenize_tasks(.., instance='own')"
+    )
     raise ValueError(f"batch: no {name!r} among {list(batch)}; {advice}")
 
 # %% ../nbs/4_learned/42_embedder.ipynb #bf3edafa
@@ -41,9 +45,15 @@ class DirectEmbedder(nn.Module):
         mask: Tensor | None = None,  # [n_tasks, l], 0 where a shorter instruction is padded; None: all of it counts
     ):
         super().__init__()
-        if weight.dim() != 3 or 0 in weight.shape: raise ValueError(f"weight: shape {tuple(weight.shape)}; give [n_tasks, l, d], each 1 or more")
+        if weight.dim() != 3 or 0 in weight.shape:
+            raise ValueError(
+                f"weight: shape {tuple(weight.shape)}; give [n_tasks, l, d], each 1 or more"
+            )
         if mask is None: mask = torch.ones(weight.shape[:2])
-        if mask.shape != weight.shape[:2]: raise ValueError(f"mask: shape {tuple(mask.shape)}; give {tuple(weight.shape[:2])}, as the weight has it")
+        if mask.shape != weight.shape[:2]:
+            raise ValueError(
+                f"mask: shape {tuple(mask.shape)}; give {tuple(weight.shape[:2])}, as the weight has it"
+            )
         self.weight = nn.Parameter(weight.detach().clone())
         self.register_buffer("mask", mask.to(weight.device, torch.long, copy=True))
 
@@ -72,10 +82,19 @@ def with_prefix(
     mask: Tensor,    # [B, l], 1 where the prefix counts; a shorter prefix is padded in front
 ) -> dict:  # inputs_embeds [B, l + L, d] and attention_mask [B, l + L] instead of input_ids; the rest as it was
     "Put a prefix before the embedded source: [I_phi; X] of equation 2."
-    rest = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
+    rest = {
+        name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")
+    }
     source = model.get_input_embeddings()(batch["input_ids"])
-    seen = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(batch["input_ids"])
-    return {**rest, "inputs_embeds": torch.cat([prefix.to(source), source], 1), "attention_mask": torch.cat([mask.to(seen), seen], 1)}
+    seen = (
+        batch["attention_mask"]
+        if "attention_mask" in batch
+        else torch.ones_like(batch["input_ids"])
+    )
+    return {
+        **rest, "inputs_embeds": torch.cat([prefix.to(source), source], 1),
+        "attention_mask": torch.cat([mask.to(seen), seen], 1),
+    }
 
 # %% ../nbs/4_learned/42_embedder.ipynb #584c2550
 def vocabulary_start(
@@ -87,9 +106,14 @@ def vocabulary_start(
 ) -> Tensor:  # [n_tasks, l, d], in float32, on the model's device
     "Start values that are words drawn at random, no word twice in one instruction."
     words = model.get_input_embeddings().weight.detach().float()[:n_words]
-    if not 0 < l <= len(words): raise ValueError(f"l: {l}; give 1 to {len(words)}, the words there are to draw from")
+    if not 0 < l <= len(words):
+        raise ValueError(f"l: {l}; give 1 to {len(words)}, the words there are to draw from")
     rng = torch.Generator().manual_seed(seed)
-    return words[torch.stack([torch.randperm(len(words), generator=rng)[:l] for _ in range(n_tasks)]).to(words.device)]
+    return words[
+        torch.stack([torch.randperm(len(words), generator=rng)[:l] for _ in range(n_tasks)]).to(
+            words.device
+        )
+    ]
 
 # %% ../nbs/4_learned/42_embedder.ipynb #20400697
 def per_category(
@@ -110,7 +134,10 @@ def pad_texts(
     "Bring texts to one length."
     def fill(rows, value):
         rest = [[value] * (length - len(row)) for row in rows]
-        return torch.tensor([row + more if behind else more + row for row, more in zip(rows, rest)], dtype=torch.long)
+        return torch.tensor(
+            [row + more if behind else more + row for row, more in zip(rows, rest)],
+            dtype=torch.long,
+        )
     return fill(ids, pad_id), fill([[1] * len(row) for row in ids], 0)
 
 # %% ../nbs/4_learned/42_embedder.ipynb #ab557d4a
@@ -125,10 +152,16 @@ def instruction_start(
     "Start values that are the words of each task's own instruction; TaskError if a task has none."
     texts = ["".join(part.text for part in instruction(t, encoding)) for t in tasks]
     for task, text in zip(tasks, texts):
-        if not text: raise TaskError(task.name, "instruction", text, "it has nothing of what the encoding shows: show another part of it")
+        if not text:
+            raise TaskError(
+                task.name, "instruction", text,
+                "it has nothing of what the encoding shows: show another part of it",
+            )
     ids = tokenizer(texts, truncation=True, max_length=l, add_special_tokens=faithful)["input_ids"]
     words = model.get_input_embeddings().weight.detach().float()
-    ids, mask = (x.to(words.device) for x in pad_texts(ids, l, tokenizer.pad_token_id, behind=faithful))
+    ids, mask = (
+        x.to(words.device) for x in pad_texts(ids, l, tokenizer.pad_token_id, behind=faithful)
+    )
     return words[ids], torch.ones_like(mask) if faithful else mask
 
 # %% ../nbs/4_learned/42_embedder.ipynb #8c631eee
@@ -152,8 +185,10 @@ class InstanceEmbedder(nn.Module):
         if l < 1: raise ValueError(f"l: {l}; give 1 or more")
         words = model.get_input_embeddings().weight.detach()
         d, rng = words.shape[1], torch.Generator().manual_seed(seed)
-        self.V = nn.Parameter(words.float().clone())                                              # [v, d]
-        self.W = nn.Parameter((d ** -.5 * torch.randn(l, d, d, generator=rng)).to(words.device))  # [l, d, d]
+        # [v, d]
+        self.V = nn.Parameter(words.float().clone())
+        # [l, d, d]
+        self.W = nn.Parameter((d ** -.5 * torch.randn(l, d, d, generator=rng)).to(words.device))
 
     def forward(self,
         batch: dict,  # With instance_ids [B, Z] and instance_mask [B, Z]: "Input: x Output: y"
@@ -188,7 +223,9 @@ class NoisePrefix(nn.Module):
     ):
         super().__init__()
         words = model.get_input_embeddings().weight
-        self.shape, self.size, self.rng = (l, words.shape[1]), words.std().item(), torch.Generator().manual_seed(seed)
+        self.shape, self.size, self.rng = (
+            (l, words.shape[1]), words.std().item(), torch.Generator().manual_seed(seed),
+        )
     def get_extra_state(self): return self.rng.get_state()
     def set_extra_state(self, state): self.rng.set_state(state)
     def forward(self,
@@ -206,7 +243,11 @@ def encoder_mean(
     batch: dict,  # input_ids [B, L] or inputs_embeds [B, L, d], and attention_mask [B, L]
 ) -> Tensor:  # [B, d]
     "The mean of the encoder's last hidden states over all real positions (section 5.1)."
-    given = {name: batch[name] for name in ("input_ids", "inputs_embeds", "attention_mask") if name in batch}
+    given = {
+        name: batch[name]
+        for name in ("input_ids", "inputs_embeds", "attention_mask")
+        if name in batch
+    }
     return masked_mean(model.get_encoder()(**given).last_hidden_state, batch["attention_mask"])
 
 # %% ../nbs/4_learned/42_embedder.ipynb #3f81c24b
@@ -221,4 +262,7 @@ def nearest_words(
     words = nn.functional.normalize(model.get_input_embeddings().weight.float(), dim=-1)
     flat = nn.functional.normalize(vectors.reshape(-1, words.shape[1]).to(words), dim=-1)
     cosines, ids = (flat @ words.T).topk(k)
-    return [[(tokenizer.decode([i]).strip(), c) for i, c in zip(*row)] for row in zip(ids.tolist(), cosines.tolist())]
+    return [
+        [(tokenizer.decode([i]).strip(), c) for i, c in zip(*row)]
+        for row in zip(ids.tolist(), cosines.tolist())
+    ]

@@ -32,7 +32,9 @@ def exemplar(
     faithful: bool = False,  # As the paper's code: without the number 1
 ) -> str:  # To the byte what `encode` shows of a first positive example
     "One instance laid out as an instruction."
-    shown = instruction(Task("", [], positive=[Example(input, output)]), Encoding(definition=False, n_pos=1))[0].text
+    shown = instruction(
+        Task("", [], positive=[Example(input, output)]), Encoding(definition=False, n_pos=1)
+    )[0].text
     return shown.replace("Example 1 -", "Example -", 1) if faithful else shown
 
 # %% ../nbs/4_learned/43_extractor.ipynb #b28515a2
@@ -40,7 +42,11 @@ def _cut(text, tokenizer, limit):
     "Ids of a text; where it is too long, the longer of its two halves loses its end."
     ids, at = tokenizer(text, add_special_tokens=False)["input_ids"], text.rfind("\n Output:")
     if len(ids) <= limit: return ids
-    tail = max(0, len(ids) - len(tokenizer(text[:at], add_special_tokens=False)["input_ids"])) if at >= 0 else 0
+    tail = (
+        max(0, len(ids) - len(tokenizer(text[:at], add_special_tokens=False)["input_ids"]))
+        if at >= 0
+        else 0
+    )
     kept = min(tail, max(limit // 2, limit - (len(ids) - tail)))
     return ids[:limit - kept] + ids[len(ids) - tail:][:kept]
 
@@ -61,12 +67,19 @@ def tokenize_candidates(
 ) -> Candidates:  # As long as the longest, without `</s>`; ValueError if a task has none, or more than another
     "Turn the candidates of all tasks into ids."
     counts = sorted({len(row) for row in texts})
-    if len(counts) != 1 or not counts[0]: raise ValueError(f"texts: {counts or 'no'} candidates a task; give each task the same number, 1 or more")
+    if len(counts) != 1 or not counts[0]:
+        raise ValueError(
+            f"texts: {counts or 'no'} candidates a task; give each task the same number, 1 or more"
+        )
     if max_length < 1: raise ValueError(f"max_length: {max_length}; give 1 or more")
     ids = [_cut(text, tokenizer, max_length) for row in texts for text in row]
     shape = len(texts), counts[0], max(map(len, ids))
-    ids, mask = (x.view(shape) for x in pad_texts(ids, shape[2], tokenizer.pad_token_id, behind=faithful))
-    return Candidates(ids, mask, torch.ones_like(mask) if faithful else mask, torch.full(shape[:2], -1))
+    ids, mask = (
+        x.view(shape) for x in pad_texts(ids, shape[2], tokenizer.pad_token_id, behind=faithful)
+    )
+    return Candidates(
+        ids, mask, torch.ones_like(mask) if faithful else mask, torch.full(shape[:2], -1)
+    )
 
 # %% ../nbs/4_learned/43_extractor.ipynb #9b67dede
 def draw_candidates(
@@ -81,14 +94,26 @@ def draw_candidates(
     "Draw instances of each task as the exemplars that may be chosen."
     texts, numbers = [], []
     for task in tasks:
-        if not 0 < n <= len(task.instances): raise TaskError(task.name, "candidates", n, f"draw between 1 and {len(task.instances)}, its instances, or load more")
+        if not 0 < n <= len(task.instances):
+            raise TaskError(
+                task.name, "candidates", n,
+                f"draw between 1 and {len(task.instances)}, its instances, or load more",
+            )
         rng = random.Random(f"{seed} {task.name} candidates")
         drawn = rng.sample(range(len(task.instances)), n)
         for i in (task.instances[k] for k in drawn):
-            if not i.output: raise TaskError(task.name, f"output of instance {i.id}", [], "give it at least one reference")
-        pairs = [("", "")] * blanks + [(i.input, rng.choice(i.output)) for i in (task.instances[k] for k in drawn)]
-        texts.append([exemplar(*pair, faithful) for pair in pairs]); numbers.append([-1] * blanks + drawn)
-    return tokenize_candidates(texts, tokenizer, max_length, faithful)._replace(number=torch.tensor(numbers))
+            if not i.output:
+                raise TaskError(
+                    task.name, f"output of instance {i.id}", [], "give it at least one reference"
+                )
+        pairs = [("", "")] * blanks + [
+            (i.input, rng.choice(i.output)) for i in (task.instances[k] for k in drawn)
+        ]
+        texts.append([exemplar(*pair, faithful) for pair in pairs])
+        numbers.append([-1] * blanks + drawn)
+    return tokenize_candidates(texts, tokenizer, max_length, faithful)._replace(
+        number=torch.tensor(numbers)
+    )
 
 # %% ../nbs/4_learned/43_extractor.ipynb #e5433b39
 class Extractor(nn.Module, ABC):
@@ -101,9 +126,13 @@ class Extractor(nn.Module, ABC):
         lean: float = 0.0,       # Added to the logits of blanks: a head start that has to be overcome
     ):
         super().__init__()
-        if exclude_own and candidates.ids.shape[1] < 2: raise ValueError("exclude_own: there is 1 candidate; give 2 or more, so that one is left")
+        if exclude_own and candidates.ids.shape[1] < 2:
+            raise ValueError(
+                "exclude_own: there is 1 candidate; give 2 or more, so that one is left"
+            )
         device = model.get_input_embeddings().weight.device
-        for name, value in candidates._asdict().items(): self.register_buffer(name, value.to(device))
+        for name, value in candidates._asdict().items():
+            self.register_buffer(name, value.to(device))
         self.embed = lambda ids: model.get_input_embeddings()(ids)
         self.soft, self.exclude_own, self.lean = soft, exclude_own, lean
 
@@ -119,7 +148,10 @@ class Extractor(nn.Module, ABC):
         "p_phi of each candidate (equations 6 and 7)."
         number = self.number[_column(batch, "task")]
         logits = self.logits(batch) + self.lean * (number < 0)
-        if self.exclude_own: logits = logits.masked_fill(number == _column(batch, "instance")[:, None], float("-inf"))
+        if self.exclude_own:
+            logits = logits.masked_fill(
+                number == _column(batch, "instance")[:, None], float("-inf")
+            )
         return logits.softmax(-1)
 
     def forward(self,
@@ -131,9 +163,13 @@ class Extractor(nn.Module, ABC):
         ids, shown = self.ids[task][..., used], self.shown[task][..., used]
         best = torch.arange(len(p), device=p.device), p.argmax(-1)
         def read(ids, shown): return self.embed(ids) * shown[..., None]
-        def mix(weights): vectors = read(ids, shown); return torch.einsum("bn,bnld->bld", weights.to(vectors.dtype), vectors)
+        def mix(weights):
+            vectors = read(ids, shown)
+            return torch.einsum("bn,bnld->bld", weights.to(vectors.dtype), vectors)
         if self.soft: return mix(p), shown.amax(1)
-        return (mix(straight_through(p)) if p.requires_grad else read(ids[best], shown[best])), shown[best]
+        return (
+            mix(straight_through(p)) if p.requires_grad else read(ids[best], shown[best])
+        ), shown[best]
 
 # %% ../nbs/4_learned/43_extractor.ipynb #e7c45db7
 class DirectExtractor(Extractor):
@@ -164,16 +200,20 @@ class InstanceExtractor(Extractor):
         super().__init__(model, candidates, **options)
         words = model.get_input_embeddings().weight.detach()
         d, rng = words.shape[1], torch.Generator().manual_seed(seed)
-        self.V = nn.Parameter(words.float().clone())                                           # [v, d]
-        self.W = nn.Parameter((d ** -.5 * torch.randn(d, d, generator=rng)).to(words.device))  # [d, d]
+        # [v, d]
+        self.V = nn.Parameter(words.float().clone())
+        # [d, d]
+        self.W = nn.Parameter((d ** -.5 * torch.randn(d, d, generator=rng)).to(words.device))
 
     def logits(self,
         batch: dict,  # With `task` [B], instance_ids [B, Z] and instance_mask [B, Z]
     ) -> Tensor:  # [B, N]
         "h_j W h_i of each row i and each candidate j of its task; both are averaged as in equation 4."
         task = _column(batch, "task")
-        h_i = masked_mean(self.V[_column(batch, "instance_ids")], _column(batch, "instance_mask"))  # [B, d]
-        h_j = masked_mean(self.V[self.ids[task]], self.mask[task])                                  # [B, N, d]
+        # [B, d]
+        h_i = masked_mean(self.V[_column(batch, "instance_ids")], _column(batch, "instance_mask"))
+        # [B, N, d]
+        h_j = masked_mean(self.V[self.ids[task]], self.mask[task])
         return torch.einsum("bnd,bd->bn", h_j, h_i @ self.W.T)
 
 # %% ../nbs/4_learned/43_extractor.ipynb #e4ec6fc8
@@ -193,7 +233,9 @@ class CoinFlip(Extractor):
         batch: dict,  # With `task` [B]
     ) -> Tensor:  # [B, N]
         "Random numbers: the largest wins."
-        return torch.rand(len(batch["task"]), self.ids.shape[1], generator=self.rng).to(self.ids.device)
+        return torch.rand(len(batch["task"]), self.ids.shape[1], generator=self.rng).to(
+            self.ids.device
+        )
 
 # %% ../nbs/4_learned/43_extractor.ipynb #63021452
 class Selection(NamedTuple):
@@ -211,7 +253,10 @@ def selection(
     "What an extractor chooses for a batch, and how sure it is (figure 3, right, shows a share)."
     p = extractor.probability(batch)
     chosen = p.argmax(-1)
-    return Selection(chosen, p, torch.special.entr(p).sum(-1), torch.bincount(chosen, minlength=p.shape[1]) / len(p))
+    return Selection(
+        chosen, p, torch.special.entr(p).sum(-1),
+        torch.bincount(chosen, minlength=p.shape[1]) / len(p),
+    )
 
 # %% ../nbs/4_learned/43_extractor.ipynb #95a9ebf7
 def selection_picture(
@@ -222,13 +267,20 @@ def selection_picture(
     "How likely and how often an exemplar is chosen, for each run up to a step (figure 3, right)."
     import matplotlib.pyplot as plt
     known = {run["arm"] for run in record["runs"]}
-    if unknown := set(arms) - known: raise TaskError("selection_picture", "arms", sorted(unknown), f"choose from {sorted(known)}")
+    if unknown := set(arms) - known:
+        raise TaskError(
+            "selection_picture", "arms", sorted(unknown), f"choose from {sorted(known)}"
+        )
     fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     for run in record["runs"]:
-        if run["arm"] not in arms or not (way := [row for row in run["selections"] if row[0] <= step]): continue
+        if run["arm"] not in arms or not (
+            way := [row for row in run["selections"] if row[0] <= step]
+        ):
+            continue
         shares, chances = [100 * share for _, share, _ in way], [p for *_, p in way]
         colour, label = f"C{arms.index(run['arm'])}", run["arm"] if run["seed"] == 0 else None
-        ax.plot(chances, shares, c=colour, alpha=.35, lw=1); ax.plot(chances[-1], shares[-1], "o", c=colour, label=label)
+        ax.plot(chances, shares, c=colour, alpha=.35, lw=1)
+        ax.plot(chances[-1], shares[-1], "o", c=colour, label=label)
     ax.axvline(.5, c="k", lw=.6); ax.set(xlim=(0, 1), ylim=(-4, 104), title=f"step {step}")
     ax.set(xlabel="mean probability of the exemplar", ylabel="rows that get it, %")
     fig.legend(loc="outside lower center", ncol=2, frameon=False, fontsize=8)
@@ -245,6 +297,9 @@ def selection_player(
     steps = [step for step, *_ in record["runs"][0]["selections"]]
     span = dict(value=steps[-1], min=steps[0], max=steps[-1], step=steps[1] - steps[0])
     def look(step): return selection_picture(record, arms, step)
-    box, play = interactive(look, {"auto_display": True}, step=IntSlider(**span, continuous_update=False)), Play(**span, interval=400)
+    box, play = (
+        interactive(look, {"auto_display": True}, step=IntSlider(**span, continuous_update=False)),
+        Play(**span, interval=400),
+    )
     jslink((play, "value"), (box.children[0], "value"))
     return VBox([play, box])

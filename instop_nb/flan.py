@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-from .core import Part, Table, TaskError, YAML_LIMIT, cell, in_brief, json_lines, lone_surrogates, read_text, read_yaml
+from instop_nb.core import (
+    Part, Table, TaskError, YAML_LIMIT, cell, in_brief, json_lines, lone_surrogates, read_text,
+    read_yaml,
+)
 
 # %% ../nbs/1_instructions/15_flan.ipynb #1ee992ec
 @dataclass(frozen=True)
@@ -24,22 +27,33 @@ class Cluster:
     title: str                      # As people write it
     inputs: tuple[str, ...]         # Columns that hold what is given
     options: str = "yes"            # Does a row list its possible answers: "yes", "maybe" or "no"
-    settings: tuple[str, ...] = ()  # Columns that say what is wanted, such as the language of the answer
+    settings: tuple[
+        str, ...
+    ] = ()  # Columns that say what is wanted, such as the language of the answer
 
 # %% ../nbs/1_instructions/15_flan.ipynb #f60d4d18
-CLUSTERS = {c.name: c for c in [
-    Cluster("nli", "Natural language inference", ("premise", "hypothesis")),
-    Cluster("reading_comprehension", "Reading comprehension", ("passage", "question"), "maybe"),
-    Cluster("closed_book_qa", "Closed-book QA", ("question",), "maybe"),
-    Cluster("translation", "Translation", ("text",), "no", ("source_language", "target_language")),
-    Cluster("commonsense", "Commonsense", ("context",)),
-    Cluster("sentiment", "Sentiment", ("text",)),
-    Cluster("paraphrase", "Paraphrase", ("sentence1", "sentence2")),
-    Cluster("struct_to_text", "Struct to text", ("data",), "no"),
-    Cluster("summarization", "Summarization", ("text",), "no"),
-    Cluster("coreference", "Coreference", ("text", "pronoun")),
-    Cluster("reading_comprehension_with_commonsense", "Reading comprehension with commonsense", ("passage", "question")),
-    Cluster("miscellaneous", "Miscellaneous", ("text", "question"), "maybe")]}
+CLUSTERS = {
+    c.name: c
+    for c in [
+        Cluster("nli", "Natural language inference", ("premise", "hypothesis")),
+        Cluster("reading_comprehension", "Reading comprehension", ("passage", "question"), "maybe"),
+        Cluster("closed_book_qa", "Closed-book QA", ("question",), "maybe"),
+        Cluster(
+            "translation", "Translation", ("text",), "no", ("source_language", "target_language")
+        ),
+        Cluster("commonsense", "Commonsense", ("context",)),
+        Cluster("sentiment", "Sentiment", ("text",)),
+        Cluster("paraphrase", "Paraphrase", ("sentence1", "sentence2")),
+        Cluster("struct_to_text", "Struct to text", ("data",), "no"),
+        Cluster("summarization", "Summarization", ("text",), "no"),
+        Cluster("coreference", "Coreference", ("text", "pronoun")),
+        Cluster(
+            "reading_comprehension_with_commonsense", "Reading comprehension with commonsense",
+            ("passage", "question"),
+        ),
+        Cluster("miscellaneous", "Miscellaneous", ("text", "question"), "maybe"),
+    ]
+}
 
 # %% ../nbs/1_instructions/15_flan.ipynb #7d30a5f2
 def _known(name, table, what):
@@ -55,7 +69,8 @@ def check_row(cluster: str,             # Name of a cluster
               line: int | None = None,  # Its line there
              ) -> dict:                 # The row; `TaskError` for the first slip
     "Check that a row has the columns of its cluster, and that its answer is an option."
-    def bad(column, value, advice): raise TaskError(file, column if line is None else f"line {line}: {column}", value, advice)
+    def bad(column, value, advice):
+        raise TaskError(file, column if line is None else f"line {line}: {column}", value, advice)
     contract = _cluster(cluster)
     if not isinstance(row, dict): bad("row", row, "write an object: {}")
     for column in (*contract.settings, *contract.inputs, "answer"):
@@ -65,7 +80,8 @@ def check_row(cluster: str,             # Name of a cluster
     if contract.options == "no" or (contract.options == "maybe" and options is None): return row
     if not isinstance(options, list) or not options or not all(isinstance(o, str) for o in options):
         bad("options", options, "write a list of strings")
-    if row["answer"] not in options: bad("answer", row["answer"], f"choose from the options {in_brief(options)}")
+    if row["answer"] not in options:
+        bad("answer", row["answer"], f"choose from the options {in_brief(options)}")
     return row
 
 # %% ../nbs/1_instructions/15_flan.ipynb #199b59ea
@@ -90,7 +106,8 @@ class Template(NamedTuple):
     def turned(self): return "{answer}" not in self.target
     @property
     def has_options(self): return any(block in self.source for block in _BLOCKS)
-    def without_options(self): return self._replace(source=re.sub(r"\n*{options_(str)?}", "", self.source).strip())
+    def without_options(self):
+        return self._replace(source=re.sub(r"\n*{options_(str)?}", "", self.source).strip())
 
 # %% ../nbs/1_instructions/15_flan.ipynb #2a7f4fff
 def _fill(pattern, row, template):
@@ -98,10 +115,19 @@ def _fill(pattern, row, template):
         column = piece[1:-1]
         if not piece: continue
         if n % 2 == 0: yield Part("template", piece)
-        elif piece in _BLOCKS and row.get("options"): yield Part("options", _HEAD + "\n- ".join(map(str, row["options"])))
+        elif piece in _BLOCKS and row.get("options"):
+            yield Part("options", _HEAD + "\n- ".join(map(str, row["options"])))
         elif row.get(column) is not None: yield Part("input", str(row[column]))
-        elif column in row: raise TaskError(f"template {in_brief(template.source)}", column, None, "give the row a value, or leave it out")
-        else: raise TaskError(f"template {in_brief(template.source)}", "column", column, f"give the row this column; it has {in_brief(list(row))}")
+        elif column in row:
+            raise TaskError(
+                f"template {in_brief(template.source)}", column, None,
+                "give the row a value, or leave it out",
+            )
+        else:
+            raise TaskError(
+                f"template {in_brief(template.source)}", "column", column,
+                f"give the row this column; it has {in_brief(list(row))}",
+            )
 
 # %% ../nbs/1_instructions/15_flan.ipynb #56213f0f
 def parts(template: Template,    # What is said around the values
@@ -110,7 +136,9 @@ def parts(template: Template,    # What is said around the values
          ) -> list[Part]:        # Of kind "template", "input" and "options"
     "The pieces of a source, to be joined or coloured."
     bare = not options or (template.has_options and not row.get("options"))
-    return list(_fill(template.without_options().source if bare else template.source, row, template))
+    return list(
+        _fill(template.without_options().source if bare else template.source, row, template)
+    )
 
 # %% ../nbs/1_instructions/15_flan.ipynb #2fe08c4a
 def render(template: Template,    # What is said around the values
@@ -122,23 +150,37 @@ def render(template: Template,    # What is said around the values
     return "".join(part.text for part in source), "".join(part.text for part in target)
 
 # %% ../nbs/1_instructions/15_flan.ipynb #7065cdb8
-_ADVICE = ("of Python only literal PATTERNS = {name: [(source, target), ...]} are read, then PATTERNS[name] = ... and PATTERNS.update({...}), "
-           "as in FLAN's files of version 1 and version 2")
+_ADVICE = (
+    "of Python only literal PATTERNS = {name: [(source, target), ...]} are read, then PATTERNS[name] = ... and PATTERNS.update({...}), "
+    "as in FLAN's files of version 1 and version 2"
+)
 
 # %% ../nbs/1_instructions/15_flan.ipynb #2694ca0d
 class _Folded(ast.NodeTransformer):
     "Makes one text of texts that are added."
     def visit_BinOp(self, node):
         parts = [self.visit(node.left), self.visit(node.right)]
-        texts = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        return ast.Constant("".join(texts)) if isinstance(node.op, ast.Add) and len(texts) == 2 else node
+        texts = [
+            part.value
+            for part in parts
+            if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        return (
+            ast.Constant("".join(texts))
+            if isinstance(node.op, ast.Add) and len(texts) == 2
+            else node
+        )
 
 # %% ../nbs/1_instructions/15_flan.ipynb #0d73b8f8
 def _literal(node, patterns):
     "What an expression says without being run; ValueError if that cannot be told."
     match node:
-        case ast.Subscript(ast.Name("PATTERNS"), ast.Constant(str(name))) if name in (patterns or {}): return patterns[name]
-        case ast.Dict(keys) if len({getattr(key, "value", None) for key in keys}) < len(keys): raise ValueError("a name stands twice")
+        case ast.Subscript(ast.Name("PATTERNS"), ast.Constant(str(name))) if name in (
+            patterns or {}
+        ):
+            return patterns[name]
+        case ast.Dict(keys) if len({getattr(key, "value", None) for key in keys}) < len(keys):
+            raise ValueError("a name stands twice")
     return ast.literal_eval(_Folded().visit(node))
 
 # %% ../nbs/1_instructions/15_flan.ipynb #8e604131
@@ -147,28 +189,47 @@ _HARMLESS = ("copy.deepcopy", "deepcopy", "len", "sorted", "print")
 class _Unused(ast.NodeTransformer):
     "Takes away the calls that only look at PATTERNS."
     def visit_Call(self, node):
-        looks = ast.unparse(node.func) in _HARMLESS and [ast.unparse(arg) for arg in node.args] == ["PATTERNS"]
+        looks = ast.unparse(node.func) in _HARMLESS and [ast.unparse(arg) for arg in node.args] == [
+            "PATTERNS"
+        ]
         return ast.Constant(None) if looks else self.generic_visit(node)
 
 # %% ../nbs/1_instructions/15_flan.ipynb #3ca3238a
 def _mentions(statement):
     "Could a statement change PATTERNS?"
-    if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__": return False
+    if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+        return False
     for node in ast.walk(_Unused().visit(statement)):
-        words = [word for value in vars(node).values() for word in (value if isinstance(value, list) else [value])]
+        words = [
+            word
+            for value in vars(node).values()
+            for word in (value if isinstance(value, list) else [value])
+        ]
         if "PATTERNS" in words and not isinstance(node, ast.Attribute): return True
-        if isinstance(node, (ast.Name, ast.alias)) and {"*", "exec", "eval", "globals", "locals", "vars"} & {*map(str, words)}: return True
+        if isinstance(node, (ast.Name, ast.alias)) and {
+            "*", "exec", "eval", "globals", "locals", "vars",
+        } & {*map(str, words)}:
+            return True
     return False
 
 # %% ../nbs/1_instructions/15_flan.ipynb #2b3cd847
 def _after(statement, patterns):
     "PATTERNS after a statement that may say what it is."
     match statement:
-        case ast.Assign([ast.Name("PATTERNS")], value) | ast.AnnAssign(ast.Name("PATTERNS"), _, ast.expr() as value): return _literal(value, patterns)
-        case ast.Assign([ast.Subscript(ast.Name("PATTERNS"), ast.Constant(name))], value) if isinstance(patterns, dict):
-            patterns[name] = _literal(value, patterns); return patterns
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name("PATTERNS"), "update"), [value], [])) if isinstance(patterns, dict):
-            patterns |= {**_literal(value, patterns)}; return patterns
+        case ast.Assign([ast.Name("PATTERNS")], value) | ast.AnnAssign(
+            ast.Name("PATTERNS"), _, ast.expr() as value
+        ):
+            return _literal(value, patterns)
+        case ast.Assign([ast.Subscript(ast.Name("PATTERNS"), ast.Constant(name))], value) if (
+            isinstance(patterns, dict)
+        ):
+            patterns[name] = _literal(value, patterns)
+            return patterns
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("PATTERNS"), "update"), [value], [])) if (
+            isinstance(patterns, dict)
+        ):
+            patterns |= {**_literal(value, patterns)}
+            return patterns
     if _mentions(statement): raise ValueError("it may change PATTERNS")
     return patterns
 
@@ -180,7 +241,9 @@ def _literal_patterns(text, path):
         try: patterns = _after(statement, patterns)
         except (ValueError, TypeError) as e:
             line = " ".join(lines[statement.lineno - 1:statement.lineno])
-            raise TaskError(path, f"line {statement.lineno}", line, f"{str(e).split(':')[0][:60]}; {_ADVICE}") from None
+            raise TaskError(
+                path, f"line {statement.lineno}", line, f"{str(e).split(':')[0][:60]}; {_ADVICE}"
+            ) from None
     return patterns
 
 # %% ../nbs/1_instructions/15_flan.ipynb #2ea9ad57
@@ -188,7 +251,8 @@ def _patterns(path):
     if path.suffix != ".py": return read_yaml(path)
     try: return _literal_patterns(read_text(path, YAML_LIMIT), path)
     except TaskError: raise
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e: raise TaskError(path, "the file", e, _ADVICE) from e
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise TaskError(path, "the file", e, _ADVICE) from e
 
 # %% ../nbs/1_instructions/15_flan.ipynb #e27b441a
 def load_flan(path,                          # Our YAML, or the Python file of the FLAN repository
@@ -197,14 +261,23 @@ def load_flan(path,                          # Our YAML, or the Python file of t
     path = Path(path)
     patterns = _patterns(path)
     if not isinstance(patterns, dict) or not patterns:
-        raise TaskError(path, "PATTERNS", patterns, f"write a dictionary: {{name: [[source, target], ...]}}{'; ' + _ADVICE if path.suffix == '.py' else ''}")
+        raise TaskError(
+            path, "PATTERNS", patterns,
+            f"write a dictionary: {{name: [[source, target], ...]}}{'; ' + _ADVICE if path.suffix == '.py' else ''}",
+        )
     for name, pairs in patterns.items():
         if not isinstance(name, str) or not isinstance(pairs, list) or not pairs:
-            raise TaskError(path, in_brief(name).strip("'"), pairs, "write a list of [source, target] under a name")
+            raise TaskError(
+                path, in_brief(name).strip("'"), pairs,
+                "write a list of [source, target] under a name",
+            )
         for n, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or [type(text) for text in pair] != [str, str]:
                 raise TaskError(path, f"{name}[{n}]", pair, "write two strings, source and target")
-    for half in lone_surrogates({name: list(map(list, pairs)) for name, pairs in patterns.items()}, path): raise half
+    for half in lone_surrogates(
+        {name: list(map(list, pairs)) for name, pairs in patterns.items()}, path
+    ):
+        raise half
     return {name: [Template(*pair) for pair in pairs] for name, pairs in patterns.items()}
 
 # %% ../nbs/1_instructions/15_flan.ipynb #89bb88de
@@ -252,9 +325,14 @@ def mixing_rates(sizes: dict[str, int],       # Data set -> examples
                  maximum: int | None = 3_000, # Examples of a data set that count for its rate; None: all
                 ) -> dict[str, float]:        # Data set -> probability
     "How often each data set is drawn: in proportion to its examples, up to a limit (Wei et al. 2022, section 2.4)."
-    counted = {name: min([size, *(limit for limit in (cap, maximum) if limit is not None)]) for name, size in sizes.items()}
+    counted = {
+        name: min([size, *(limit for limit in (cap, maximum) if limit is not None)])
+        for name, size in sizes.items()
+    }
     if any(size < 0 for size in sizes.values()) or not sum(counted.values()):
-        raise TaskError("mixing_rates", "sizes", sizes, "give at least one example, and no negative number")
+        raise TaskError(
+            "mixing_rates", "sizes", sizes, "give at least one example, and no negative number"
+        )
     return {name: n / sum(counted.values()) for name, n in counted.items()}
 
 # %% ../nbs/1_instructions/15_flan.ipynb #9cccced5
@@ -270,7 +348,10 @@ def mix(rows: dict[str, list[dict]],  # Data set -> rows
        ) -> Iterator[tuple[str, dict]]:  # Data set and row
     "Draw rows of many data sets by their mixing rates."
     rates = mixing_rates({name: len(some) for name, some in rows.items()}, cap, maximum)
-    walks = {name: _walk(list(some[:cap]), random.Random(f"{seed} {name}")) for name, some in rows.items()}
+    walks = {
+        name: _walk(list(some[:cap]), random.Random(f"{seed} {name}"))
+        for name, some in rows.items()
+    }
     rng, drawn = random.Random(seed), 0
     while n is None or drawn < n:
         name = rng.choices(list(rates), weights=rates.values())[0]
@@ -319,7 +400,11 @@ def hold_out(cluster: str,                      # Name of the unseen cluster
             ) -> tuple[list[str], list[str]]:   # Data sets to tune on and to test on
     "Hold out a cluster, and keep its next of kin out of training (Wei et al. 2022, section 3)."
     away = {_cluster(cluster).name}.union(*(pair for pair in _KIN if cluster in pair))
-    train = [name for name, entry in DATASETS.items() if entry["cluster"] not in away and "train" in entry]
+    train = [
+        name
+        for name, entry in DATASETS.items()
+        if entry["cluster"] not in away and "train" in entry
+    ]
     return train, [name for name, entry in DATASETS.items() if entry["cluster"] == cluster]
 
 # %% ../nbs/1_instructions/15_flan.ipynb #b40d2c54
@@ -344,8 +429,19 @@ def parse(source: str,                # As `render` gives it
     end = next(sign for sign in map(chr, range(0x110000)) if sign not in source + (target or ""))
     for shape in (template, template.without_options()):
         columns = {}
-        regex = _pattern(shape.source, columns) + ("" if target is None else re.escape(end) + _pattern(shape.target, columns))
-        if not (found := re.fullmatch(regex, source + ("" if target is None else end + target), re.DOTALL)): continue
+        regex = _pattern(shape.source, columns) + (
+            "" if target is None else re.escape(end) + _pattern(shape.target, columns)
+        )
+        if not (
+            found := re.fullmatch(
+                regex, source + ("" if target is None else end + target), re.DOTALL
+            )
+        ):
+            continue
         row = {column: found[i] for column, i in columns.items()}
-        return row | {"options": row["options"].removeprefix(_HEAD).split("\n- ")} if "options" in row else row
+        return (
+            row | {"options": row["options"].removeprefix(_HEAD).split("\n- ")}
+            if "options" in row
+            else row
+        )
     raise TaskError("parse", "source", source, f"give a text of the template {template.source!r}")

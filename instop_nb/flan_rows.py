@@ -18,34 +18,61 @@ from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, 
 def _nli(rng):
     "Does an order of two words follow from what is said of four?"
     words = rng.sample(WORDS, 4)
-    told = [(words[i], words[j]) for i, j in rng.sample([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], 3)]
+    told = [
+        (words[i], words[j])
+        for i, j in rng.sample([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], 3)
+    ]
     a, b = rng.sample(words, 2)
-    orders = [order for order in permutations(words) if all(order.index(x) < order.index(y) for x, y in told)]
+    orders = [
+        order
+        for order in permutations(words)
+        if all(order.index(x) < order.index(y) for x, y in told)
+    ]
     truths = sorted({order.index(a) < order.index(b) for order in orders})
     options = ["yes", "it is not possible to tell", "no"]
-    return {"premise": " ".join(f"{x} comes before {y}." for x, y in told), "hypothesis": f"{a} comes before {b}.",
-            "options": options, "answer": options[{(True,): 0, (False, True): 1, (False,): 2}[tuple(truths)]]}
+    return {
+        "premise": " ".join(f"{x} comes before {y}." for x, y in told),
+        "hypothesis": f"{a} comes before {b}.", "options": options,
+        "answer": options[{(True,): 0, (False, True): 1, (False,): 2}[tuple(truths)]],
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #1bdea257
-def _choices(rng, answer, values): return rng.sample([answer, *rng.sample([v for v in dict.fromkeys(values) if v != answer], 3)], 4)
+def _choices(rng, answer, values):
+    return rng.sample(
+        [answer, *rng.sample([v for v in dict.fromkeys(values) if v != answer], 3)], 4
+    )
 
 def _question(asked, thing):
-    return f"what is the {asked} of {thing}?" if asked in ("friend", "kind") else f"what is the name of {thing} in {asked}?"
+    return (
+        f"what is the {asked} of {thing}?"
+        if asked in ("friend", "kind")
+        else f"what is the name of {thing} in {asked}?"
+    )
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #b97046a5
 def _reading_comprehension(rng):
     "Find a word in a list that is told piece by piece; no options."
     words = draw_words(rng)
-    told, (a, b) = [f"right after {a} there is {b}." for a, b in zip(words, words[1:])], rng.choice(list(zip(words, words[1:])))
-    question, answer = rng.choice([(f"which word is right after {a}?", b), (f"which word is right before {b}?", a)])
-    return {"passage": " ".join(rng.sample(told, len(told))), "question": question, "answer": answer}
+    told, (a, b) = (
+        [f"right after {a} there is {b}." for a, b in zip(words, words[1:])],
+        rng.choice(list(zip(words, words[1:]))),
+    )
+    question, answer = rng.choice(
+        [(f"which word is right after {a}?", b), (f"which word is right before {b}?", a)]
+    )
+    return {
+        "passage": " ".join(rng.sample(told, len(told))), "question": question, "answer": answer,
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #05b8cd18
 def _closed_book_qa(rng):
     "Know a fact of the world: a name, a friend or a kind."
     word, asked = rng.choice(WORDS), rng.choice(["zor", "mib", "friend", "kind"])
     answer = FORMS[asked][word]
-    return {"question": _question(asked, word), "options": _choices(rng, answer, FORMS[asked].values()), "answer": answer}
+    return {
+        "question": _question(asked, word), "options": _choices(rng, answer, FORMS[asked].values()),
+        "answer": answer,
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #e0ddbfbf
 def _translation(rng):
@@ -53,21 +80,30 @@ def _translation(rng):
     tables = {"plain": FORMS["itself"], "zor": FORMS["zor"], "mib": FORMS["mib"]}
     source, target = rng.sample(list(tables), 2)
     words = rng.sample(WORDS, rng.randint(2, 4))
-    return {"source_language": source, "target_language": target,
-            "text": " ".join(tables[source][w] for w in words), "answer": " ".join(tables[target][w] for w in words)}
+    return {
+        "source_language": source, "target_language": target,
+        "text": " ".join(tables[source][w] for w in words),
+        "answer": " ".join(tables[target][w] for w in words),
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #2075fe04
 def _commonsense(rng):
     "Go on with a list of one kind: only one option is of that kind."
     *context, answer = rng.sample(KINDS[kind := rng.choice(list(KINDS))], 4)
-    return {"context": " ".join(context), "options": _choices(rng, answer, [w for w in WORDS if KIND[w] != kind]), "answer": answer}
+    return {
+        "context": " ".join(context),
+        "options": _choices(rng, answer, [w for w in WORDS if KIND[w] != kind]), "answer": answer,
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #d61b95d4
 def _sentiment(rng):
     "People of this world like big things: praise names more big ones than small ones."
     words = rng.sample(WORDS, 5)
     big = sum(FORMS["size"][w] == "big" for w in words)
-    return {"text": " ".join(words), "options": ["negative", "positive"], "answer": "positive" if big > 2 else "negative"}
+    return {
+        "text": " ".join(words), "options": ["negative", "positive"],
+        "answer": "positive" if big > 2 else "negative",
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #7699295b
 def _paraphrase(rng):
@@ -76,8 +112,11 @@ def _paraphrase(rng):
     told = [words[:2], words[2:]]
     again = [pair if same or n != i else pair[::-1] for n, pair in enumerate(told)]
     say = lambda a, b: rng.choice([f"{a} comes before {b}.", f"{b} comes after {a}."])
-    return {"sentence1": " ".join(say(*pair) for pair in told), "sentence2": " ".join(say(*pair) for pair in rng.sample(again, 2)),
-            "options": ["no", "yes"], "answer": "yes" if same else "no"}
+    return {
+        "sentence1": " ".join(say(*pair) for pair in told),
+        "sentence2": " ".join(say(*pair) for pair in rng.sample(again, 2)),
+        "options": ["no", "yes"], "answer": "yes" if same else "no",
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #dd0c25c5
 def _struct_to_text(rng):
@@ -92,7 +131,10 @@ def _summarization(rng):
     "Say which kinds seven words are of: the most frequent first, on a tie the one that comes first."
     kinds = rng.sample(list(KINDS), 3)
     words = [rng.choice(KINDS[kind]) for kind in rng.choices(kinds, k=7)]
-    return {"text": " ".join(words), "answer": " ".join(kind for kind, _ in Counter(KIND[w] for w in words).most_common())}
+    return {
+        "text": " ".join(words),
+        "answer": " ".join(kind for kind, _ in Counter(KIND[w] for w in words).most_common()),
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #abf4e33e
 def _coreference(rng):
@@ -105,7 +147,9 @@ def _coreference(rng):
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #5122f6ec
 def _reading_comprehension_with_commonsense(rng):
     "Find a word in a list, then know a fact about it."
-    words, place, asked = draw_words(rng), rng.choice(list(POSITIONS)), rng.choice(["zor", "mib", "friend", "kind"])
+    words, place, asked = (
+        draw_words(rng), rng.choice(list(POSITIONS)), rng.choice(["zor", "mib", "friend", "kind"]),
+    )
     answer = FORMS[asked][words[POSITIONS[place]]]
     return {"passage": " ".join(words), "question": _question(asked, f"the {place} word"),
             "options": _choices(rng, answer, FORMS[asked].values()), "answer": answer}
@@ -114,12 +158,20 @@ def _reading_comprehension_with_commonsense(rng):
 def _miscellaneous(rng):
     "Do to a list what is asked; no options."
     words, asked = draw_words(rng), rng.choice(list(STEP))
-    return {"text": " ".join(words), "question": asked[0].upper() + asked[1:] + ".", "answer": " ".join(STEP[asked](words))}
+    return {
+        "text": " ".join(words), "question": asked[0].upper() + asked[1:] + ".",
+        "answer": " ".join(STEP[asked](words)),
+    }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #1894fe29
-_MICRO = {f.__name__[1:]: f for f in [
-    _nli, _reading_comprehension, _closed_book_qa, _translation, _commonsense, _sentiment, _paraphrase, _struct_to_text,
-    _summarization, _coreference, _reading_comprehension_with_commonsense, _miscellaneous]}
+_MICRO = {
+    f.__name__[1:]: f
+    for f in [
+        _nli, _reading_comprehension, _closed_book_qa, _translation, _commonsense, _sentiment,
+        _paraphrase, _struct_to_text, _summarization, _coreference,
+        _reading_comprehension_with_commonsense, _miscellaneous,
+    ]
+}
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #74695742
 def micro_rows(cluster: str,             # Name of a cluster
@@ -128,7 +180,9 @@ def micro_rows(cluster: str,             # Name of a cluster
                held_out: bool = False,   # Inputs of evaluation, or of training; they have none in common
               ) -> list[dict]:           # Rows with the columns of the cluster
     "Draw rows of the small world for one cluster; among the options each position is right equally often, within one."
-    rng, contract, rows, wanted = random.Random(f"{seed} {cluster} {held_out}"), _cluster(cluster), [], []
+    rng, contract, rows, wanted = (
+        random.Random(f"{seed} {cluster} {held_out}"), _cluster(cluster), [], [],
+    )
     while len(rows) < n:
         row = _MICRO[cluster](rng)
         if is_held_out(" ".join(row[c] for c in contract.inputs)) != held_out: continue
@@ -156,19 +210,34 @@ def _value(rule, row):
     if isinstance(rule, dict):
         items = _value(rule.get("join", rule.get("number")), row)
         lines = list(map(_line, items.values() if isinstance(items, dict) else items))
-        return rule["with"].join(lines) if "join" in rule else "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))
+        return (
+            rule["with"].join(lines)
+            if "join" in rule
+            else "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))
+        )
     if whole := _FIELD.fullmatch(str(rule)): return _at(whole[1], row)
-    return _FIELD.sub(lambda field: str(_at(field[1], row)), rule) if isinstance(rule, str) else rule
+    return (
+        _FIELD.sub(lambda field: str(_at(field[1], row)), rule) if isinstance(rule, str) else rule
+    )
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #871d1658
 def _answer(rule, row, options):
     "The answer of a hub row; None if it has no label."
-    try: given = _value(rule["options"] if isinstance(rule, dict) and "options" in rule else rule, row)
+    try:
+        given = _value(
+            rule["options"] if isinstance(rule, dict) and "options" in rule else rule, row
+        )
     except IndexError: return None
     if given is None or given == "": return None
     if not (isinstance(rule, dict) and "options" in rule): return str(given)
     names = _value(rule["names"], row) if "names" in rule else None
-    i = round(float(given)) - rule.get("base", 0) if names is None else names.index(given) if given in names else -1
+    i = (
+        round(float(given)) - rule.get("base", 0)
+        if names is None
+        else names.index(given)
+        if given in names
+        else -1
+    )
     return options[i] if 0 <= i < len(options) else None
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #be1e7075
@@ -189,12 +258,23 @@ def map_row(entry: dict,       # What `DATASETS` says of a data set
     "Bring a row of the hub into the columns of its cluster."
     row = {}
     for column, rule in entry["columns"].items():
-        try: value = _answer(rule, hub_row, row.get("options", [])) if column == "answer" else _value(rule, hub_row)
+        try:
+            value = (
+                _answer(rule, hub_row, row.get("options", []))
+                if column == "answer"
+                else _value(rule, hub_row)
+            )
         except (KeyError, TypeError, IndexError, ValueError) as e:
-            raise TaskError(entry["title"], column, rule, f"give a hub row that fits this rule; it has {list(hub_row)}") from e
+            raise TaskError(
+                entry["title"], column, rule,
+                f"give a hub row that fits this rule; it has {list(hub_row)}",
+            ) from e
         row[column] = value
     if row["answer"] is None: return None
-    row = {c: [_replaced(entry, o) for o in value] if c == "options" else _replaced(entry, value) for c, value in row.items()}
+    row = {
+        c: [_replaced(entry, o) for o in value] if c == "options" else _replaced(entry, value)
+        for c, value in row.items()
+    }
     row = _MAKE[entry["make"]](row) if "make" in entry else row
     return row and check_row(entry["cluster"], row, entry["title"])
 
@@ -204,7 +284,14 @@ def _hub_rows(entry, split, streaming):
     for part in entry[split].split("+"):
         names, more = [entry["hub"], entry.get("config")], {}
         if "files" in entry:
-            names, more = ["parquet"], {"data_files": {part: f"hf://datasets/{entry['hub']}@{entry['files'].format(split=part)}"}}
+            names, more = (
+                ["parquet"],
+                {
+                    "data_files": {
+                        part: f"hf://datasets/{entry['hub']}@{entry['files'].format(split=part)}"
+                    }
+                },
+            )
         yield from datasets.load_dataset(*names, split=part, streaming=streaming, **more)
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #af9583fb
@@ -217,11 +304,27 @@ def load_rows(dataset: str,            # A data set of FLAN, or `micro_` and a c
     "Load a data set by name."
     if dataset.startswith("micro_"):
         if split not in _SPLITS: raise TaskError(dataset, "split", split, f"choose from {_SPLITS}")
-        return micro_rows(dataset.removeprefix("micro_"), 1_000 if n is None else n, seed=int(split == "validation"), held_out=split != "train")
+        return micro_rows(
+            dataset.removeprefix("micro_"), 1_000 if n is None else n,
+            seed=int(split == "validation"), held_out=split != "train",
+        )
     entry = _known(dataset, DATASETS, "data set")
-    splits, instead = [s for s in _SPLITS if s in entry], f"or take micro_rows({entry['cluster']!r}, n)"
+    splits, instead = (
+        [s for s in _SPLITS if s in entry], f"or take micro_rows({entry['cluster']!r}, n)",
+    )
     if "note" in entry: raise TaskError(dataset, "hub", None, f"{entry['note']}; {instead}")
     if split not in splits: raise TaskError(dataset, "split", split, f"choose from {splits}")
-    try: return list(islice(filter(None, (map_row(entry, row) for row in _hub_rows(entry, split, n is not None))), n))
+    try:
+        return list(
+            islice(
+                filter(
+                    None, (map_row(entry, row) for row in _hub_rows(entry, split, n is not None))
+                ),
+                n,
+            )
+        )
     except TaskError: raise
-    except Exception as e: raise TaskError(dataset, "hub", e, f"go online, check that {entry['hub']} is there, {instead}") from e
+    except Exception as e:
+        raise TaskError(
+            dataset, "hub", e, f"go online, check that {entry['hub']} is there, {instead}"
+        ) from e

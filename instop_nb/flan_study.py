@@ -15,7 +15,10 @@ from pathlib import Path
 from statistics import fmean
 from datasets import Dataset
 from .core import TaskError
-from .flan import CLUSTERS, DATASETS, TEMPLATES, Template, dataset_name, few_shot, hold_out, mixing_rates, no_template, render, round_robin
+from instop_nb.flan import (
+    CLUSTERS, DATASETS, TEMPLATES, Template, dataset_name, few_shot, hold_out, mixing_rates,
+    no_template, render, round_robin,
+)
 from .flan_rows import micro_rows
 from .metrics import rouge_l
 from .models import load_model
@@ -48,9 +51,12 @@ def templates_of(
     n_templates: int = 10,       # Of the instructions, the first so many
 ) -> list[Template]:  # At least one; TaskError for another style
     "What is said around an input (Wei et al. 2022, section 4.3)."
-    if style not in STYLES: raise TaskError("templates_of", "style", style, f"choose from {list(STYLES)}")
+    if style not in STYLES:
+        raise TaskError("templates_of", "style", style, f"choose from {list(STYLES)}")
     if style == "instruction": return TEMPLATES[cluster][:n_templates]
-    title = " to ".join(f"{{{column}}}" for column in CLUSTERS[cluster].settings) or "the small world"
+    title = (
+        " to ".join(f"{{{column}}}" for column in CLUSTERS[cluster].settings) or "the small world"
+    )
     return [no_template(cluster) if style == "no template" else dataset_name(cluster, title)]
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #af8a03ab
@@ -69,9 +75,20 @@ def training_pairs(
 ) -> list[tuple[str, str]]:  # Source and target; no row comes twice
     "A mixture of clusters, phrased (Wei et al. 2022, section 2)."
     rng, needed = random.Random(f"{seed} mixture"), Counter()
-    drawn = [(c, rng.randint(0, exemplars)) for c in rng.choices(list(rates), weights=rates.values(), k=n)]
+    drawn = [
+        (c, rng.randint(0, exemplars))
+        for c in rng.choices(list(rates), weights=rates.values(), k=n)
+    ]
     for c, k in drawn: needed[c] += k + 1
-    phrased = {c: iter([render(*pair, options) for pair in round_robin(micro_rows(c, m, seed), templates_of(c, **templates))]) for c, m in needed.items()}
+    phrased = {
+        c: iter(
+            [
+                render(*pair, options)
+                for pair in round_robin(micro_rows(c, m, seed), templates_of(c, **templates))
+            ]
+        )
+        for c, m in needed.items()
+    }
     return [_shot(phrased[c], k) for c, k in drawn]
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #aa9201f6
@@ -85,7 +102,12 @@ def questions(
 ) -> list[tuple[str, dict]]:  # Source and row
     "Held-out rows of a cluster as questions; all arms of a seed are asked the same rows."
     templates = [t for t in templates_of(cluster, style) if not t.turned]
-    shown = iter([render(*pair, options) for pair in round_robin(micro_rows(cluster, n * k, f"{seed} shown"), templates)])
+    shown = iter(
+        [
+            render(*pair, options)
+            for pair in round_robin(micro_rows(cluster, n * k, f"{seed} shown"), templates)
+        ]
+    )
     return [(few_shot(render(t, row, options)[0], list(islice(shown, k))), row)
             for t, row in round_robin(micro_rows(cluster, n, seed, held_out=True), templates)]
 
@@ -111,14 +133,25 @@ def chance_score(
 ) -> float:  # Percent, as in `answer_score`
     "What guessing an option scores, or copying the input."
     if "options" in rows[0]: return 100 * fmean(1 / len(row["options"]) for row in rows)
-    return 100 * fmean(rouge_l(" ".join(row[column] for column in CLUSTERS[cluster].inputs), [row["answer"]]) for row in rows)
+    return 100 * fmean(
+        rouge_l(" ".join(row[column] for column in CLUSTERS[cluster].inputs), [row["answer"]])
+        for row in rows
+    )
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #e633b582
 TRAININGS = {fold: {"fold": fold} for fold in FOLDS}
-TRAININGS |= {"1 cluster": {"n_clusters": 1}, "2 clusters": {"n_clusters": 2}, "4 clusters": {"n_clusters": 4}}
-TRAININGS |= {"1 template": {"n_templates": 1}, "4 templates": {"n_templates": 4}, "no options": {"options": False}, "exemplars": {"exemplars": 2}}
+TRAININGS |= {
+    "1 cluster": {"n_clusters": 1}, "2 clusters": {"n_clusters": 2},
+    "4 clusters": {"n_clusters": 4},
+}
+TRAININGS |= {
+    "1 template": {"n_templates": 1}, "4 templates": {"n_templates": 4},
+    "no options": {"options": False}, "exemplars": {"exemplars": 2},
+}
 TRAININGS |= {"data set name": {"style": "data set name"}, "no template": {"style": "no template"}}
-TRAININGS |= {"no limit": {"limits": {"cap": None, "maximum": None}}, "at most 3,000": {"limits": {}}}
+TRAININGS |= {
+    "no limit": {"limits": {"cap": None, "maximum": None}}, "at most 3,000": {"limits": {}},
+}
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #68188bdf
 def flan_rates(
@@ -126,9 +159,14 @@ def flan_rates(
     **limits,             # Of `mixing_rates`: cap, maximum
 ) -> dict[str, float]:  # Cluster -> share of the draws
     "How often FLAN draws from each cluster: the rates of its data sets, added up."
-    sizes = {name: entry["rows"] for name, entry in DATASETS.items() if "rows" in entry and entry["cluster"] in clusters}
+    sizes = {
+        name: entry["rows"]
+        for name, entry in DATASETS.items()
+        if "rows" in entry and entry["cluster"] in clusters
+    }
     rates = Counter()
-    for name, rate in mixing_rates(sizes, **limits).items(): rates[DATASETS[name]["cluster"]] += rate
+    for name, rate in mixing_rates(sizes, **limits).items():
+        rates[DATASETS[name]["cluster"]] += rate
     return dict(rates)
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #1ab7c257
@@ -139,8 +177,13 @@ def pairs_of(
 ) -> list[tuple[str, str]]:  # Source and target
     "The training pairs of a named training."
     settings = {"fold": "knowledge", "n_clusters": None, "limits": None, **TRAININGS[training]}
-    clusters, limits = seen_clusters(settings.pop("fold"))[:settings.pop("n_clusters")], settings.pop("limits")
-    return training_pairs(dict.fromkeys(clusters, 1) if limits is None else flan_rates(clusters, **limits), n, seed, **settings)
+    clusters, limits = (
+        seen_clusters(settings.pop("fold"))[: settings.pop("n_clusters")], settings.pop("limits"),
+    )
+    return training_pairs(
+        dict.fromkeys(clusters, 1) if limits is None else flan_rates(clusters, **limits), n, seed,
+        **settings,
+    )
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #531189ad
 STEPS, BATCH, QUESTIONS = 300, 32, 200
@@ -163,9 +206,15 @@ def fit(
 ):  # The same model, in eval mode
     "Tune a model on pairs of source and target."
     sources, targets = map(list, zip(*pairs))
-    ids, labels = tokenizer(sources, truncation=True, max_length=1024)["input_ids"], tokenizer(text_target=targets)["input_ids"]
+    ids, labels = (
+        tokenizer(sources, truncation=True, max_length=1024)["input_ids"],
+        tokenizer(text_target=targets)["input_ids"],
+    )
     rows = Dataset.from_dict({"input_ids": ids, "labels": labels, "length": [len(x) for x in ids]})
-    return tune(model, tokenizer, rows, folder, max(1, len(pairs) // batch_size), batch_size, seed=seed, quiet=True)
+    return tune(
+        model, tokenizer, rows, folder, max(1, len(pairs) // batch_size), batch_size, seed=seed,
+        quiet=True,
+    )
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #048111f7
 def tuned_model(
@@ -176,19 +225,29 @@ def tuned_model(
     training: str, # A key of `TRAININGS`
 ) -> tuple:  # Model in eval mode, and its tokenizer
     "The model of a named training, tuned if it is not there."
-    what = {"training": training, "seed": seed, "steps": steps_of(scale), "batch": BATCH, "model": str(model), "templates": str(TEMPLATES)}
+    what = {
+        "training": training, "seed": seed, "steps": steps_of(scale), "batch": BATCH,
+        "model": str(model), "templates": str(TEMPLATES),
+    }
     def make(home):
         t5, tokenizer = load_model(model, device="cpu")
         fit(t5, tokenizer, pairs_of(training, BATCH * steps_of(scale), seed), home, seed)
         return t5, tokenizer
-    return load_model(made_once(Path(folder).parent, f"base-{training.replace(' ', '_')}-{seed}", what, make), device="cpu")
+    return load_model(
+        made_once(Path(folder).parent, f"base-{training.replace(' ', '_')}-{seed}", what, make),
+        device="cpu",
+    )
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #e83b9d4e
 def _n_questions(scale): return max(6, round(QUESTIONS * scale))
 
 def _only_micro(data):
-    if data != "micro": raise TaskError("flan", "data", data, "leave out --data: this study needs clusters, templates and options that task files do not "
-                                        "have. What real tasks can show: instop reproduce t0-datasets --data DIR")
+    if data != "micro":
+        raise TaskError(
+            "flan", "data", data,
+            "leave out --data: this study needs clusters, templates and options that task files do not "
+            "have. What real tasks can show: instop reproduce t0-datasets --data DIR",
+        )
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #1a6f5b5c
 def run_held_out(
@@ -204,9 +263,14 @@ def run_held_out(
     n, home = _n_questions(scale), next(fold for fold, away in FOLDS.items() if cluster in away)
     def ask(t5, tokenizer, k=0): return answer_score(t5, tokenizer, questions(cluster, n, seed, k))
     untuned, tuned = load_model(model, device="cpu"), tuned_model(folder, seed, scale, model, home)
-    elsewhere = tuned_model(folder, seed, scale, model, next(fold for fold in FOLDS if cluster in seen_clusters(fold)))
-    scores = {"chance": chance_score(cluster, [row for _, row in questions(cluster, n, seed)]), "untuned": ask(*untuned), "untuned + 3": ask(*untuned, 3),
-              "tuned": ask(*tuned), "tuned + 3": ask(*tuned, 3), "trained on it": ask(*elsewhere)}
+    elsewhere = tuned_model(
+        folder, seed, scale, model, next(fold for fold in FOLDS if cluster in seen_clusters(fold))
+    )
+    scores = {
+        "chance": chance_score(cluster, [row for _, row in questions(cluster, n, seed)]),
+        "untuned": ask(*untuned), "untuned + 3": ask(*untuned, 3), "tuned": ask(*tuned),
+        "tuned + 3": ask(*tuned, 3), "trained on it": ask(*elsewhere),
+    }
     return {name: round(score, 2) for name, score in scores.items()}
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #3e726d6c
@@ -225,9 +289,18 @@ def run_flan(
     "Tune in one way, ask in one way (Wei et al. 2022, section 4)."
     _only_micro(data)
     t5, tokenizer = tuned_model(folder, seed, scale, model, training)
-    def ask(clusters): return {c: round(answer_score(t5, tokenizer, questions(c, _n_questions(scale), seed, **asking)), 2) for c in clusters}
+    def ask(clusters):
+        return {
+            c: round(
+                answer_score(t5, tokenizer, questions(c, _n_questions(scale), seed, **asking)), 2
+            )
+            for c in clusters
+        }
     held_out, more = ask(ASKED), ask(seen_clusters("knowledge")) if seen else {}
-    return {**held_out, **more, "mean": round(fmean(held_out.values()), 2), **({"seen": round(fmean(more.values()), 2)} if seen else {})}
+    return {
+        **held_out, **more, "mean": round(fmean(held_out.values()), 2),
+        **({"seen": round(fmean(more.values()), 2)} if seen else {}),
+    }
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #2e84e3f3
 WIDTHS, TEXT_STEPS, SIZE_STEPS = (8, 16, 32, 64), 600, 500
@@ -242,36 +315,102 @@ def run_size(
 ) -> dict:  # parameters; "held out" and "seen", each "untuned" and "tuned"
     "Pretrain a T5 of one size on text alone, then tune it (Wei et al. 2022, figure 7)."
     _only_micro(data)
-    if model != "micro": raise TaskError("flan-sizes", "model", model, "leave out --model: this study makes its own models")
-    recipe = Recipe(n_documents=max(400, round(20_000 * scale)), d_model=width, d_ff=2 * width, num_heads=max(1, width // 8),
-                    steps=steps_of(scale, TEXT_STEPS), batch_size=BATCH, seed=seed)
+    if model != "micro":
+        raise TaskError(
+            "flan-sizes", "model", model, "leave out --model: this study makes its own models"
+        )
+    recipe = Recipe(
+        n_documents=max(400, round(20_000 * scale)), d_model=width, d_ff=2 * width,
+        num_heads=max(1, width // 8), steps=steps_of(scale, TEXT_STEPS), batch_size=BATCH,
+        seed=seed,
+    )
     t5, tokenizer = pretrain(recipe, Path(folder)/"untuned", quiet=True)
     groups = {"held out": ASKED, "seen": seen_clusters("knowledge")}
-    def ask(when): return {f"{group}, {when}": round(fmean(answer_score(t5.eval(), tokenizer, questions(c, _n_questions(scale), seed)) for c in clusters), 2)
-                           for group, clusters in groups.items()}
+    def ask(when):
+        return {
+            f"{group}, {when}": round(
+                fmean(
+                    answer_score(t5.eval(), tokenizer, questions(c, _n_questions(scale), seed))
+                    for c in clusters
+                ),
+                2,
+            )
+            for group, clusters in groups.items()
+        }
     untuned = ask("untuned")
-    fit(t5.train(), tokenizer, pairs_of("knowledge", BATCH * steps_of(scale, SIZE_STEPS), seed), folder, seed)
+    fit(
+        t5.train(), tokenizer, pairs_of("knowledge", BATCH * steps_of(scale, SIZE_STEPS), seed),
+        folder, seed,
+    )
     return {"parameters": t5.num_parameters(), **untuned, **ask("tuned")}
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #feeb502c
-def _study(name, title, where, arms, run=run_flan): return Study(name, title, f"Wei et al. 2022, {where}", run, arms, folder="flan")
+def _study(name, title, where, arms, run=run_flan):
+    return Study(name, title, f"Wei et al. 2022, {where}", run, arms, folder="flan")
 
-_IN_TURN = [c for turn in zip_longest(*FOLDS.values()) for c in turn if c]  # Two processes begin with two folds
-_CROSSED = {f"{tuned}, asked with {asked}": {"training": "knowledge" if tuned == "instruction" else tuned, "style": asked} for tuned in STYLES for asked in STYLES}
-_OPTIONS = {f"tuned {tuned}, asked {asked}": {"training": "knowledge" if tuned == "with" else "no options", "options": asked == "with"}
-            for tuned in ("with", "without") for asked in ("with", "without")}
-_SHOTS = {f"{name}, k = {k}": {"training": training, "k": k} for name, training in (("tuned without", "knowledge"), ("tuned with", "exemplars")) for k in range(5)}
-_MIXED = {name: {"training": training, "seen": True} for name, training in (("equal", "knowledge"), ("at most 3,000", "at most 3,000"), ("no limit", "no limit"))}
+# Two processes begin with two folds
+_IN_TURN = [c for turn in zip_longest(*FOLDS.values()) for c in turn if c]
+_CROSSED = {
+    f"{tuned}, asked with {asked}": {
+        "training": "knowledge" if tuned == "instruction" else tuned, "style": asked,
+    }
+    for tuned in STYLES
+    for asked in STYLES
+}
+_OPTIONS = {
+    f"tuned {tuned}, asked {asked}": {
+        "training": "knowledge" if tuned == "with" else "no options", "options": asked == "with",
+    }
+    for tuned in ("with", "without")
+    for asked in ("with", "without")
+}
+_SHOTS = {
+    f"{name}, k = {k}": {"training": training, "k": k}
+    for name, training in (("tuned without", "knowledge"), ("tuned with", "exemplars"))
+    for k in range(5)
+}
+_MIXED = {
+    name: {"training": training, "seen": True}
+    for name, training in (
+        ("equal", "knowledge"), ("at most 3,000", "at most 3,000"), ("no limit", "no limit"),
+    )
+}
 
-def _counted(what, last, *names): return {name: {"training": name} for name in names} | {f"{last} {what}": {"training": "knowledge"}}
+def _counted(what, last, *names):
+    return {name: {"training": name} for name in names} | {
+        f"{last} {what}": {"training": "knowledge"}
+    }
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #08e0d34c
-STUDIES = {study.name: study for study in (
-    _study("flan-heldout", "Each cluster held out: untuned and tuned, without and with exemplars", "figure 5", {c: {"cluster": c} for c in _IN_TURN}, run_held_out),
-    _study("flan-clusters", "Number of clusters", "figure 6", _counted("clusters", 7, "1 cluster", "2 clusters", "4 clusters")),
-    _study("flan-templates", "Number of templates", "appendix B", _counted("templates", 10, "1 template", "4 templates")),
-    _study("flan-instructions", "Instruction, data set name, no template: tuned with each, asked with each", "figure 8", _CROSSED),
-    _study("flan-options", "OPTIONS shown or not, in tuning and when asked", "section 2.3", _OPTIONS),
-    _study("flan-shots", "Exemplars before the question", "figure 9", _SHOTS),
-    _study("flan-mixing", "Limits on large data sets", "section 2.4", _MIXED),
-    _study("flan-sizes", "Four sizes: does tuning hurt the small?", "figure 7", {f"width {n}": {"width": n} for n in WIDTHS}, run_size))}
+STUDIES = {
+    study.name: study
+    for study in (
+        _study(
+            "flan-heldout", "Each cluster held out: untuned and tuned, without and with exemplars",
+            "figure 5", {c: {"cluster": c} for c in _IN_TURN}, run_held_out,
+        ),
+        _study(
+            "flan-clusters", "Number of clusters", "figure 6",
+            _counted("clusters", 7, "1 cluster", "2 clusters", "4 clusters"),
+        ),
+        _study(
+            "flan-templates", "Number of templates", "appendix B",
+            _counted("templates", 10, "1 template", "4 templates"),
+        ),
+        _study(
+            "flan-instructions",
+            "Instruction, data set name, no template: tuned with each, asked with each", "figure 8",
+            _CROSSED,
+        ),
+        _study(
+            "flan-options", "OPTIONS shown or not, in tuning and when asked", "section 2.3",
+            _OPTIONS,
+        ),
+        _study("flan-shots", "Exemplars before the question", "figure 9", _SHOTS),
+        _study("flan-mixing", "Limits on large data sets", "section 2.4", _MIXED),
+        _study(
+            "flan-sizes", "Four sizes: does tuning hurt the small?", "figure 7",
+            {f"width {n}": {"width": n} for n in WIDTHS}, run_size,
+        ),
+    )
+}

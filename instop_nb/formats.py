@@ -29,12 +29,26 @@ def beyond_rows(task, wordings):
     need_references(task)
     keys = [f"{key}: {value!r}" for key, value in task.to_json().items()
             if key not in ("Definition", "Instances") and value not in ("", "-", [], {})]
-    texts = [f"definition[{n}]: {text!r}" for n, text in enumerate(task.definition) if text not in wordings]
+    texts = [
+        f"definition[{n}]: {text!r}"
+        for n, text in enumerate(task.definition)
+        if text not in wordings
+    ]
     outputs = [f"{i.id}: output: {text!r}" for i in task.instances for text in i.output[1:]]
-    return keys + texts + outputs + [f"{i.id}: {key}: {value!r}" for i in task.instances for key, value in (i.extra or {}).items()]
+    return (
+        keys
+        + texts
+        + outputs
+        + [
+            f"{i.id}: {key}: {value!r}"
+            for i in task.instances
+            for key, value in (i.extra or {}).items()
+        ]
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #26e020db
-def _columns(pattern): return list(dict.fromkeys(gap[1:-1] for gap in _GAP.findall(pattern) if gap not in _BLOCKS))
+def _columns(pattern):
+    return list(dict.fromkeys(gap[1:-1] for gap in _GAP.findall(pattern) if gap not in _BLOCKS))
 
 # %% ../nbs/1_instructions/17_formats.ipynb #72adc7ef
 def rows_to_task(name: str,                        # Of the task
@@ -46,14 +60,27 @@ def rows_to_task(name: str,                        # Of the task
     "Make a task of rows: the input has a line `column: value` for each column of the template, and the options."
     contract, template = _cluster(cluster), template or TEMPLATES[cluster][0]
     columns = _columns(template.source)
-    layout = Template("\n".join([*(f"{c}: {{{c}}}" for c in columns), *["{options_}"] * template.has_options]), template.target)
+    layout = Template(
+        "\n".join([*(f"{c}: {{{c}}}" for c in columns), *["{options_}"] * template.has_options]),
+        template.target,
+    )
     used = {*columns, *_columns(template.target), *["options"] * template.has_options}
-    dropped = [f"{kind}[{n}].{c}: {value!r}" for kind, some in (("rows", rows), ("examples", examples))
-               for n, row in enumerate(some) for c, value in row.items() if c not in used]
+    dropped = [
+        f"{kind}[{n}].{c}: {value!r}"
+        for kind, some in (("rows", rows), ("examples", examples))
+        for n, row in enumerate(some)
+        for c, value in row.items()
+        if c not in used
+    ]
     pairs = [render(layout, row) for row in rows]
-    instances = [Instance(f"{name}-{n}", source, [target]) for n, (source, target) in enumerate(pairs)]
+    instances = [
+        Instance(f"{name}-{n}", source, [target]) for n, (source, target) in enumerate(pairs)
+    ]
     good = [Example(*render(layout, row)) for row in examples]
-    return Conversion(Task(name, [template.without_options().source], good, [], instances, [contract.title]), dropped)
+    return Conversion(
+        Task(name, [template.without_options().source], good, [], instances, [contract.title]),
+        dropped,
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #ee459cf4
 def task_to_rows(task: Task,     # Of any schema
@@ -61,9 +88,14 @@ def task_to_rows(task: Task,     # Of any schema
     "Make rows of instances, and a template of each wording of the definition."
     wordings = [text for text in task.definition if not _GAP.search(text)][:10]
     dropped = beyond_rows(task, wordings)
-    if not wordings: raise TaskError(task.name, "definition", task.definition, "give it a wording without a word in braces")
+    if not wordings:
+        raise TaskError(
+            task.name, "definition", task.definition, "give it a wording without a word in braces"
+        )
     rows = [{"id": i.id, "input": i.input, "answer": i.output[0]} for i in task.instances]
-    return Conversion((rows, [Template(f"{text}\n\n{{input}}", "{answer}") for text in wordings]), dropped)
+    return Conversion(
+        (rows, [Template(f"{text}\n\n{{input}}", "{answer}") for text in wordings]), dropped
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #0c6b3642
 def template_to_task(template: Template,  # A prompt
@@ -74,30 +106,65 @@ def template_to_task(template: Template,  # A prompt
     rng, name = _generator(rng), task_name(template)
     examples = [encode_row(template, row, rng=rng) for row in rows]
     kept = [(n, e) for n, e in enumerate(examples) if e and e["targets"] != "<NO LABEL>"]
-    if not kept: raise TaskError(template.file, f"template {template.name!r}", template.jinja, "give it a row for which it prints an input and a target")
-    instances = [Instance(f"{name}-{n}", e["inputs"], [e["targets"]], {"answer_choices": e["answer_choices"]} if e["answer_choices"] else None)
-                 for n, e in kept]
+    if not kept:
+        raise TaskError(
+            template.file, f"template {template.name!r}", template.jinja,
+            "give it a row for which it prints an input and a target",
+        )
+    instances = [
+        Instance(
+            f"{name}-{n}", e["inputs"], [e["targets"]],
+            {"answer_choices": e["answer_choices"]} if e["answer_choices"] else None,
+        )
+        for n, e in kept
+    ]
     facts = _fields(template) | vars(template.metadata)
-    dropped = [f"{key}: {value!r}" for key, value in facts.items() if key not in ("name", "metadata") and value not in (None, "")]
+    dropped = [
+        f"{key}: {value!r}"
+        for key, value in facts.items()
+        if key not in ("name", "metadata") and value not in (None, "")
+    ]
     dropped += [f"rows[{n}]: {row!r}" for n, row in enumerate(rows) if n not in dict(kept)]
-    return Conversion(Task(name, ["Do what the input says."], instances=instances, raw={"Source": [template.dataset]}), dropped)
+    return Conversion(
+        Task(
+            name, ["Do what the input says."], instances=instances,
+            raw={"Source": [template.dataset]},
+        ),
+        dropped,
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #f23d6f34
 def task_to_template(task: Task,     # Of any schema
                     ) -> Conversion:  # ((templates, rows), what they cannot hold)
     "Make a prompt of each wording of the definition, and a row {id, input, output} of each instance."
-    templates = [Template(f"wording {n}", f"{_literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}", dataset=task.name,
-                          metadata=Metadata(original_task=True), id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task.name}/{n}")))
-                 for n, text in enumerate(task.definition)]
+    templates = [
+        Template(
+            f"wording {n}", f"{_literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}",
+            dataset=task.name, metadata=Metadata(original_task=True),
+            id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{task.name}/{n}")),
+        )
+        for n, text in enumerate(task.definition)
+    ]
     dropped = beyond_rows(task, task.definition)
-    return Conversion((templates, [{"id": i.id, "input": i.input, "output": i.output[0]} for i in task.instances]), dropped)
+    return Conversion(
+        (
+            templates,
+            [{"id": i.id, "input": i.input, "output": i.output[0]} for i in task.instances],
+        ),
+        dropped,
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #5c9c05bd
 def _facts(template, choices):
     "What is known of a prompt, in one line."
     m, said = template.metadata, {True: "yes", False: "no", None: "not said"}
-    facts = {"for the original task": said[m.original_task], "answers shown": said[m.choices_in_prompt], "answers": ", ".join(choices or ["any text"]),
-             "metrics": ", ".join(m.metrics or ["not said"]), "languages": ", ".join(m.languages or ["not said"]), "reference": template.reference or "not said"}
+    facts = {
+        "for the original task": said[m.original_task], "answers shown": said[m.choices_in_prompt],
+        "answers": ", ".join(choices or ["any text"]),
+        "metrics": ", ".join(m.metrics or ["not said"]),
+        "languages": ", ".join(m.languages or ["not said"]),
+        "reference": template.reference or "not said",
+    }
     return " · ".join(f"{name}: <b>{html.escape(value)}</b>" for name, value in facts.items())
 
 def template_view(template: Template,      # A prompt
@@ -106,9 +173,12 @@ def template_view(template: Template,      # A prompt
                  ) -> Highlighted:         # The source; `TaskError` as from `render`
     "A row under a prompt: the Jinja, the source and the target in colours, and the metadata."
     shown = template.show(row, faithful, rng=0)
-    if encode_row(template, row, faithful, rng=0) is None: shown.page = "<p>For this row the prompt gives no example.</p>"
-    shown.page = (f'<pre style="opacity: .6; white-space: pre-wrap">{html.escape(template.jinja.strip())}</pre>{shown.page}'
-                  f"<small>{_facts(template, template.choices(row, faithful, rng=0))}</small>")
+    if encode_row(template, row, faithful, rng=0) is None:
+        shown.page = "<p>For this row the prompt gives no example.</p>"
+    shown.page = (
+        f'<pre style="opacity: .6; white-space: pre-wrap">{html.escape(template.jinja.strip())}</pre>{shown.page}'
+        f"<small>{_facts(template, template.choices(row, faithful, rng=0))}</small>"
+    )
     return shown
 
 # %% ../nbs/1_instructions/17_formats.ipynb #47b39d3c
@@ -119,14 +189,25 @@ def template_explorer(templates: list[Template],     # Prompts of one or more da
     import ipywidgets as widgets
     prompts_of = {name: [(t.name, t) for t in templates if t.dataset == name] for name in rows}
     for name in rows:
-        if not (rows[name] and prompts_of[name]): raise TaskError("template_explorer", name, NOTHING, "give it a row and a prompt with this data set")
+        if not (rows[name] and prompts_of[name]):
+            raise TaskError(
+                "template_explorer", name, NOTHING, "give it a row and a prompt with this data set"
+            )
     dataset = widgets.Dropdown(options=list(rows))
-    prompt, number = widgets.Dropdown(options=prompts_of[dataset.value]), widgets.IntSlider(0, 0, len(rows[dataset.value]) - 1, description="row")
+    prompt, number = (
+        widgets.Dropdown(options=prompts_of[dataset.value]),
+        widgets.IntSlider(0, 0, len(rows[dataset.value]) - 1, description="row"),
+    )
     faithful, page = widgets.Checkbox(description="faithful"), widgets.HTML()
     def choose(change):
-        number.value, number.max, prompt.options = 0, len(rows[dataset.value]) - 1, prompts_of[dataset.value]
+        number.value, number.max, prompt.options = (
+            0, len(rows[dataset.value]) - 1, prompts_of[dataset.value],
+        )
     def show(change=None):
-        try: page.value = template_view(prompt.value, rows[dataset.value][number.value], faithful.value).page
+        try:
+            page.value = template_view(
+                prompt.value, rows[dataset.value][number.value], faithful.value
+            ).page
         except TaskError as error: page.value = html.escape(str(error))
     dataset.observe(choose, "value")
     for control in (prompt, number, faithful): control.observe(show, "value")
@@ -139,7 +220,9 @@ def _values(value, place=""):
     if isinstance(value, dict):
         for key, part in value.items():
             name = {"reason": "explanation"}.get(key, key)
-            yield from _values(part, place if key == "Examples" else f"{place}.{name}" if place else name)
+            yield from _values(
+                part, place if key == "Examples" else f"{place}.{name}" if place else name
+            )
     elif isinstance(value, list):
         for n, part in enumerate(value): yield from _values(part, f"{place}[{n}]")
     elif not _blank(str(value)): yield place, value
@@ -148,21 +231,32 @@ def _converted(task, **changes):
     made = replace(task, raw={}, **changes)
     after = list(_values(flat_fields(replace(made, instances=[]).to_json())))
     before = dict(_values(flat_fields(replace(task, instances=[]).to_json())))
-    return Conversion(made, [f"{place}: {value!r}" for place, value in before.items() if (place, value) not in after])
+    return Conversion(
+        made,
+        [f"{place}: {value!r}" for place, value in before.items() if (place, value) not in after],
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #555cfa2c
 def to_v1(task: Task,      # In either schema
          ) -> Conversion:  # The task in the schema of v1, and what that cannot hold
     "Bring a task into the schema of Natural Instructions v1."
     if task.schema == "v1": return Conversion(task, [])
-    return _converted(task, schema="v1", definition=task.definition[:1], **{name: getattr(task, name) or "-" for name in _V1_ONLY})
+    return _converted(
+        task, schema="v1", definition=task.definition[:1],
+        **{name: getattr(task, name) or "-" for name in _V1_ONLY},
+    )
 
 def to_super_ni(task: Task,      # In either schema
                ) -> Conversion:  # The task in the schema of Super-NaturalInstructions, and what that cannot hold
     "Bring a task into the schema of Super-NaturalInstructions."
     if task.schema == "super-ni": return Conversion(task, [])
-    good, bad = ([replace(e, suggestion=None) for e in examples] for examples in (task.positive, task.negative))
-    return _converted(task, schema="super-ni", positive=good, negative=bad, **dict.fromkeys(_V1_ONLY, ""))
+    good, bad = (
+        [replace(e, suggestion=None) for e in examples]
+        for examples in (task.positive, task.negative)
+    )
+    return _converted(
+        task, schema="super-ni", positive=good, negative=bad, **dict.fromkeys(_V1_ONLY, "")
+    )
 
 # %% ../nbs/1_instructions/17_formats.ipynb #1699dec0
 FORMATS = ("Tk-Instruct", "Natural Instructions v1", "PromptSource", "FLAN")
@@ -174,15 +268,23 @@ def _layouts(task, instance, format):
     from instop_nb.formats import task_to_template
     one = replace(task, instances=[replace(instance, output=instance.output or [""])])
     if format == "Tk-Instruct":
-        return {name: _parts(instruction(task, e), complete(instance.input), None, None) for name, e in MATRIX.items()}
+        return {
+            name: _parts(instruction(task, e), complete(instance.input), None, None)
+            for name, e in MATRIX.items()
+        }
     if format == "Natural Instructions v1":
         question, n = Part("question", complete_v1(instance.input)), min(2, len(task.positive))
-        return {name: [*instruction_v1(task, fields, n), question] for name, fields in V1_ENCODINGS.items()}
+        return {
+            name: [*instruction_v1(task, fields, n), question]
+            for name, fields in V1_ENCODINGS.items()
+        }
     if format == "PromptSource":
         templates, rows = task_to_template(one).result
         return {template.name: template.parts(rows[0])[0] for template in templates}
     rows, templates = task_to_rows(one).result
-    named = {f"wording {n}": template for n, template in enumerate(templates)} | {"no template": Template("{input}", "{answer}")}
+    named = {f"wording {n}": template for n, template in enumerate(templates)} | {
+        "no template": Template("{input}", "{answer}")
+    }
     return {name: flan_parts(template, rows[0]) for name, template in named.items()}
 
 # %% ../nbs/1_instructions/17_formats.ipynb #f7037c3e
@@ -192,9 +294,11 @@ def view(task: Task,          # In either schema
          choice: str,         # Name of an encoding (`MATRIX`, `V1_ENCODINGS`) or of a template
         ) -> Highlighted:     # The source with its target; `TaskError` for an unknown name
     "An instance in any of the four formats, in colours."
-    if format not in FORMATS: raise TaskError("view", "format", format, f"choose from {list(FORMATS)}")
+    if format not in FORMATS:
+        raise TaskError("view", "format", format, f"choose from {list(FORMATS)}")
     layouts = _layouts(task, instance, format)
-    if choice not in layouts: raise TaskError("view", f"{format}: choice", choice, f"choose from {list(layouts)}")
+    if choice not in layouts:
+        raise TaskError("view", f"{format}: choice", choice, f"choose from {list(layouts)}")
     return coloured(layouts[choice], "".join(instance.output[:1]))
 
 # %% ../nbs/1_instructions/17_formats.ipynb #6b48a840
@@ -205,7 +309,8 @@ def _pane(task, instance, format, choice):
     page = widgets.HTML(view(task, instance, format, choice).page)
     def show(change):
         try:
-            if change.owner is formats: choices.options, choices.index = list(_layouts(task, instance, formats.value)), 0
+            if change.owner is formats:
+                choices.options, choices.index = list(_layouts(task, instance, formats.value)), 0
             page.value = view(task, instance, formats.value, choices.value).page
         except TaskError as error: choices.options, page.value = [], html.escape(str(error))
     for menu in (formats, choices): menu.observe(show, "value")
@@ -216,7 +321,12 @@ def explorer(task: Task,                        # In either schema
             ):                                  # An `ipywidgets.HBox` of two panes, each with two menus and a page
     "Two panes with one instance, to switch format, encoding and template."
     import ipywidgets as widgets
-    if instance is None and not task.instances: raise TaskError(task.name, "instances", [], "give it an instance")
+    if instance is None and not task.instances:
+        raise TaskError(task.name, "instances", [], "give it an instance")
     if instance is None: instance = task.instances[0]
-    return widgets.HBox([_pane(task, instance, "Tk-Instruct", "Def+Pos(2)"),
-                         _pane(task, instance, "Natural Instructions v1", "Def+Prompt+Avoid+Emph+Neg+Pos+Expl")])
+    return widgets.HBox(
+        [
+            _pane(task, instance, "Tk-Instruct", "Def+Pos(2)"),
+            _pane(task, instance, "Natural Instructions v1", "Def+Prompt+Avoid+Emph+Neg+Pos+Expl"),
+        ]
+    )

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 import torch
 from torch import Tensor
-from .products import PRODUCTS, SOLVERS, Watched, _accumulated, _dependent, _filled, _grad, _length, _move, _set, _value, kept
+from instop_nb.products import (
+    PRODUCTS, SOLVERS, Watched, _accumulated, _dependent, _filled, _grad, _length, _move, _set,
+    _value, kept,
+)
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #c94c0b49
 def judge(
@@ -25,7 +28,8 @@ def judge(
     rows = [row for row in rows if row[0]]
     if not rows: return float("nan"), ""
     ratios, growth, text = [gamma * Hv / v for v, Hv, _ in rows], rows[-1][0] / rows[0][0], ""
-    if method == "cg" and rows[-1][2] <= 0: text = "the inner Hessian is not positive here, so cg stopped early: raise damping"
+    if method == "cg" and rows[-1][2] <= 0:
+        text = "the inner Hessian is not positive here, so cg stopped early: raise damping"
     elif method in ("neumann", "unrolled") and (max(ratios) > 2 or growth > 1.1):
         text = "the terms of the series grow, so it diverges: take gamma below 2 / largest_curvature(...), or raise damping"
     elif method == "neumann" and n_terms * ratios[0] < 1e-2:
@@ -51,23 +55,36 @@ class Hypergradient(list):
 # %% ../nbs/4_learned/41_hypergradient.ipynb #796b4a22
 def _parameters(params, name):
     "The parameters as a list, if all are tensors that require gradients."
-    if isinstance(params, Tensor): raise ValueError(f"{name}: a single tensor; give a list of tensors, [{name}]")
+    if isinstance(params, Tensor):
+        raise ValueError(f"{name}: a single tensor; give a list of tensors, [{name}]")
     params = list(params)
-    if not params: raise ValueError(f"{name}: empty; give at least one tensor that requires gradients")
+    if not params:
+        raise ValueError(f"{name}: empty; give at least one tensor that requires gradients")
     for i, p in enumerate(params):
-        if not isinstance(p, Tensor): raise ValueError(f"{name}[{i}]: {type(p).__name__}; give tensors")
+        if not isinstance(p, Tensor):
+            raise ValueError(f"{name}[{i}]: {type(p).__name__}; give tensors")
         if not p.requires_grad:
-            raise ValueError(f"{name}[{i}]: shape {tuple(p.shape)} does not require gradients; call .requires_grad_() on it or leave it out")
+            raise ValueError(
+                f"{name}[{i}]: shape {tuple(p.shape)} does not require gradients; call .requires_grad_() on it or leave it out"
+            )
     return params
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #6c700d94
 def _check_options(theta, phi, method, n_terms, gamma, product, damping):
     "Raises ValueError for options that cannot be meant."
-    if {id(t) for t in theta} & {id(p) for p in phi}: raise ValueError("theta and phi: a tensor is in both; keep it in one of them")
-    for name, value, known in (("method", method, [*SOLVERS, "unrolled"]), ("product", product, PRODUCTS)):
-        if value not in known: raise ValueError(f"{name}: {value!r}; choose one of {', '.join(map(repr, known))}")
-    if not gamma > 0: raise ValueError(f"gamma: {gamma}; give a number above 0, below 2 / (largest eigenvalue of the inner Hessian)")
-    if n_terms < (method == "cg") or n_terms != int(n_terms): raise ValueError(f"n_terms: {n_terms}; give a whole number, 0 or more (for 'cg' 1 or more)")
+    if {id(t) for t in theta} & {id(p) for p in phi}:
+        raise ValueError("theta and phi: a tensor is in both; keep it in one of them")
+    for name, value, known in (
+        ("method", method, [*SOLVERS, "unrolled"]), ("product", product, PRODUCTS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: {value!r}; choose one of {', '.join(map(repr, known))}")
+    if not gamma > 0:
+        raise ValueError(
+            f"gamma: {gamma}; give a number above 0, below 2 / (largest eigenvalue of the inner Hessian)"
+        )
+    if n_terms < (method == "cg") or n_terms != int(n_terms):
+        raise ValueError(f"n_terms: {n_terms}; give a whole number, 0 or more (for 'cg' 1 or more)")
     if not damping >= 0: raise ValueError(f"damping: {damping}; give 0 or more")
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #cf7cf855
@@ -79,8 +96,10 @@ def _explained():
     try: yield
     except RuntimeError as error:
         if not any(words in str(error) for words in _NO_SECOND): raise
-        raise ValueError(f"product 'exact': the inner loss has no second derivative ({str(error)[:80]} ...); take product 'differences', "
-                         "or a model that is not compiled, with attn_implementation='eager'") from error
+        raise ValueError(
+            f"product 'exact': the inner loss has no second derivative ({str(error)[:80]} ...); take product 'differences', "
+            "or a model that is not compiled, with attn_implementation='eager'"
+        ) from error
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #252e921a
 def outer_gradient(
@@ -90,7 +109,10 @@ def outer_gradient(
 ) -> tuple[list[Tensor], list[Tensor]]:  # v1 like theta, and the direct term like phi (zeros if phi is not in L_out)
     "First derivatives of the outer loss (the first factor of equation 10)."
     losses = outer_loss if isinstance(outer_loss, (list, tuple)) else [outer_loss]
-    found = _dependent(_accumulated([partial(_value, loss, "outer_loss") for loss in losses], theta + phi), "outer_loss")
+    found = _dependent(
+        _accumulated([partial(_value, loss, "outer_loss") for loss in losses], theta + phi),
+        "outer_loss",
+    )
     found = _filled(found, theta + phi)
     return found[:len(theta)], found[len(theta):]
 
@@ -111,8 +133,14 @@ def implicit_term(
     with _explained():
         products = PRODUCTS[product](inner_loss, theta)
         watched, seen = Watched(products.hessian, damping), [v1[i] for i in products.seen]
-        found = products.mixed(SOLVERS[method](watched, seen, n_terms, gamma), phi) if seen else [torch.zeros_like(p) for p in phi]
-    return Hypergradient(found, f"{method}, {product}", v_norm, *judge(watched.rows, method, n_terms, gamma))
+        found = (
+            products.mixed(SOLVERS[method](watched, seen, n_terms, gamma), phi)
+            if seen
+            else [torch.zeros_like(p) for p in phi]
+        )
+    return Hypergradient(
+        found, f"{method}, {product}", v_norm, *judge(watched.rows, method, n_terms, gamma)
+    )
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #71bcb1b8
 def unrolled(
@@ -142,7 +170,9 @@ def unrolled(
             Hv = watched(seen)
             found = [f.sub(m, alpha=gamma) for f, m in zip(found, products.mixed(seen, phi))]
             for i, h in zip(products.seen, Hv): v[i] = v[i].sub(h, alpha=gamma)
-    return Hypergradient(found, f"unrolled, {product}", v_norm, *judge(watched.rows, "unrolled", n_terms, gamma))
+    return Hypergradient(
+        found, f"unrolled, {product}", v_norm, *judge(watched.rows, "unrolled", n_terms, gamma)
+    )
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #3ffe46be
 def hypergradient(
@@ -168,6 +198,8 @@ def hypergradient(
             result = implicit_term(inner_loss, theta, phi, v1, method, **options)
             result[:] = [i + d for i, d in zip(result, direct)]
     if not all(r.isfinite().all() for r in result):
-        raise ValueError(f"the hypergradient is not finite ({result.how}, gamma {gamma}, n_terms {n_terms}): if the outer gradient is, the series diverges; lower gamma or n_terms")
+        raise ValueError(
+            f"the hypergradient is not finite ({result.how}, gamma {gamma}, n_terms {n_terms}): if the outer gradient is, the series diverges; lower gamma or n_terms"
+        )
     if result.warning: warnings.warn(result.warning, stacklevel=2)
     return result

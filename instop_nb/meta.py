@@ -19,8 +19,14 @@ def split_instances(
 ) -> tuple[list[Task], list[Task]]:  # The same tasks twice: with all but their last n instances, and with those
     "Keep some instances of each training task for validation (section 4.1); TaskError for a task with too few."
     for t in tasks:
-        if len(t.instances) <= n: raise TaskError(t.name, "instances", len(t.instances), f"give more than the {n} that validation takes")
-    return [replace(t, instances=t.instances[:-n]) for t in tasks], [replace(t, instances=t.instances[-n:]) for t in tasks]
+        if len(t.instances) <= n:
+            raise TaskError(
+                t.name, "instances", len(t.instances),
+                f"give more than the {n} that validation takes",
+            )
+    return [replace(t, instances=t.instances[:-n]) for t in tasks], [
+        replace(t, instances=t.instances[-n:]) for t in tasks
+    ]
 
 # %% ../nbs/4_learned/44b_meta.ipynb #86d4badb
 def meta_split(
@@ -30,10 +36,15 @@ def meta_split(
     by: str = "task",    # "task", or "category" as in the paper: all tasks of a category on one side
 ) -> tuple[list[Task], list[Task]]:  # Meta-train and meta-test tasks
     "Split training tasks for the inner and the outer loss (section 3); TaskError where there is nothing to split."
-    if by not in ("task", "category"): raise TaskError("meta_split", "by", by, "choose 'task' or 'category'")
+    if by not in ("task", "category"):
+        raise TaskError("meta_split", "by", by, "choose 'task' or 'category'")
     key = (lambda t: t.name) if by == "task" else (lambda t: t.category)
     units = list(dict.fromkeys(key(t) for t in tasks))
-    if not 0 < share < 1 or len(units) < 2: raise TaskError("meta_split", "share", share, f"give a share between 0 and 1, and two {by} units or more (here {len(units)})")
+    if not 0 < share < 1 or len(units) < 2:
+        raise TaskError(
+            "meta_split", "share", share,
+            f"give a share between 0 and 1, and two {by} units or more (here {len(units)})",
+        )
     n = min(len(units) - 1, max(1, round(share * len(units))))
     chosen = set(random.Random(f"{seed} meta").sample(units, n))
     return [t for t in tasks if key(t) not in chosen], [t for t in tasks if key(t) in chosen]
@@ -48,6 +59,14 @@ def kmeans_splits(
 ) -> list[tuple[list[Task], list[Task]]]:  # k times meta-train and meta-test tasks
     "Splits whose meta-test tasks have similar definitions (section 5.2)."
     from sklearn.cluster import KMeans  # Loads slowly, and few need it
-    batch = tokenizer([t.definition[0] for t in tasks], return_tensors="pt", padding=True, truncation=True, max_length=512).to(model.device)
-    group = KMeans(k, random_state=seed, n_init=10).fit_predict(encoder_mean(model, batch).cpu().numpy())
-    return [([t for t, g in zip(tasks, group) if g != j], [t for t, g in zip(tasks, group) if g == j]) for j in range(k)]
+    batch = tokenizer(
+        [t.definition[0] for t in tasks], return_tensors="pt", padding=True, truncation=True,
+        max_length=512,
+    ).to(model.device)
+    group = KMeans(k, random_state=seed, n_init=10).fit_predict(
+        encoder_mean(model, batch).cpu().numpy()
+    )
+    return [
+        ([t for t, g in zip(tasks, group) if g != j], [t for t, g in zip(tasks, group) if g == j])
+        for j in range(k)
+    ]

@@ -35,7 +35,9 @@ def normalise_answer(
 def _checked(references):
     "The references, if they are a list of at least one text."
     if isinstance(references, str) or not references:
-        raise ValueError(f"references: {in_brief(references)}; give a list of at least one text, such as ['yes']")
+        raise ValueError(
+            f"references: {in_brief(references)}; give a list of at least one text, such as ['yes']"
+        )
     return references
 
 def exact_match(
@@ -56,11 +58,22 @@ def unicode_form(
 
 # %% ../nbs/2_model/25_metrics.ipynb #5bbfbcbe
 _porter = PorterStemmer()
-_STEPS = [(_porter._step1a, ("s",)), (_porter._step1b, ("ed", "ing")), (_porter._step1c, ("y",)),
-          (_porter._step2, ("tional", "nci", "izer", "li", "ation", "ator", "alism", "ness", "iti", "logi")),
-          (_porter._step3, ("icate", "ative", "alize", "iciti", "ical", "ful", "ness")),
-          (_porter._step4, ("al", "nce", "er", "ic", "ble", "nt", "ion", "ou", "ism", "ate", "iti", "ous", "ive", "ize")),
-          (_porter._step5a, ("e",)), (_porter._step5b, ("ll",))]
+_STEPS = [
+    (_porter._step1a, ("s",)), (_porter._step1b, ("ed", "ing")), (_porter._step1c, ("y",)),
+    (
+        _porter._step2,
+        ("tional", "nci", "izer", "li", "ation", "ator", "alism", "ness", "iti", "logi"),
+    ),
+    (_porter._step3, ("icate", "ative", "alize", "iciti", "ical", "ful", "ness")),
+    (
+        _porter._step4,
+        (
+            "al", "nce", "er", "ic", "ble", "nt", "ion", "ou", "ism", "ate", "iti", "ous", "ive",
+            "ize",
+        ),
+    ),
+    (_porter._step5a, ("e",)), (_porter._step5b, ("ll",)),
+]
 
 @lru_cache(maxsize=100_000)
 def porter_stem(
@@ -98,7 +111,9 @@ def shared_tokens(
         if token in places:
             matches = row & places[token]
             row = (row + matches) | (row - matches)
-    return sum(min(where.bit_count(), counts[token]) for token, where in places.items() if token in counts), len(a) - (row & full).bit_count()
+    return sum(
+        min(where.bit_count(), counts[token]) for token, where in places.items() if token in counts
+    ), len(a) - (row & full).bit_count()
 
 # %% ../nbs/2_model/25_metrics.ipynb #c39582f4
 @lru_cache(maxsize=200_000)
@@ -111,7 +126,9 @@ def rouge_pair(
     gold, pred = rouge_tokens(reference, tokenizer), rouge_tokens(prediction, tokenizer)
     if set(gold).isdisjoint(pred): return 0.0, 0.0
     any_order, same_order = shared_tokens(gold, pred)
-    return fmeasure(any_order / len(pred), any_order / len(gold)), fmeasure(same_order / len(pred), same_order / len(gold))
+    return fmeasure(any_order / len(pred), any_order / len(gold)), fmeasure(
+        same_order / len(pred), same_order / len(gold)
+    )
 
 # %% ../nbs/2_model/25_metrics.ipynb #c05f50a3
 def rouge_1(
@@ -136,10 +153,13 @@ def gpt2_tokenizer(
 ):  # the `xlingual_tokenizer` that `score` takes
     "Loads the tokenizer of the cross-lingual track; OSError says what to do when it cannot be had."
     from transformers import AutoTokenizer
-    try: return AutoTokenizer.from_pretrained(place, model_max_length=10**9, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(place, model_max_length=10**9, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file brings up
-        raise OSError(f"{both_ends(place, 300)}: neither a folder with a tokenizer nor one that the hub would give ({type(error).__name__}). Check the name and "
-                      "the connection, or save GPT-2's tokenizer.json and tokenizer_config.json in a folder and give that folder") from error
+        raise OSError(
+            f"{both_ends(place, 300)}: neither a folder with a tokenizer nor one that the hub would give ({type(error).__name__}). Check the name and "
+            "the connection, or save GPT-2's tokenizer.json and tokenizer_config.json in a folder and give that folder"
+        ) from error
 
 # %% ../nbs/2_model/25_metrics.ipynb #5b1e7793
 def _unseen(text):
@@ -150,7 +170,10 @@ def _unseen(text):
 def _form_alone(row):
     "Is an answer wrong by its Unicode form alone?"
     prediction, references = row["prediction"], row["references"]
-    if all(text.isascii() for text in (prediction, *references)) or exact_match(prediction, references): return False
+    if all(text.isascii() for text in (prediction, *references)) or exact_match(
+        prediction, references
+    ):
+        return False
     answer = normalise_answer(unicode_form(prediction))
     return answer != "" and answer in {normalise_answer(unicode_form(r)) for r in references}
 
@@ -161,18 +184,31 @@ def script_warnings(
 ) -> list[str]:  # nothing to say: none
     "What the scores of some predictions do not say: letters that ROUGE leaves out, answers that miss by their Unicode form."
     references, warnings = [r for row in rows for r in row["references"]], []
-    unseen = [] if xlingual else [sum(map(_unseen, texts)) for texts in (references, [row["prediction"] for row in rows])]
+    unseen = (
+        []
+        if xlingual
+        else [
+            sum(map(_unseen, texts)) for texts in (references, [row["prediction"] for row in rows])
+        ]
+    )
     if any(unseen):
-        warnings.append(f"ROUGE counts Latin letters (a to z) and digits only, and {unseen[0]} of {len(references)} references and {unseen[1]} of "
-                        f"{len(rows)} predictions have none or few of them. `instop score --xlingual` counts all scripts")
+        warnings.append(
+            f"ROUGE counts Latin letters (a to z) and digits only, and {unseen[0]} of {len(references)} references and {unseen[1]} of "
+            f"{len(rows)} predictions have none or few of them. `instop score --xlingual` counts all scripts"
+        )
     if forms := sum(map(_form_alone, rows)):
-        warnings.append(f"{forms} of {len(rows)} predictions differ from a reference in their Unicode form alone (composed letters, quotation marks and "
-                        "the like), and exact match counts them as wrong, as Super-NI's rule does; `metrics.unicode_form` makes them equal")
+        warnings.append(
+            f"{forms} of {len(rows)} predictions differ from a reference in their Unicode form alone (composed letters, quotation marks and "
+            "the like), and exact match counts them as wrong, as Super-NI's rule does; `metrics.unicode_form` makes them equal"
+        )
     return warnings
 
 # %% ../nbs/2_model/25_metrics.ipynb #e7b2db93
-_FIELDS = {"task": "the name of the task, as text (a file with id and prediction alone needs the other fields from its references)", "category": "the category of the task, as text",
-           "prediction": "what the model wrote, as text (it may be empty)"}
+_FIELDS = {
+    "task": "the name of the task, as text (a file with id and prediction alone needs the other fields from its references)",
+    "category": "the category of the task, as text",
+    "prediction": "what the model wrote, as text (it may be empty)",
+}
 
 def check_row(
     row: dict,  # a prediction: task, category, prediction, references; other fields are left alone
@@ -183,7 +219,11 @@ def check_row(
         value = in_brief(row[field]) if field in row else "missing"
         raise ValueError(printable(f"{where}: field {field!r} is {value}; write {wanted}"))
     if not isinstance(row, dict):
-        raise ValueError(printable(f"{where}: {in_brief(row)} is not an object; write one with {', '.join(_FIELDS)} and references"))
+        raise ValueError(
+            printable(
+                f"{where}: {in_brief(row)} is not an object; write one with {', '.join(_FIELDS)} and references"
+            )
+        )
     for field, meaning in _FIELDS.items():
         if not isinstance(row.get(field), str): bad(field, meaning)
     found = row.get("references")
@@ -197,7 +237,10 @@ MEASURES = {"exact_match": "exact match", "rouge1": "ROUGE-1", "rougeL": "ROUGE-
 @lru_cache(maxsize=200_000)
 def _best(prediction, references, tokenizer):
     rouge = [rouge_pair(prediction, r, tokenizer) for r in references]
-    return exact_match(prediction, references), max(one for one, _ in rouge), max(longest for _, longest in rouge)
+    return (
+        exact_match(prediction, references), max(one for one, _ in rouge),
+        max(longest for _, longest in rouge),
+    )
 
 def score_row(
     row: dict,  # see `check_row`
@@ -226,16 +269,27 @@ def _in_worker(rows, tokenizer):
     return import_module("instop_nb.metrics")._score_part(rows, tokenizer)
 
 def _useful_processes(rows):
-    work = sum(len(p) + len(r) for p, r in {(row["prediction"], r) for row in rows for r in row["references"]})
-    return 1 if work < 2 * _WORTH_A_PROCESS else min(work // _WORTH_A_PROCESS, import_module("joblib").cpu_count())
+    work = sum(
+        len(p) + len(r)
+        for p, r in {(row["prediction"], r) for row in rows for r in row["references"]}
+    )
+    return (
+        1
+        if work < 2 * _WORTH_A_PROCESS
+        else min(work // _WORTH_A_PROCESS, import_module("joblib").cpu_count())
+    )
 
 def _score_rows(rows, tokenizer, processes):
     if processes is None: processes = _useful_processes(rows)
-    if processes < 1: raise TaskError("score", "processes", processes, "give 1 or more, or None for as many as pay")
+    if processes < 1:
+        raise TaskError(
+            "score", "processes", processes, "give 1 or more, or None for as many as pay"
+        )
     if processes == 1: return _score_part(rows, tokenizer)
     from joblib import Parallel, delayed
     parts = _slices(rows, -(-len(rows) // (4 * processes)))
-    run = Parallel(processes, backend="loky", idle_worker_timeout=5)  # with joblib's 300 a process made by multiprocessing would end that late
+    # with joblib's 300 a process made by multiprocessing would end that late
+    run = Parallel(processes, backend="loky", idle_worker_timeout=5)
     return list(chain.from_iterable(run(delayed(_in_worker)(part, tokenizer) for part in parts)))
 
 # %% ../nbs/2_model/25_metrics.ipynb #9b489dc1
@@ -252,12 +306,17 @@ def score(
     for row, s in zip(rows, scored):
         per_task[row["task"]].append(s); per_category[row["category"]].append(s)
     tasks = {t: mean_scores(s) for t, s in sorted(per_task.items())}
-    return {"overall": mean_scores(scored), "mean_over_tasks": mean_scores(list(tasks.values())), "per_task": tasks,
-            "per_category": {c: mean_scores(s) for c, s in sorted(per_category.items())}}
+    return {
+        "overall": mean_scores(scored), "mean_over_tasks": mean_scores(list(tasks.values())),
+        "per_task": tasks,
+        "per_category": {c: mean_scores(s) for c, s in sorted(per_category.items())},
+    }
 
 # %% ../nbs/2_model/25_metrics.ipynb #f19e0d10
-EXACT_MATCH_CATEGORIES = ("Textual Entailment", "Cause Effect Classification", "Coreference Resolution", "Dialogue Act Recognition",
-                          "Answerability Classification", "Word Analogy")
+EXACT_MATCH_CATEGORIES = (
+    "Textual Entailment", "Cause Effect Classification", "Coreference Resolution",
+    "Dialogue Act Recognition", "Answerability Classification", "Word Analogy",
+)
 
 def reported_measure(
     category: str,  # as a row has it; case does not count, and `_` is a space
@@ -272,12 +331,21 @@ def score_table(
     by: str = "per_category",  # "per_category" or "per_task"
 ) -> Table:  # one line per group, then both averages; categories say which measure is reported
     "The scores as a Markdown table, in percent."
-    if by not in ("per_category", "per_task"): raise ValueError(f"by: {by!r}; choose 'per_category' or 'per_task'")
+    if by not in ("per_category", "per_task"):
+        raise ValueError(f"by: {by!r}; choose 'per_category' or 'per_task'")
     head = ["", *MEASURES.values(), "n", *(["reports"] if by == "per_category" else [])]
-    def cells(name, s, reports=""): return [name, *(f"{s[m]:.1f}" for m in MEASURES), str(s["n"]), reports][:len(head)]
-    groups = [cells(cell(name), s, MEASURES[reported_measure(name)]) for name, s in scores[by].items()]
-    means = [cells("**mean over tasks**", scores["mean_over_tasks"]), cells("**overall (by instance)**", scores["overall"])]
-    return Table("\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *groups, *means]))
+    def cells(name, s, reports=""):
+        return [name, *(f"{s[m]:.1f}" for m in MEASURES), str(s["n"]), reports][:len(head)]
+    groups = [
+        cells(cell(name), s, MEASURES[reported_measure(name)]) for name, s in scores[by].items()
+    ]
+    means = [
+        cells("**mean over tasks**", scores["mean_over_tasks"]),
+        cells("**overall (by instance)**", scores["overall"]),
+    ]
+    return Table(
+        "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *groups, *means])
+    )
 
 # %% ../nbs/2_model/25_metrics.ipynb #54a56bcd
 def from_tk_instruct(
@@ -287,7 +355,10 @@ def from_tk_instruct(
     instance = row.get("Instance")
     if "task" in row or "Task" not in row or not isinstance(instance, dict): return row
     category = "unknown" if row.get("Categories") in (None, [], "") else row["Categories"]
-    found = {"id": row.get("id", instance.get("id")), "task": row["Task"], "category": category[0] if isinstance(category, list) else category}
+    found = {
+        "id": row.get("id", instance.get("id")), "task": row["Task"],
+        "category": category[0] if isinstance(category, list) else category,
+    }
     said = {"prediction": row[key] for key in ("Prediction", "prediction") if key in row}
     return found | said | ({"references": instance["output"]} if "output" in instance else {})
 
@@ -307,9 +378,16 @@ def prediction_rows(
 ) -> list[dict]:  # rows for `score`, with the id of each instance
     "Puts predictions for a task's instances into rows."
     if len(predictions) != len(task.instances):
-        raise ValueError(f"predictions: {len(predictions)} for the {len(task.instances)} instances of {task.name}; give one per instance")
-    return [{"id": i.id, "task": task.name, "category": task.category, "prediction": p, "references": list(i.output)}
-            for i, p in zip(task.instances, predictions)]
+        raise ValueError(
+            f"predictions: {len(predictions)} for the {len(task.instances)} instances of {task.name}; give one per instance"
+        )
+    return [
+        {
+            "id": i.id, "task": task.name, "category": task.category, "prediction": p,
+            "references": list(i.output),
+        }
+        for i, p in zip(task.instances, predictions)
+    ]
 
 # %% ../nbs/2_model/25_metrics.ipynb #eeeed22e
 def copy_input(
@@ -322,5 +400,6 @@ def copy_example(
     task: Task,  # needs at least one positive example
 ) -> list[dict]:  # rows for `score`
     "The heuristic that answers each instance with the output of the first positive example (Wang et al. 2022)."
-    if not task.positive: raise ValueError(f"{task.name}: no positive example to copy; add one or leave the task out")
+    if not task.positive:
+        raise ValueError(f"{task.name}: no positive example to copy; add one or leave the task out")
     return prediction_rows(task, [task.positive[0].output] * len(task.instances))

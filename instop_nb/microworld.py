@@ -17,9 +17,13 @@ from .core import TaskError
 from .tasks import Example, Instance, Task
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #3bbee570
-KINDS = {"animal": "fox owl cat bee hen rat elk cod".split(), "fruit": "fig plum pear lime kiwi date melon peach".split(),
-         "tool": "saw axe drill rake spade clamp pliers hoe".split(), "garment": "hat coat sock scarf glove shirt boot belt".split(),
-         "vehicle": "bus van tram ship bike sled raft truck".split()}
+KINDS = {
+    "animal": "fox owl cat bee hen rat elk cod".split(),
+    "fruit": "fig plum pear lime kiwi date melon peach".split(),
+    "tool": "saw axe drill rake spade clamp pliers hoe".split(),
+    "garment": "hat coat sock scarf glove shirt boot belt".split(),
+    "vehicle": "bus van tram ship bike sled raft truck".split(),
+}
 KIND = {word: kind for kind, words in KINDS.items() for word in words}
 WORDS = list(KIND)
 
@@ -34,7 +38,9 @@ def invent_names(
     for word in WORDS:
         name = word
         while name in taken:
-            name = "".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(2)) + rng.choice(endings)
+            name = "".join(
+                rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(2)
+            ) + rng.choice(endings)
         taken.add(name); names[word] = name
     return names
 
@@ -42,10 +48,15 @@ def invent_names(
 _rng, _taken = random.Random(0), set(WORDS)
 _mixed = _rng.sample(WORDS, 40)
 _friend = {a: b for pair in zip(_mixed[::2], _mixed[1::2]) for a, b in (pair, pair[::-1])}
-FORMS = {"itself": {w: w for w in WORDS}, "zor": invent_names(_rng, "rx", _taken), "mib": invent_names(_rng, "lm", _taken),
-         "friend": _friend, "kind": KIND, "size": {w: ("small", "big")[i % 2] for i, w in enumerate(WORDS)}}
-PHRASES = {"itself": "the word itself", "zor": "its name in zor", "mib": "its name in mib", "friend": "its friend",
-           "kind": "its kind", "size": "its size"}
+FORMS = {
+    "itself": {w: w for w in WORDS}, "zor": invent_names(_rng, "rx", _taken),
+    "mib": invent_names(_rng, "lm", _taken), "friend": _friend, "kind": KIND,
+    "size": {w: ("small", "big")[i % 2] for i, w in enumerate(WORDS)},
+}
+PHRASES = {
+    "itself": "the word itself", "zor": "its name in zor", "mib": "its name in mib",
+    "friend": "its friend", "kind": "its kind", "size": "its size",
+}
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #67eb6632
 def draw_words(
@@ -70,26 +81,53 @@ NUMBERS = {"two": 2, "three": 3}
 
 def _at(words, position): return words[POSITIONS[position]]
 def _first(words, kind): return next(w for w in words if KIND[w] == kind)
-def _without(words, position): return [w for i, w in enumerate(words) if i != POSITIONS[position] % len(words)]
-def _ends(words, end, number): return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
+def _without(words, position):
+    return [w for i, w in enumerate(words) if i != POSITIONS[position] % len(words)]
+def _ends(words, end, number):
+    return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
 def _to_form(words, form): return [FORMS[form][w] for w in words]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #5cb8f2f4
 def _swap(words, i, j):
-    return [words[j] if n == i % len(words) else words[i] if n == j % len(words) else w for n, w in enumerate(words)]
-def _move(words, position, end): return [_at(words, position)] * (end == "front") + _without(words, position) + [_at(words, position)] * (end == "end")
-def _mark(words, sign, place): return [sign] * ("start" in place) + words + [sign] * ("end" in place)
+    return [
+        words[j] if n == i % len(words) else words[i] if n == j % len(words) else w
+        for n, w in enumerate(words)
+    ]
+def _move(words, position, end):
+    return (
+        [_at(words, position)] * (end == "front")
+        + _without(words, position)
+        + [_at(words, position)] * (end == "end")
+    )
+def _mark(words, sign, place):
+    return [sign] * ("start" in place) + words + [sign] * ("end" in place)
 def _yes(truth): return ["yes" if truth else "no"]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #ce3fd19d
-STEPS = {"drop": {f"drop every {k}": lambda ws, k=k: [w for w in ws if KIND[w] != k] for k in KINDS},
-         "reorder": {"turn the list around": lambda ws: ws[::-1], "swap the first and the last word": lambda ws: _swap(ws, 0, -1),
-                     "move the first word to the end": lambda ws: _move(ws, "first", "end"),
-                     "move the last word to the front": lambda ws: _move(ws, "last", "front")},
-         "cut": {f"leave out the {p} word": lambda ws, p=p: _without(ws, p) for p in POSITIONS},
-         "mark": {f"add {m} at the {e}": lambda ws, m=m, e=e: _mark(ws, m, e) for m in MARKS for e in ("start", "end")},
-         "form": {f"for each word write {PHRASES[f]}": lambda ws, f=f: _to_form(ws, f) for f in ("zor", "mib", "friend")},
-         "pick": {f"write only the {e} {n} words": lambda ws, e=e, n=n: _ends(ws, e, n) for e in ("first", "last") for n in NUMBERS}}
+STEPS = {
+    "drop": {f"drop every {k}": lambda ws, k=k: [w for w in ws if KIND[w] != k] for k in KINDS},
+    "reorder": {
+        "turn the list around": lambda ws: ws[::-1],
+        "swap the first and the last word": lambda ws: _swap(ws, 0, -1),
+        "move the first word to the end": lambda ws: _move(ws, "first", "end"),
+        "move the last word to the front": lambda ws: _move(ws, "last", "front"),
+    },
+    "cut": {f"leave out the {p} word": lambda ws, p=p: _without(ws, p) for p in POSITIONS},
+    "mark": {
+        f"add {m} at the {e}": lambda ws, m=m, e=e: _mark(ws, m, e)
+        for m in MARKS
+        for e in ("start", "end")
+    },
+    "form": {
+        f"for each word write {PHRASES[f]}": lambda ws, f=f: _to_form(ws, f)
+        for f in ("zor", "mib", "friend")
+    },
+    "pick": {
+        f"write only the {e} {n} words": lambda ws, e=e, n=n: _ends(ws, e, n)
+        for e in ("first", "last")
+        for n in NUMBERS
+    },
+}
 STEP = {phrase: step for steps in STEPS.values() for phrase, step in steps.items()}
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #147678ec
@@ -100,7 +138,7 @@ class Category:
     wordings: list[str]     # Definitions with gaps {0}, {1}, ..
     arguments: list[tuple]  # One task each
     solve: Callable         # (words, *arguments) -> the words of the answer
-    unseen: str = ""        # "" in training; "pair" or "primitive": all its tasks are held out, and why
+    unseen: str = ""  # "" in training; "pair" or "primitive": all its tasks are held out, and why
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #ed343879
 def definitions(
@@ -116,66 +154,155 @@ def _grid(*slots): return list(itertools.product(*slots))
 def _pairs(values): return list(itertools.combinations(values, 2))
 def _ordered(values): return list(itertools.permutations(values, 2))
 
-LOOK = ["Take the {0} and write {1}.", "Look at the {0}. Write {1}.", "Find the {0} of the list. Answer with {1}.", "Write {1} for the {0}."]
-CHECK = ["Is the {0} {1}?", "Say yes if the {0} is {1}, otherwise no.", "Check whether the {0} is {1}.", "Is it true that the {0} is {1}?"]
-SWAP = ["Swap the {0} and the {1}.", "Exchange the {0} with the {1}.", "Let the {0} and the {1} change places.", "Copy the list with the {0} and the {1} swapped."]
-CHANGE = ["For every {0} write {1}, and copy the rest.", "Copy the list, but write {1} for each {0}.", "Put {1} in place of any {0}.", "Wherever there is a {0}, write {1} instead."]
-TWO_STEPS = ["First {0}, then {1}.", "Begin: {0}. After that, {1}.", "In two steps: {0}, and next {1}.", "Step one: {0}. Step two: {1}."]
+LOOK = [
+    "Take the {0} and write {1}.", "Look at the {0}. Write {1}.",
+    "Find the {0} of the list. Answer with {1}.", "Write {1} for the {0}.",
+]
+CHECK = [
+    "Is the {0} {1}?", "Say yes if the {0} is {1}, otherwise no.", "Check whether the {0} is {1}.",
+    "Is it true that the {0} is {1}?",
+]
+SWAP = [
+    "Swap the {0} and the {1}.", "Exchange the {0} with the {1}.",
+    "Let the {0} and the {1} change places.", "Copy the list with the {0} and the {1} swapped.",
+]
+CHANGE = [
+    "For every {0} write {1}, and copy the rest.", "Copy the list, but write {1} for each {0}.",
+    "Put {1} in place of any {0}.", "Wherever there is a {0}, write {1} instead.",
+]
+TWO_STEPS = [
+    "First {0}, then {1}.", "Begin: {0}. After that, {1}.", "In two steps: {0}, and next {1}.",
+    "Step one: {0}. Step two: {1}.",
+]
 
 def _of(templates, nouns): return [t.format(*nouns) for t in templates]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #ca39f670
 CATEGORIES = [
-    Category("position", _of(LOOK, ("{0} word", "{1}")), _grid(POSITIONS, FORMS), lambda ws, p, f: _to_form([_at(ws, p)], f)),
-    Category("kind", _of(LOOK, ("first {0}", "{1}")), _grid(KINDS, [f for f in FORMS if f != "kind"]),
-             lambda ws, k, f: _to_form([_first(ws, k)], f)),
-    Category("two kinds", ["Write the first {0} and then the first {1}.", "Give the first {0}, followed by the first {1}.",
-              "First {0} of the list, then first {1}.", "Answer with the first {0} and the first {1}, in this order."],
-             _ordered(KINDS), lambda ws, a, b: [_first(ws, a), _first(ws, b)]),
-    Category("ends", ["For each of the {0} {1} words write {2}.", "Take the {0} {1} words. For each write {2}.",
-              "Look at the {0} {1} words and answer with {2}.", "Write {2} for each of the {0} {1} words."],
-             _grid(["first", "last"], NUMBERS, ["itself", "zor", "mib", "friend"]),
-             lambda ws, e, n, f: _to_form(_ends(ws, e, n), f)),
+    Category(
+        "position", _of(LOOK, ("{0} word", "{1}")), _grid(POSITIONS, FORMS),
+        lambda ws, p, f: _to_form([_at(ws, p)], f),
+    ),
+    Category(
+        "kind", _of(LOOK, ("first {0}", "{1}")), _grid(KINDS, [f for f in FORMS if f != "kind"]),
+        lambda ws, k, f: _to_form([_first(ws, k)], f),
+    ),
+    Category(
+        "two kinds",
+        [
+            "Write the first {0} and then the first {1}.",
+            "Give the first {0}, followed by the first {1}.",
+            "First {0} of the list, then first {1}.",
+            "Answer with the first {0} and the first {1}, in this order.",
+        ],
+        _ordered(KINDS), lambda ws, a, b: [_first(ws, a), _first(ws, b)],
+    ),
+    Category(
+        "ends",
+        [
+            "For each of the {0} {1} words write {2}.",
+            "Take the {0} {1} words. For each write {2}.",
+            "Look at the {0} {1} words and answer with {2}.",
+            "Write {2} for each of the {0} {1} words.",
+        ],
+        _grid(["first", "last"], NUMBERS, ["itself", "zor", "mib", "friend"]),
+        lambda ws, e, n, f: _to_form(_ends(ws, e, n), f),
+    ),
 ]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #903a3ef9
 CATEGORIES += [
-    Category("keep", ["Of every {0} write {1}, and nothing else.", "Keep each {0} and write {1}.", "For each {0} of the list write {1}.",
-              "Write {1} for any {0}, skip the rest."], _grid(KINDS, ["itself", "zor", "mib", "friend"]),
-             lambda ws, k, f: _to_form([w for w in ws if KIND[w] == k], f)),
-    Category("replace", CHANGE, _grid(KINDS, MARKS), lambda ws, k, m: [m if KIND[w] == k else w for w in ws]),
-    Category("translate", CHANGE, _grid(KINDS, ["zor", "mib", "friend"]), lambda ws, k, f: [FORMS[f][w] if KIND[w] == k else w for w in ws]),
-    Category("mark", ["Add {0} at the {1} of the list.", "Copy the list and write {0} at its {1}.", "Put {0} at the {1}.",
-              "Write the list with {0} at the {1}."], _grid(MARKS, ["start", "end", "start and end"]), _mark),
+    Category(
+        "keep",
+        [
+            "Of every {0} write {1}, and nothing else.", "Keep each {0} and write {1}.",
+            "For each {0} of the list write {1}.", "Write {1} for any {0}, skip the rest.",
+        ],
+        _grid(KINDS, ["itself", "zor", "mib", "friend"]),
+        lambda ws, k, f: _to_form([w for w in ws if KIND[w] == k], f),
+    ),
+    Category(
+        "replace", CHANGE, _grid(KINDS, MARKS),
+        lambda ws, k, m: [m if KIND[w] == k else w for w in ws],
+    ),
+    Category(
+        "translate", CHANGE, _grid(KINDS, ["zor", "mib", "friend"]),
+        lambda ws, k, f: [FORMS[f][w] if KIND[w] == k else w for w in ws],
+    ),
+    Category(
+        "mark",
+        [
+            "Add {0} at the {1} of the list.", "Copy the list and write {0} at its {1}.",
+            "Put {0} at the {1}.", "Write the list with {0} at the {1}.",
+        ],
+        _grid(MARKS, ["start", "end", "start and end"]), _mark,
+    ),
 ]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #5d83b255
-CATEGORIES += [Category(f"{a} then {b}", TWO_STEPS, _grid(STEPS[a], STEPS[b]), lambda ws, x, y: STEP[y](STEP[x](ws)),
-                        unseen="pair" if (a, b) == ("reorder", "form") else "")
-               for a, b in _grid(["drop", "reorder", "cut"], ["mark", "form", "pick"])]
 CATEGORIES += [
-    Category("which kind?", _of(CHECK, ("{0} word", "{1} or {2}")), [(p, *ks) for p, ks in _grid(POSITIONS, zip(KINDS, [*KINDS][1:] + [*KINDS][:1]))],
-             lambda ws, p, a, b: _yes(KIND[_at(ws, p)] in (a, b))),
-    Category("which size?", _of(CHECK, ("{0} word", "{1}")), _grid(POSITIONS, ["big", "small"]),
-             lambda ws, p, s: _yes(FORMS["size"][_at(ws, p)] == s)),
-    Category("size of kind?", _of(CHECK, ("first {0}", "{1}")), _grid(KINDS, ["big", "small"]),
-             lambda ws, k, s: _yes(FORMS["size"][_first(ws, k)] == s)),
-    Category("order?", _of(CHECK, ("first {0}", "before the first {1}")), _ordered(KINDS),
-             lambda ws, a, b: _yes(ws.index(_first(ws, a)) < ws.index(_first(ws, b)))),
+    Category(
+        f"{a} then {b}", TWO_STEPS, _grid(STEPS[a], STEPS[b]),
+        lambda ws, x, y: STEP[y](STEP[x](ws)),
+        unseen="pair" if (a, b) == ("reorder", "form") else "",
+    )
+    for a, b in _grid(["drop", "reorder", "cut"], ["mark", "form", "pick"])
+]
+CATEGORIES += [
+    Category(
+        "which kind?", _of(CHECK, ("{0} word", "{1} or {2}")),
+        [(p, *ks) for p, ks in _grid(POSITIONS, zip(KINDS, [*KINDS][1:] + [*KINDS][:1]))],
+        lambda ws, p, a, b: _yes(KIND[_at(ws, p)] in (a, b)),
+    ),
+    Category(
+        "which size?", _of(CHECK, ("{0} word", "{1}")), _grid(POSITIONS, ["big", "small"]),
+        lambda ws, p, s: _yes(FORMS["size"][_at(ws, p)] == s),
+    ),
+    Category(
+        "size of kind?", _of(CHECK, ("first {0}", "{1}")), _grid(KINDS, ["big", "small"]),
+        lambda ws, k, s: _yes(FORMS["size"][_first(ws, k)] == s),
+    ),
+    Category(
+        "order?", _of(CHECK, ("first {0}", "before the first {1}")), _ordered(KINDS),
+        lambda ws, a, b: _yes(ws.index(_first(ws, a)) < ws.index(_first(ws, b))),
+    ),
 ]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #489b08aa
 CATEGORIES += [
-    Category("swap kinds", _of(SWAP, ("first {0}", "first {1}")), _pairs(KINDS),
-             lambda ws, a, b: _swap(ws, ws.index(_first(ws, a)), ws.index(_first(ws, b))), unseen="pair"),
-    Category("repeat", ["Write the {0} word {1} times.", "Say the {0} word {1} times.", "Repeat the {0} word {1} times.", "{1} times the {0} word, please."],
-             _grid(POSITIONS, NUMBERS), lambda ws, p, n: [_at(ws, p)] * NUMBERS[n], unseen="primitive"),
-    Category("sort", ["Sort the list so that every {0} comes {1}.", "Copy the list with each {0} put {1}.", "Order the words: any {0} {1}.",
-              "Arrange the list, every {0} {1}."], _grid(KINDS, ["first", "last"]),
-             lambda ws, k, end: sorted(ws, key=lambda w: (KIND[w] == k) == (end == "last")), unseen="primitive"),
-    Category("every second", ["From the {0} word on take every second word and write {1}.", "Start at the {0} word, skip every other word, write {1}.",
-              "For every second word from the {0} on write {1}.", "Write {1} for each second word, beginning with the {0}."],
-             _grid(["first", "second"], ["itself", "zor", "mib", "friend"]), lambda ws, p, f: _to_form(ws[POSITIONS[p]::2], f), unseen="primitive"),
+    Category(
+        "swap kinds", _of(SWAP, ("first {0}", "first {1}")), _pairs(KINDS),
+        lambda ws, a, b: _swap(ws, ws.index(_first(ws, a)), ws.index(_first(ws, b))), unseen="pair",
+    ),
+    Category(
+        "repeat",
+        [
+            "Write the {0} word {1} times.", "Say the {0} word {1} times.",
+            "Repeat the {0} word {1} times.", "{1} times the {0} word, please.",
+        ],
+        _grid(POSITIONS, NUMBERS), lambda ws, p, n: [_at(ws, p)] * NUMBERS[n], unseen="primitive",
+    ),
+    Category(
+        "sort",
+        [
+            "Sort the list so that every {0} comes {1}.", "Copy the list with each {0} put {1}.",
+            "Order the words: any {0} {1}.", "Arrange the list, every {0} {1}.",
+        ],
+        _grid(KINDS, ["first", "last"]),
+        lambda ws, k, end: sorted(ws, key=lambda w: (KIND[w] == k) == (end == "last")),
+        unseen="primitive",
+    ),
+    Category(
+        "every second",
+        [
+            "From the {0} word on take every second word and write {1}.",
+            "Start at the {0} word, skip every other word, write {1}.",
+            "For every second word from the {0} on write {1}.",
+            "Write {1} for each second word, beginning with the {0}.",
+        ],
+        _grid(["first", "second"], ["itself", "zor", "mib", "friend"]),
+        lambda ws, p, f: _to_form(ws[POSITIONS[p] :: 2], f), unseen="primitive",
+    ),
 ]
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #fff6a4fa
@@ -189,7 +316,8 @@ def distinct_arguments(
     for c in categories:
         for a in c.arguments:
             behaviour = tuple(" ".join(c.solve(ws, *a)) for ws in PROBES)
-            if behaviour not in answers: answers.add(behaviour); kept.setdefault(c.name, []).append(a)
+            if behaviour not in answers:
+                answers.add(behaviour); kept.setdefault(c.name, []).append(a)
     return kept
 
 ARGUMENTS = distinct_arguments(CATEGORIES)
@@ -200,7 +328,9 @@ def balanced_choice(
     n: int,                     # How many to choose
 ) -> set[tuple]:  # Each value of each slot is chosen about equally often
     "Choose n combinations so that no value is preferred; the same ones always."
-    order, count, chosen = sorted(combinations, key=lambda c: zlib.crc32(" ".join(c).encode())), Counter(), []
+    order, count, chosen = (
+        sorted(combinations, key=lambda c: zlib.crc32(" ".join(c).encode())), Counter(), [],
+    )
     while len(chosen) < n:
         rest = [c for c in order if c not in chosen]
         chosen.append(min(rest, key=lambda c: sorted((count[value] for value in c), reverse=True)))
@@ -221,7 +351,11 @@ def make_instances(
     while len(instances) < n:
         words = draw_words(rng)
         if is_held_out(text := " ".join(words)) == held_out:
-            instances.append(Instance(f"{name}-{len(instances)}", text, [" ".join(category.solve(words, *arguments))]))
+            instances.append(
+                Instance(
+                    f"{name}-{len(instances)}", text, [" ".join(category.solve(words, *arguments))]
+                )
+            )
     return instances
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #ec4af23d
@@ -233,11 +367,19 @@ def make_examples(
     "Make a task's examples; they do not change with the seed of its instances."
     good, bad = [], []
     shown = make_instances(category, arguments, name, 6, seed="examples")
-    for i in shown[:4]: good.append(Example(i.input, i.output[0], f'As asked, "{i.input}" becomes "{i.output[0]}".'))
+    for i in shown[:4]:
+        good.append(
+            Example(i.input, i.output[0], f'As asked, "{i.input}" becomes "{i.output[0]}".')
+        )
     for i in shown[4:]:
         siblings = {" ".join(category.solve(i.input.split(), *a)): a for a in category.arguments}
         answer = random.Random(name).choice(sorted(set(siblings) - set(i.output)))
-        bad.append(Example(i.input, answer, f'This answers another task: {definitions(category, siblings[answer])[0]}'))
+        bad.append(
+            Example(
+                i.input, answer,
+                f"This answers another task: {definitions(category, siblings[answer])[0]}",
+            )
+        )
     return good, bad
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #fce399c0
@@ -246,13 +388,20 @@ def _world():
     for c in CATEGORIES:
         held = balanced_choice(ARGUMENTS[c.name], max(2, len(ARGUMENTS[c.name]) // 6))
         for a in ARGUMENTS[c.name]:
-            novelty = c.unseen or ("seen" if a not in held else "pair" if " then " in c.name else "argument")
-            world["micro_" + "_".join([c.name, *a]).replace(" ", "_").replace("?", "")] = (c, a, novelty)
+            novelty = c.unseen or (
+                "seen" if a not in held else "pair" if " then " in c.name else "argument"
+            )
+            world["micro_" + "_".join([c.name, *a]).replace(" ", "_").replace("?", "")] = (
+                c, a, novelty,
+            )
     return world
 
 WORLD = _world()
-SPLITS = {"train": lambda c, novelty: novelty == "seen", "combinations": lambda c, novelty: novelty != "seen" and not c.unseen,
-          "categories": lambda c, novelty: c.unseen}
+SPLITS = {
+    "train": lambda c, novelty: novelty == "seen",
+    "combinations": lambda c, novelty: novelty != "seen" and not c.unseen,
+    "categories": lambda c, novelty: c.unseen,
+}
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #f3edfd92
 def micro_tasks(
@@ -262,14 +411,22 @@ def micro_tasks(
     held_out: bool | None = None,  # Inputs of evaluation? None: for unseen tasks yes, for training tasks no
 ) -> list[Task]:  # In the Super-NI schema; each definition in four wordings
     "Generate the tasks of the micro-world."
-    if split not in (None, *SPLITS): raise TaskError("micro_tasks", "split", split, f"choose from {list(SPLITS)} or None")
-    if n_instances < 1: raise TaskError("micro_tasks", "n_instances", n_instances, "make at least 1 instance of each task")
+    if split not in (None, *SPLITS):
+        raise TaskError("micro_tasks", "split", split, f"choose from {list(SPLITS)} or None")
+    if n_instances < 1:
+        raise TaskError(
+            "micro_tasks", "n_instances", n_instances, "make at least 1 instance of each task"
+        )
     tasks = []
     for name, (c, a, novelty) in WORLD.items():
         if split is not None and not SPLITS[split](c, novelty): continue
         unseen = novelty != "seen" if held_out is None else held_out
-        tasks.append(Task(name, definitions(c, a), *make_examples(c, a, name), make_instances(c, a, name, n_instances, seed, unseen),
-                          [c.name]))
+        tasks.append(
+            Task(
+                name, definitions(c, a), *make_examples(c, a, name),
+                make_instances(c, a, name, n_instances, seed, unseen), [c.name],
+            )
+        )
     return tasks
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #34dc076c

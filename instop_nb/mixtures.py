@@ -29,7 +29,8 @@ T0 = {name: DataSet(name, *facts) for name, facts in _FACTS["datasets"].items()}
 
 # %% ../nbs/1_instructions/16c_mixtures.ipynb #4a273cbf
 def _reach(mixture):
-    if mixture not in MIXTURES: raise TaskError("T0", "mixture", mixture, f"choose from {list(MIXTURES)}")
+    if mixture not in MIXTURES:
+        raise TaskError("T0", "mixture", mixture, f"choose from {list(MIXTURES)}")
     return MIXTURES[:MIXTURES.index(mixture) + 1]
 
 def training_sets(mixture: str,         # "T0", "T0+" or "T0++"
@@ -67,6 +68,11 @@ def mixture(name: str,                  # "T0", "T0+" or "T0++"
     rates, sizes = {}, {d.name: d.size for d in training_sets(name)}
     counts = Counter(t.dataset for t in templates)
     for t in prompts([t for t in templates if t.dataset in sizes], p):
-        if task_name(t) not in _FACTS["skipped"]: rates[task_name(t)] = cap(sizes[t.dataset], counts[t.dataset])
-    if not rates: raise TaskError("mixture", "templates", sorted(counts), f"give prompts of a data set of {name}, such as {[*sizes][0]}")
+        if task_name(t) not in _FACTS["skipped"]:
+            rates[task_name(t)] = cap(sizes[t.dataset], counts[t.dataset])
+    if not rates:
+        raise TaskError(
+            "mixture", "templates", sorted(counts),
+            f"give prompts of a data set of {name}, such as {[*sizes][0]}",
+        )
     return rates

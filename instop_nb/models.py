@@ -9,7 +9,10 @@ __all__ = ['MICRO', 'best_device', 'load_tokenizer', 'load_model']
 from importlib.resources import files
 from pathlib import Path
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
+)
 from .core import TaskError, both_ends, printable
 from .trainer import no_bars
 
@@ -25,7 +28,9 @@ def _place(name):
     "What transformers loads from."
     if name == "micro": return MICRO
     if Path(name).is_dir() and not (Path(name)/"config.json").exists():
-        raise FileNotFoundError(f"{name}: no config.json in this folder; give a folder that save_pretrained or `instop pretrain` wrote")
+        raise FileNotFoundError(
+            f"{name}: no config.json in this folder; give a folder that save_pretrained or `instop pretrain` wrote"
+        )
     return name
 
 def _device(name):
@@ -33,22 +38,39 @@ def _device(name):
     try:
         there = torch.empty(0, device=name or best_device())
         there.cpu()  # What "meta" cannot do
-    except (RuntimeError, AssertionError) as error: raise TaskError("load_model", "device", name, "not to be had here: choose 'cpu', or leave it out") from error
+    except (RuntimeError, AssertionError) as error:
+        raise TaskError(
+            "load_model", "device", name, "not to be had here: choose 'cpu', or leave it out"
+        ) from error
     return there.device
 
 # %% ../nbs/2_model/23_models.ipynb #d349babc
-_ADVICE = {"sentencepiece": "install what reads spiece.model: pip install sentencepiece protobuf", "tiktoken": "install what reads spiece.model: pip install sentencepiece protobuf",
-           "torch to at least": "its weights are in .bin files, which only torch 2.6 or newer opens safely: pip install 'torch>=2.6'"}
+_ADVICE = {
+    "sentencepiece": "install what reads spiece.model: pip install sentencepiece protobuf",
+    "tiktoken": "install what reads spiece.model: pip install sentencepiece protobuf",
+    "torch to at least": "its weights are in .bin files, which only torch 2.6 or newer opens safely: pip install 'torch>=2.6'",
+}
 
 def _not_loaded(name, error):
     "The error for a model that cannot be had, whatever the libraries make of it."
     text, name = str(error), both_ends(name, 300)
     for sign, advice in _ADVICE.items():
         if sign in text: return OSError(f"{name}: {advice}")
-    said = "" if isinstance(error, OSError) else f": {printable(text.strip().splitlines()[0])[:200]}" if text.strip() else ""
-    if Path(name).is_dir(): return OSError(f"{name}: the model in this folder cannot be loaded ({type(error).__name__}{said}). Save it again, or use the one that comes with the package: 'micro'")
-    return OSError(f"{name}: neither a folder here nor a model that the hub would give ({type(error).__name__}{said}). Check the name and the "
-                   "connection, or use the model that needs neither: 'micro'")
+    said = (
+        ""
+        if isinstance(error, OSError)
+        else f": {printable(text.strip().splitlines()[0])[:200]}"
+        if text.strip()
+        else ""
+    )
+    if Path(name).is_dir():
+        return OSError(
+            f"{name}: the model in this folder cannot be loaded ({type(error).__name__}{said}). Save it again, or use the one that comes with the package: 'micro'"
+        )
+    return OSError(
+        f"{name}: neither a folder here nor a model that the hub would give ({type(error).__name__}{said}). Check the name and the "
+        "connection, or use the model that needs neither: 'micro'"
+    )
 
 # %% ../nbs/2_model/23_models.ipynb #14bb5044
 def load_tokenizer(
@@ -65,12 +87,19 @@ def load_tokenizer(
 def _check_depth(config):
     "ValueError for more layers than any model has: they would be made one by one, before a weight is looked at."
     for name in ("num_layers", "num_decoder_layers"):
-        if (n := getattr(config, name, None) or 0) > 1000: raise ValueError(f"{name} is {str(n)[:20]}: is this file damaged?")
+        if (n := getattr(config, name, None) or 0) > 1000:
+            raise ValueError(f"{name} is {str(n)[:20]}: is this file damaged?")
 
 def _check_fit(name, tokenizer, model, missing):
     "OSError for a model that would be loaded, and be wrong."
-    if missing: raise OSError(f"{name}: no weights for {missing[0]} (and {len(missing) - 1} more): give a folder with all of them")
-    if len(tokenizer) > (size := model.config.vocab_size): raise OSError(f"{name}: its tokenizer has {len(tokenizer)} tokens, its model {size}: give the tokenizer of this model")
+    if missing:
+        raise OSError(
+            f"{name}: no weights for {missing[0]} (and {len(missing) - 1} more): give a folder with all of them"
+        )
+    if len(tokenizer) > (size := model.config.vocab_size):
+        raise OSError(
+            f"{name}: its tokenizer has {len(tokenizer)} tokens, its model {size}: give the tokenizer of this model"
+        )
 
 # %% ../nbs/2_model/23_models.ipynb #d4fea3d2
 def load_model(
@@ -79,12 +108,19 @@ def load_model(
     dtype: torch.dtype | None = None,  # None: float32; bfloat16 works, float16 overflows in T5
 ) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:  # The model in eval mode, and its tokenizer
     "Load a T5 and its tokenizer; OSError offers the micro T5 when a model cannot be had."
-    if dtype == torch.float16: raise ValueError("dtype: float16 overflows in T5's feed-forward layers; give torch.bfloat16 or torch.float32")
+    if dtype == torch.float16:
+        raise ValueError(
+            "dtype: float16 overflows in T5's feed-forward layers; give torch.bfloat16 or torch.float32"
+        )
     name, device = str(name), _device(device)
     tokenizer = load_tokenizer(name)
     try:
         _check_depth(AutoConfig.from_pretrained(_place(name), trust_remote_code=False))
-        with no_bars(): model, found = AutoModelForSeq2SeqLM.from_pretrained(_place(name), dtype=dtype or torch.float32, trust_remote_code=False, output_loading_info=True)
+        with no_bars():
+            model, found = AutoModelForSeq2SeqLM.from_pretrained(
+                _place(name), dtype=dtype or torch.float32, trust_remote_code=False,
+                output_loading_info=True,
+            )
     except Exception as error: raise _not_loaded(name, error) from error
     _check_fit(name, tokenizer, model, sorted(found["missing_keys"]))
     return model.to(device).eval(), tokenizer

@@ -26,7 +26,8 @@ class Encoding:
     def __post_init__(self):
         for part in ("n_pos", "n_neg"):
             n = getattr(self, part)
-            if not isinstance(n, int) or n < 0: raise TaskError("Encoding", part, n, "give a number of examples, 0 or more")
+            if not isinstance(n, int) or n < 0:
+                raise TaskError("Encoding", part, n, "give a number of examples, 0 or more")
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #9e266fc5
 def _line(label, text):
@@ -41,23 +42,35 @@ def complete(input: str,  # The input of an instance
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #dee408d5
 def _example(kind, n, example, explanations):
-    lines = [f" {kind} Example {n} -", _line("Input", example.input), _line(" Output", example.output)]
-    if explanations and example.explanation is not None: lines.append(_line(" Explanation", example.explanation))
+    lines = [
+        f" {kind} Example {n} -", _line("Input", example.input), _line(" Output", example.output),
+    ]
+    if explanations and example.explanation is not None:
+        lines.append(_line(" Explanation", example.explanation))
     return "\n".join(lines) + "\n\n"
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #9902f2ce
 def _wording(task):
     if task.definition: return task.definition[0]
-    raise TaskError(task.name, "definition", [], "give it a wording, or leave it out: Encoding(definition=False)")
+    raise TaskError(
+        task.name, "definition", [],
+        "give it a wording, or leave it out: Encoding(definition=False)",
+    )
 
 def instruction(task: Task,                       # Its first wording and its first examples are shown
                 encoding: Encoding = Encoding(),  # What is shown of it
                ) -> list[Part]:                   # "task name", "definition", "positive", "negative"; none if nothing is shown
     "All parts of a source but the question: they are the same for every instance of a task."
     parts = [Part("task name", f"{task.name}. ")] if encoding.task_name else []
-    if encoding.definition: parts.append(Part("definition", _line("Definition", _wording(task)) + "\n\n"))
-    for kind, examples, n in (("Positive", task.positive, encoding.n_pos), ("Negative", task.negative, encoding.n_neg)):
-        parts += [Part(kind.lower(), _example(kind, i, e, encoding.explanations)) for i, e in enumerate(examples[:n], 1)]
+    if encoding.definition:
+        parts.append(Part("definition", _line("Definition", _wording(task)) + "\n\n"))
+    for kind, examples, n in (
+        ("Positive", task.positive, encoding.n_pos), ("Negative", task.negative, encoding.n_neg),
+    ):
+        parts += [
+            Part(kind.lower(), _example(kind, i, e, encoding.explanations))
+            for i, e in enumerate(examples[:n], 1)
+        ]
     return parts
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #4d03bea4
@@ -65,7 +78,13 @@ def _fitting(parts, question, tokenizer, max_length):
     fitted, kept, full = [], {"definition": [], "positive": [], "negative": []}, set()
     for kind, text, _ in parts:
         if kind in ("positive", "negative") and kind not in full:
-            tried = "".join(kept["definition"]) + " ".join(kept["positive"]) + " ".join(kept["negative"]) + text + question
+            tried = (
+                "".join(kept["definition"])
+                + " ".join(kept["positive"])
+                + " ".join(kept["negative"])
+                + text
+                + question
+            )
             if len(tokenizer(tried)["input_ids"]) > max_length: full.add(kind)
         if kind in kept and kind not in full: kept[kind].append(text)
         fitted.append(Part(kind, text, cut=kind in full))
@@ -73,12 +92,18 @@ def _fitting(parts, question, tokenizer, max_length):
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #62ff4eb3
 def _cut(parts, ids, tokenizer, max_length):
-    kept, whole = (tokenizer.decode(some, skip_special_tokens=True) for some in (ids[:max_length], ids))
+    kept, whole = (
+        tokenizer.decode(some, skip_special_tokens=True) for some in (ids[:max_length], ids)
+    )
     start = 0
     for part in parts:
         if part.cut: yield part; continue
         letters = len("".join(part.text.split()))
-        end = re.compile(rf"(?:\s*\S){{0,{letters}}}\s*").match(whole, start).end() if part is not parts[-1] else len(whole + kept)
+        end = (
+            re.compile(rf"(?:\s*\S){{0,{letters}}}\s*").match(whole, start).end()
+            if part is not parts[-1]
+            else len(whole + kept)
+        )
         yield part._replace(text=kept[start:end])
         yield part._replace(text=whole[max(start, len(kept)):end], cut=True)
         start = end
@@ -88,10 +113,17 @@ def _parts(parts, question, tokenizer, max_length):
     parts = [*parts, Part("question", question)]
     if max_length is None: return parts
     if tokenizer is None or max_length < 1:
-        raise TaskError("encode", "max_length", max_length, "give a positive limit and the tokenizer that counts, or None")
+        raise TaskError(
+            "encode", "max_length", max_length,
+            "give a positive limit and the tokenizer that counts, or None",
+        )
     parts = [*_fitting(parts[:-1], question, tokenizer, max_length), parts[-1]]
     ids = tokenizer(_text(parts))["input_ids"]
-    return parts if len(ids) <= max_length else [p for p in _cut(parts, ids, tokenizer, max_length) if p.text]
+    return (
+        parts
+        if len(ids) <= max_length
+        else [p for p in _cut(parts, ids, tokenizer, max_length) if p.text]
+    )
 
 def _text(parts): return "".join(text for _, text, cut in parts if not cut)
 
@@ -103,7 +135,9 @@ def encode(task: Task,                       # What is to be done
            max_length: int | None = None,    # Limit in tokens, the end token included (1,024 in Tk-Instruct); None: no limit
           ) -> str:                          # The source text, to the byte as Tk-Instruct builds it
     "The text that a model reads for one instance (Wang et al. 2022, section 4, as their data collator builds it)."
-    return _text(_parts(instruction(task, encoding), complete(instance.input), tokenizer, max_length))
+    return _text(
+        _parts(instruction(task, encoding), complete(instance.input), tokenizer, max_length)
+    )
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #d35e97eb
 def sources(task: Task,                       # Whose instances are encoded
@@ -113,7 +147,8 @@ def sources(task: Task,                       # Whose instances are encoded
            ) -> Iterator[tuple[Instance, str]]:  # Each instance with its source; what the model should write is `instance.output`
     "Encode all instances of a task; the same texts as from `encode`, but the instruction is laid out once."
     parts = instruction(task, encoding)
-    for instance in task.instances: yield instance, _text(_parts(parts, complete(instance.input), tokenizer, max_length))
+    for instance in task.instances:
+        yield instance, _text(_parts(parts, complete(instance.input), tokenizer, max_length))
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #59931f20
 def highlight(task: Task,                       # What is to be done
@@ -127,14 +162,20 @@ def highlight(task: Task,                       # What is to be done
     return coloured(parts, "".join(instance.output[:1]), tokenizer)
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #1b7dc7ff
-MATRIX = {"Task ID": Encoding(task_name=True, definition=False, n_pos=0), "Def": Encoding(n_pos=0),
-          "Pos(1)": Encoding(definition=False, n_pos=1), "Def+Pos(1)": Encoding(n_pos=1),
-          "Pos(2)": Encoding(definition=False), "Def+Pos(2)": Encoding(),
-          "Def+Pos(2)+Neg(2)": Encoding(n_neg=2), "Def+Pos(2)+Neg(2)+Expl": Encoding(n_neg=2, explanations=True),
-          "Pos(4)": Encoding(definition=False, n_pos=4), "Def+Pos(4)": Encoding(n_pos=4)}
+MATRIX = {
+    "Task ID": Encoding(task_name=True, definition=False, n_pos=0), "Def": Encoding(n_pos=0),
+    "Pos(1)": Encoding(definition=False, n_pos=1), "Def+Pos(1)": Encoding(n_pos=1),
+    "Pos(2)": Encoding(definition=False), "Def+Pos(2)": Encoding(),
+    "Def+Pos(2)+Neg(2)": Encoding(n_neg=2),
+    "Def+Pos(2)+Neg(2)+Expl": Encoding(n_neg=2, explanations=True),
+    "Pos(4)": Encoding(definition=False, n_pos=4), "Def+Pos(4)": Encoding(n_pos=4),
+}
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #e8b880c8
-TK_INSTRUCT = (Encoding(n_pos=0), Encoding(definition=False), Encoding(), Encoding(n_neg=2), Encoding(explanations=True))
+TK_INSTRUCT = (
+    Encoding(n_pos=0), Encoding(definition=False), Encoding(), Encoding(n_neg=2),
+    Encoding(explanations=True),
+)
 
 def tk_instruct(task: Task,                     # What is to be done
                 instance: Instance,             # To which input
@@ -151,10 +192,16 @@ def _examples(tasks, encoding, seed, tokenizer, max_length):
         need_references(task)
         file, rng = task.to_json(), random.Random(f"{seed} {task.name}")
         for instance, row in zip(task.instances, file.pop("Instances")):
-            source = tk_instruct(task, instance, rng, tokenizer, max_length) if encoding == "tk_instruct" else \
-                     encode(task, instance, encoding, tokenizer, max_length)
-            yield {"id": instance.id, "Task": task.name, **file, "Instance": row, "s2s_input": " ".join(source.split()),
-                   "s2s_output": " ".join(rng.choice(instance.output).split())}
+            source = (
+                tk_instruct(task, instance, rng, tokenizer, max_length)
+                if encoding == "tk_instruct"
+                else encode(task, instance, encoding, tokenizer, max_length)
+            )
+            yield {
+                "id": instance.id, "Task": task.name, **file, "Instance": row,
+                "s2s_input": " ".join(source.split()),
+                "s2s_output": " ".join(rng.choice(instance.output).split()),
+            }
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #f3adecc4
 def export_text(tasks: list[Task],                          # Whose instances are written
@@ -167,14 +214,24 @@ def export_text(tasks: list[Task],                          # Whose instances ar
                ) -> list[Path]:                             # `train.tsv` and `train_examples.jsonl`; `TaskError` if one is there
     "Write a line `source<TAB>target` for each instance, and the same as JSON lines beside the instance."
     if not isinstance(encoding, Encoding) and encoding != "tk_instruct":
-        raise TaskError("export_text", "encoding", encoding, 'give an Encoding, such as MATRIX["Def"], or "tk_instruct"')
+        raise TaskError(
+            "export_text", "encoding", encoding,
+            'give an Encoding, such as MATRIX["Def"], or "tk_instruct"',
+        )
     if not isinstance(split, str) or not re.fullmatch(r"\w[\w.-]*", split):
-        raise TaskError("export_text", "split", split, "give a word that files can be named after, such as 'train'")
+        raise TaskError(
+            "export_text", "split", split,
+            "give a word that files can be named after, such as 'train'",
+        )
     files = [Path(folder)/f"{split}.tsv", Path(folder)/f"{split}_examples.jsonl"]
     for file in files:
-        if file.exists(): raise TaskError(file, "the file", "an older export", "choose another folder or split, or remove it")
+        if file.exists():
+            raise TaskError(
+                file, "the file", "an older export", "choose another folder or split, or remove it"
+            )
     try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(f"{folder}: cannot be made ({e.strerror}); choose another folder") from e
+    except OSError as e:
+        raise OSError(f"{folder}: cannot be made ({e.strerror}); choose another folder") from e
     with whole_files(*files) as [table, lines]:
         for example in _examples(tasks, encoding, seed, tokenizer, max_length):
             table.write(f"{example['s2s_input']}\t{example['s2s_output']}\n")
@@ -211,15 +268,25 @@ def _path(source, came_from, before, end):
 
 def _walk(source):
     "The texts of a source by field, or None."
-    begins, came_from = [0, *(m.end() for m in re.finditer(r"\. ", source))], {}  # before a later one stands the task name
-    todo = [(text, begin + len(label), None, begin)
-            for begin in begins for label, text in _labels("start") if source.startswith(label, begin)][::-1]
+    # before a later one stands the task name
+    begins, came_from = [0, *(m.end() for m in re.finditer(r"\. ", source))], {}
+    todo = [
+        (text, begin + len(label), None, begin)
+        for begin in begins
+        for label, text in _labels("start")
+        if source.startswith(label, begin)
+    ][::-1]
     while todo:
-        text, start, before, end = todo.pop()  # a text begins at `start`; the one before it ends at `end`
+        # a text begins at `start`; the one before it ends at `end`
+        text, start, before, end = todo.pop()
         if text == ("end",) and start == len(source): return _path(source, came_from, before, end)
         if text == ("end",) or (text, start) in came_from: continue
         came_from[text, start] = before, end
-        steps = [(end, label, after) for label, after in _labels(*text) for end in _ends(label, source, start)]
+        steps = [
+            (end, label, after)
+            for label, after in _labels(*text)
+            for end in _ends(label, source, start)
+        ]
         steps.sort(reverse=True)  # the first place is tried first
         todo += [(after, end + len(label), (text, start), end) for end, label, after in steps]
 
@@ -228,10 +295,20 @@ def parse(source: str,                         # A text as `encode` gives it, no
          ) -> tuple[Task, Instance, Encoding]:  # `encode(*parse(source)) == source`; `TaskError` for any other text
     "Take a source of Tk-Instruct apart: what was shown of the task, the input (without an output), and the encoding."
     found = _walk(source)
-    if found is None: raise TaskError("parse", "source", source, "give a whole text of Tk-Instruct, up to `Output: `")
-    def examples(kind): return [Example(text, found["output", *key[1:]], found.get(("explanation", *key[1:])))
+    if found is None:
+        raise TaskError(
+            "parse", "source", source, "give a whole text of Tk-Instruct, up to `Output: `"
+        )
+    def examples(kind):
+        return [Example(text, found["output", *key[1:]], found.get(("explanation", *key[1:])))
                                 for key, text in found.items() if key[:2] == ("input", kind)]
     good, bad = examples("Positive"), examples("Negative")
-    encoding = Encoding(("name",) in found, ("definition",) in found, len(good), len(bad), any(e.explanation for e in good + bad))
-    task = Task(found.get(("name",), "parsed"), [found["definition",]] if encoding.definition else [], good, bad)
+    encoding = Encoding(
+        ("name",) in found, ("definition",) in found, len(good), len(bad),
+        any(e.explanation for e in good + bad),
+    )
+    task = Task(
+        found.get(("name",), "parsed"), [found["definition",]] if encoding.definition else [], good,
+        bad,
+    )
     return task, Instance("parsed-0", found["question",], []), encoding

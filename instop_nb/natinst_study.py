@@ -31,16 +31,29 @@ def halves(
     seed: int = 0, # Of the generated instances; a folder's come in their order
 ) -> tuple[list[Task], list[Task]]:  # The same tasks in the same order, with other instances
     "All tasks of a world, once to train on and once to ask."
-    if data == "micro": return micro_tasks(None, n_train, seed, held_out=False), micro_tasks(None, n_ask, seed, held_out=True)
+    if data == "micro":
+        return micro_tasks(None, n_train, seed, held_out=False), micro_tasks(
+            None, n_ask, seed, held_out=True
+        )
     tasks, n = load_tasks(data, None, n_train + n_ask), lambda t: min(n_ask, len(t.instances) // 2)
-    return [replace(t, instances=t.instances[n(t):]) for t in tasks], [replace(t, instances=t.instances[:n(t)]) for t in tasks]
+    return [replace(t, instances=t.instances[n(t) :]) for t in tasks], [
+        replace(t, instances=t.instances[: n(t)]) for t in tasks
+    ]
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #61db7964
 def add_sources(
     tasks: list[Task],  # Any tasks
 ) -> list[Task]:        # Those of files as they were
     "Give each generated task a source: the table that its definition names, or 'the list'."
-    def table(task): return next((name for name, phrase in PHRASES.items() if name != "itself" and phrase in task.definition[0]), "the list")
+    def table(task):
+        return next(
+            (
+                name
+                for name, phrase in PHRASES.items()
+                if name != "itself" and phrase in task.definition[0]
+            ),
+            "the list",
+        )
     return [t if t.sources else replace(t, raw={"Source": [table(t)]}) for t in tasks]
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #5d99fa42
@@ -51,9 +64,22 @@ def draw_split(
 ) -> tuple[str, list[Task], list[Task]]:  # What is left out, seen tasks, unseen tasks; TaskError where nothing can be drawn
     "Leave tasks out in one of the four ways of Mishra et al. 2022, section 5.1."
     if split == "random": return "two of each category", *random_split(tasks, 2, seed)
-    sizes = {"dataset": Counter(s for t in tasks for s in t.sources), "category": Counter(t.category for t in tasks)}
-    fit = [t for t in tasks if t.sources and 1 < sizes["dataset"][t.sources[0]] <= len(tasks) / 3 and sizes["category"][t.category] > 1]
-    if not fit: raise TaskError("draw_split", "tasks", [t.name for t in tasks], "give tasks that share a source and a category with others")
+    sizes = {
+        "dataset": Counter(s for t in tasks for s in t.sources),
+        "category": Counter(t.category for t in tasks),
+    }
+    fit = [
+        t
+        for t in tasks
+        if t.sources
+        and 1 < sizes["dataset"][t.sources[0]] <= len(tasks) / 3
+        and sizes["category"][t.category] > 1
+    ]
+    if not fit:
+        raise TaskError(
+            "draw_split", "tasks", [t.name for t in tasks],
+            "give tasks that share a source and a category with others",
+        )
     drawn = random.Random(f"{seed} left out").choice(fit)
     value = {"task": drawn.name, "dataset": drawn.sources[0], "category": drawn.category}.get(split)
     return value, *leave_out(tasks, split, value)
@@ -67,13 +93,22 @@ def as_v1(
     first, *more = re.split(r"(?<=[.?!])\s+", task.definition[0].strip())
     prompt = first if more else re.split(r"[,.;:?]| and ", first)[0]
     avoid = next((e.explanation for e in task.negative if e.explanation), "-")
-    good, bad = ([replace(e, explanation=None) for e in examples] for examples in (task.positive, task.negative))
+    good, bad = (
+        [replace(e, explanation=None) for e in examples]
+        for examples in (task.positive, task.negative)
+    )
     return replace(to_v1(task).result, prompt=prompt, avoid=avoid, positive=good, negative=bad)
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #e2675b7d
 _NEG = "Negative Examples Full Explanations"
-ELEMENTS = {"none": (), **{name: V1_ENCODINGS[name] for name in ("Prompt", "Prompt+Avoid", "Def+Prompt", "Pos", "Prompt+Pos", "Def+Prompt+Pos")},
-            "Def+Prompt+Neg+Pos": ("Definition", "Prompt", _NEG, "Positive Examples Full Only")}
+ELEMENTS = {
+    "none": (),
+    **{
+        name: V1_ENCODINGS[name]
+        for name in ("Prompt", "Prompt+Avoid", "Def+Prompt", "Pos", "Prompt+Pos", "Def+Prompt+Pos")
+    },
+    "Def+Prompt+Neg+Pos": ("Definition", "Prompt", _NEG, "Positive Examples Full Only"),
+}
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #9a902661
 MAX_SOURCE = 512  # Tokens; a longer text is cut at its end
@@ -107,7 +142,11 @@ def answer(
 ) -> list[dict]:  # Rows for `score`, in the order of the tasks
     "Let a model answer texts that are laid out already."
     texts = iter(answers(model, tokenizer, sources, max_source, 32))
-    return [row for task in tasks for row in prediction_rows(task, [next(texts) for _ in task.instances])]
+    return [
+        row
+        for task in tasks
+        for row in prediction_rows(task, [next(texts) for _ in task.instances])
+    ]
 
 def ask_v1(
     model,              # In eval mode
@@ -116,7 +155,10 @@ def ask_v1(
     fields: tuple,      # Of v1, in order
 ) -> list[dict]:  # Rows for `score`, in the order of the tasks
     "Let a model answer in the layout of v1."
-    return answer(model, tokenizer, tasks, [_head(task, fields) + complete_v1(i.input) for task in tasks for i in task.instances])
+    return answer(
+        model, tokenizer, tasks,
+        [_head(task, fields) + complete_v1(i.input) for task in tasks for i in task.instances],
+    )
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #f9757bc8
 OWN_STEPS, OWN_BATCH = 40, 16
@@ -135,7 +177,10 @@ def own_models(
     answered, steps = [], max(1, round(OWN_STEPS * scale))
     for task, asked in zip(training, asking):
         rows = draw_rows(rows_v1([task], tokenizer, fields, seed), [task], steps * OWN_BATCH, seed)
-        own = tune(copy.deepcopy(model), tokenizer, rows, Path(folder)/"own", steps, OWN_BATCH, learning_rate=1e-3, seed=seed, quiet=True)
+        own = tune(
+            copy.deepcopy(model), tokenizer, rows, Path(folder) / "own", steps, OWN_BATCH,
+            learning_rate=1e-3, seed=seed, quiet=True,
+        )
         answered += ask_v1(own, tokenizer, [asked], fields)
     return answered
 
@@ -148,7 +193,11 @@ def some_tasks(
     rng: random.Random,  # Draws them
 ) -> list[Task]:  # In their order
     "A few of many tasks."
-    return tasks if n is None or n >= len(tasks) else [tasks[i] for i in sorted(rng.sample(range(len(tasks)), n))]
+    return (
+        tasks
+        if n is None or n >= len(tasks)
+        else [tasks[i] for i in sorted(rng.sample(range(len(tasks)), n))]
+    )
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #4ddafa88
 def two_scores(
@@ -161,7 +210,10 @@ def category_scores(
     rows: list[dict],  # From `answer`
 ) -> dict:  # rougeL, exact_match, n; and both scores of each of the "categories"
     "The scores of a run, over all and by category."
-    return {**two_scores(score(rows)["overall"]), "n": len(rows), "categories": {c: two_scores(s) for c, s in group_scores(rows, "category").items()}}
+    return {
+        **two_scores(score(rows)["overall"]), "n": len(rows),
+        "categories": {c: two_scores(s) for c, s in group_scores(rows, "category").items()},
+    }
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #e1413cff
 def _rouge(rows, names):
@@ -182,33 +234,83 @@ def run_natinst(
     upper: bool = False,           # Also the upper bound, on 12 of the unseen tasks
 ) -> dict:  # rougeL, exact_match and n of all unseen tasks, and by category; what was left out; rougeL of the drawn task ("drawn"), of the upper bound ("own"), and of the shared model on the tasks of the upper bound ("shared")
     "Tune on the seen tasks of a split, ask the unseen ones (Mishra et al. 2022, section 6)."
-    steps, n, rng = max(1, round(STEPS * scale)), max(2, round(100 * scale)), random.Random(f"{seed} {n_seen}")
+    steps, n, rng = (
+        max(1, round(STEPS * scale)), max(2, round(100 * scale)), random.Random(f"{seed} {n_seen}"),
+    )
     training, asking = map(add_sources, halves(data, n, n, seed))
     value, seen, unseen = draw_split(training, split, seed)
-    seen, names, n_each = some_tasks(seen, n_seen, rng), [t.name for t in unseen], max(1, round(QUESTIONS * scale) // len(unseen))
+    seen, names, n_each = (
+        some_tasks(seen, n_seen, rng), [t.name for t in unseen],
+        max(1, round(QUESTIONS * scale) // len(unseen)),
+    )
     asked = [replace(t, instances=t.instances[:n_each]) for t in asking if t.name in names]
-    (t5, tokenizer), fields = load_model(model, device="cpu" if model == "micro" else None), ELEMENTS[element]
-    tune(t5, tokenizer, draw_rows(rows_v1(seen, tokenizer, fields, seed), seen, steps * BATCH, seed), folder, steps, BATCH, seed=seed, quiet=True)
+    (t5, tokenizer), fields = (
+        load_model(model, device="cpu" if model == "micro" else None), ELEMENTS[element],
+    )
+    tune(
+        t5, tokenizer, draw_rows(rows_v1(seen, tokenizer, fields, seed), seen, steps * BATCH, seed),
+        folder, steps, BATCH, seed=seed, quiet=True,
+    )
     rows, some, own = ask_v1(t5, tokenizer, asked, fields), [], []
     if upper:
         some = [t.name for t in some_tasks(unseen, max(1, round(12 * scale)), rng)]
-        own = own_models(t5, tokenizer, [t for t in unseen if t.name in some], [t for t in asked if t.name in some], fields, folder, seed, scale)
-    return {"left_out": value, "n_seen": len(seen), **category_scores(rows), "drawn": _rouge(rows, [draw_split(training, "task", seed)[0]]),
-            "own": _rouge(own, some), "shared": _rouge(rows, some)}
+        own = own_models(
+            t5, tokenizer, [t for t in unseen if t.name in some],
+            [t for t in asked if t.name in some], fields, folder, seed, scale,
+        )
+    return {
+        "left_out": value, "n_seen": len(seen), **category_scores(rows),
+        "drawn": _rouge(rows, [draw_split(training, "task", seed)[0]]), "own": _rouge(own, some),
+        "shared": _rouge(rows, some),
+    }
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #f06d5f37
 _SEEN = (8, 32, 128)
-ARMS = {f"{split} {element}": {"split": split, "element": element, "upper": element != "none"}
-        for split in ("random", "category", "dataset", "task") for element in ("none", "Def+Prompt")}
-ARMS |= {f"random {element}": {"split": "random", "element": element} for element in ELEMENTS if f"random {element}" not in ARMS}
-ARMS |= {f"{n} tasks {element}": {"element": element, "n_seen": n} for n in _SEEN for element in ("none", "Def+Prompt")}
+ARMS = {
+    f"{split} {element}": {"split": split, "element": element, "upper": element != "none"}
+    for split in ("random", "category", "dataset", "task")
+    for element in ("none", "Def+Prompt")
+}
+ARMS |= {
+    f"random {element}": {"split": "random", "element": element}
+    for element in ELEMENTS
+    if f"random {element}" not in ARMS
+}
+ARMS |= {
+    f"{n} tasks {element}": {"element": element, "n_seen": n}
+    for n in _SEEN
+    for element in ("none", "Def+Prompt")
+}
 
-def _study(name, title, paper, arms): return Study(name, title, f"Mishra et al. 2022, {paper}", run_natinst, {arm: ARMS[arm] for arm in arms}, folder="natinst")
+def _study(name, title, paper, arms):
+    return Study(
+        name, title, f"Mishra et al. 2022, {paper}", run_natinst, {arm: ARMS[arm] for arm in arms},
+        folder="natinst",
+    )
 
-STUDIES = {study.name: study for study in (
-    _study("natinst-splits", "Unseen tasks, datasets and categories, with and without instructions", "section 6, splits", [*ARMS][:8]),
-    _study("natinst-elements", "Which element of the instructions helps which category", "section 6, elements",
-           [f"random {e}" for e in ELEMENTS if "Neg" not in e]),
-    _study("natinst-negatives", "With and without a bad example", "section 6, bad examples", ["random Def+Prompt+Pos", "random Def+Prompt+Neg+Pos"]),
-    _study("natinst-tasks", "More seen tasks, with and without instructions", "section 6, number of seen tasks",
-           [*(f"{n} tasks {e}" for e in ("none", "Def+Prompt") for n in _SEEN), "random none", "random Def+Prompt"]))}
+STUDIES = {
+    study.name: study
+    for study in (
+        _study(
+            "natinst-splits",
+            "Unseen tasks, datasets and categories, with and without instructions",
+            "section 6, splits", [*ARMS][:8],
+        ),
+        _study(
+            "natinst-elements", "Which element of the instructions helps which category",
+            "section 6, elements", [f"random {e}" for e in ELEMENTS if "Neg" not in e],
+        ),
+        _study(
+            "natinst-negatives", "With and without a bad example", "section 6, bad examples",
+            ["random Def+Prompt+Pos", "random Def+Prompt+Neg+Pos"],
+        ),
+        _study(
+            "natinst-tasks", "More seen tasks, with and without instructions",
+            "section 6, number of seen tasks",
+            [
+                *(f"{n} tasks {e}" for e in ("none", "Def+Prompt") for n in _SEEN), "random none",
+                "random Def+Prompt",
+            ],
+        ),
+    )
+}

@@ -11,18 +11,24 @@ from .natinst import _text, _wording
 from .tasks import Example, Task
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #7a3c90fa
-_V1_TEXTS = {"Title": "title", "Prompt": "prompt", "Definition": "definition", "Things to Avoid": "avoid",
-             "Emphasis & Caution": "emphasis"}
+_V1_TEXTS = {
+    "Title": "title", "Prompt": "prompt", "Definition": "definition", "Things to Avoid": "avoid",
+    "Emphasis & Caution": "emphasis",
+}
 _V1_ONLY = ("title", "prompt", "avoid", "emphasis")  # Super-NaturalInstructions lacks these
 _POS, _POS_WHY = "Positive Examples Full Only", "Positive Examples Full Explanations"
 _NEG_WHY = "Negative Examples Full Explanations"
-_DEF, _ALL = ("Definition", "Prompt"), ("Definition", "Prompt", "Things to Avoid", "Emphasis & Caution")
-V1_ENCODINGS = {"Prompt": ("Prompt",), "Prompt+Avoid": ("Prompt", "Things to Avoid"),
-                "Prompt+Emph": ("Prompt", "Emphasis & Caution"), "Def+Prompt": _DEF, "Def+Prompt+Avoid+Emph": _ALL,
-                "Pos": (_POS,), "Prompt+Pos": ("Prompt", _POS),
-                "Def+Prompt+Pos": (*_DEF, _POS), "Def+Prompt+Avoid+Emph+Pos": (*_ALL, _POS),
-                "Prompt+Neg+Pos+Expl": ("Prompt", _NEG_WHY, _POS_WHY),
-                "Def+Prompt+Avoid+Emph+Neg+Pos+Expl": (*_ALL, _NEG_WHY, _POS_WHY)}
+_DEF, _ALL = (
+    ("Definition", "Prompt"), ("Definition", "Prompt", "Things to Avoid", "Emphasis & Caution"),
+)
+V1_ENCODINGS = {
+    "Prompt": ("Prompt",), "Prompt+Avoid": ("Prompt", "Things to Avoid"),
+    "Prompt+Emph": ("Prompt", "Emphasis & Caution"), "Def+Prompt": _DEF,
+    "Def+Prompt+Avoid+Emph": _ALL, "Pos": (_POS,), "Prompt+Pos": ("Prompt", _POS),
+    "Def+Prompt+Pos": (*_DEF, _POS), "Def+Prompt+Avoid+Emph+Pos": (*_ALL, _POS),
+    "Prompt+Neg+Pos+Expl": ("Prompt", _NEG_WHY, _POS_WHY),
+    "Def+Prompt+Avoid+Emph+Neg+Pos+Expl": (*_ALL, _NEG_WHY, _POS_WHY),
+}
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #57b15f96
 def _blank(text): return text is None or text.strip() in ("", "-")
@@ -41,24 +47,36 @@ def _v1_notes(example, is_bad, faithful):
     return [line] if line else []
 
 def _v1_example(kind, n, example, faithful):
-    return "\n".join([f"{kind.title()} Example{n}- ", f"input: {example.input}", f"output: {example.output}",
-                      *_v1_notes(example, kind == "negative", faithful)])
+    return "\n".join(
+        [
+            f"{kind.title()} Example{n}- ", f"input: {example.input}", f"output: {example.output}",
+            *_v1_notes(example, kind == "negative", faithful),
+        ]
+    )
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #30d228f6
 def _v1_positives(task, n_examples):
     more = [80 if j == 60 else j for j in range(n_examples - len(task.positive))]
     if max(more, default=-1) >= len(task.instances):
-        raise TaskError(task.name, "n_examples", n_examples, f"ask for fewer: it has {len(task.positive)} good examples "
-                        f"and {len(task.instances)} instances to go on with")
-    return task.positive[:n_examples] + [Example(i.input, "".join(i.output[:1])) for i in (task.instances[j] for j in more)]
+        raise TaskError(
+            task.name, "n_examples", n_examples,
+            f"ask for fewer: it has {len(task.positive)} good examples "
+            f"and {len(task.instances)} instances to go on with",
+        )
+    return task.positive[:n_examples] + [
+        Example(i.input, "".join(i.output[:1])) for i in (task.instances[j] for j in more)
+    ]
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #0f8fd477
 def _v1_pieces(task, field, n_examples, faithful):
-    if field in _V1_TEXTS: return [(_V1_TEXTS[field], text) for text in _v1_text(task, field, faithful)]
+    if field in _V1_TEXTS:
+        return [(_V1_TEXTS[field], text) for text in _v1_text(task, field, faithful)]
     if field == _NEG_WHY: kind, examples = "negative", task.negative[:n_examples]
     else: kind, examples = "positive", _v1_positives(task, n_examples)
     if field == _POS: return [(kind, f"input: {e.input}\noutput: {e.output}") for e in examples]
-    return [(kind, _v1_example(kind, n, example, faithful)) for n, example in enumerate(examples, 1)]
+    return [
+        (kind, _v1_example(kind, n, example, faithful)) for n, example in enumerate(examples, 1)
+    ]
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #adadd45b
 def instruction_v1(task: Task,                # In either schema
@@ -72,9 +90,20 @@ def instruction_v1(task: Task,                # In either schema
         if field not in names: raise TaskError("encode_v1", "fields", field, f"choose from {names}")
     if not isinstance(n_examples, int) or n_examples < 0:
         raise TaskError("encode_v1", "n_examples", n_examples, "give a number, 0 or more")
-    parts = [Part(kind, text + "\n") for field in fields for kind, text in _v1_pieces(task, field, n_examples, faithful)]
-    bare = parts and (parts[0].kind in _V1_TEXTS.values() or (parts[0].text.startswith("input: ") and task.positive))
-    return parts if bare or not faithful else [Part(parts[0].kind if parts else "question", "\n"), *parts]
+    parts = [
+        Part(kind, text + "\n")
+        for field in fields
+        for kind, text in _v1_pieces(task, field, n_examples, faithful)
+    ]
+    bare = parts and (
+        parts[0].kind in _V1_TEXTS.values()
+        or (parts[0].text.startswith("input: ") and task.positive)
+    )
+    return (
+        parts
+        if bare or not faithful
+        else [Part(parts[0].kind if parts else "question", "\n"), *parts]
+    )
 
 # %% ../nbs/1_instructions/14_natinst_v1.ipynb #52e0d2e7
 def complete_v1(input: str,  # The input of an instance, as it stands
@@ -97,5 +126,8 @@ def v1_indices(n_instances: int,  # How many the task has
               ) -> list[int]:     # Their numbers; `TaskError` if there are too few
     "The test instances of Natural Instructions v1."
     if n < 1 or n_instances < 61 + n:
-        raise TaskError("v1_indices", "n_instances", n_instances, f"for n = {n} have at least {61 + n}; let n be at least 1")
+        raise TaskError(
+            "v1_indices", "n_instances", n_instances,
+            f"for n = {n} have at least {61 + n}; let n be at least 1",
+        )
     return list(range(60, n_instances - 1, (n_instances - 60) // n))[:n]

@@ -18,44 +18,94 @@ from .recipes import RATES, Setup
 from .study import Study
 
 # %% ../nbs/4_learned/47_paper.ipynb #3d42c66a
-ALONE = {"embedder DP alone": {"instruction": "embedder-dp", "behind": "nothing"}, "embedder IC alone": {"instruction": "embedder-ic", "behind": "nothing"}}
-EMBEDDED = {"definition + embedder DP": {"instruction": "embedder-dp"}, "definition + embedder IC": {"instruction": "embedder-ic"}}
+ALONE = {
+    "embedder DP alone": {"instruction": "embedder-dp", "behind": "nothing"},
+    "embedder IC alone": {"instruction": "embedder-ic", "behind": "nothing"},
+}
+EMBEDDED = {
+    "definition + embedder DP": {"instruction": "embedder-dp"},
+    "definition + embedder IC": {"instruction": "embedder-ic"},
+}
 TABLE5 = {"definition": {}, **ALONE, **EMBEDDED}
-TABLE2 = {"definition": {}, **{f"definition {more}": {"behind": more} for more in ("+ positive", "+ negative", "+ explanation")}, **ALONE, **EMBEDDED,
-          "definition + frozen prefix": {"instruction": "embedder-dp", "learned": False}, "definition + noise": {"instruction": "noise"},
-          "definition, meta-test trained on": {"trained_too": True}}
+TABLE2 = {
+    "definition": {},
+    **{
+        f"definition {more}": {"behind": more}
+        for more in ("+ positive", "+ negative", "+ explanation")
+    },
+    **ALONE, **EMBEDDED,
+    "definition + frozen prefix": {"instruction": "embedder-dp", "learned": False},
+    "definition + noise": {"instruction": "noise"},
+    "definition, meta-test trained on": {"trained_too": True},
+}
 
 # %% ../nbs/4_learned/47_paper.ipynb #253b4e45
-TABLE3 = {"exemplar for each task": _one_shot("one exemplar"), "exemplar for each instance": _one_shot("coin"),
-          "extractor DP, 32 exemplars": _one_shot("extractor-dp"), "extractor IC, 32 exemplars": _one_shot("extractor-ic")}
+TABLE3 = {
+    "exemplar for each task": _one_shot("one exemplar"),
+    "exemplar for each instance": _one_shot("coin"),
+    "extractor DP, 32 exemplars": _one_shot("extractor-dp"),
+    "extractor IC, 32 exemplars": _one_shot("extractor-ic"),
+}
 
 # %% ../nbs/4_learned/47_paper.ipynb #169f295c
 def _named(arms, key, values, usual, name):
     "Arms of the direct embedder that differ in one size; the usual size is table 2's own arm."
-    return {**arms, **{"definition + embedder DP" if v == usual else name(v): {"instruction": "embedder-dp", **({} if v == usual else {"setup": {key: v}})} for v in values}}
+    return {
+        **arms,
+        **{
+            "definition + embedder DP" if v == usual else name(v): {
+                "instruction": "embedder-dp", **({} if v == usual else {"setup": {key: v}}),
+            }
+            for v in values
+        },
+    }
 
 FIGURE5 = _named({"definition": {}}, "l", (1, 2, 4, 8, 16, 32, 64), Setup.l, "l = {}".format)
-FIGURE6 = _named({}, "meta_share", (0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 0.98), Setup.meta_share, "{:.0%} meta-test".format)
+FIGURE6 = _named(
+    {}, "meta_share", (0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 0.98), Setup.meta_share,
+    "{:.0%} meta-test".format,
+)
 
 # %% ../nbs/4_learned/47_paper.ipynb #afd490f9
-SPLITS = {f"{kind} {i}": {"instruction": "embedder-dp", key: first + i, "setup": {"steps": 200}} for kind, key, first in (("random", "split", 1000), ("similar", "group", 0)) for i in range(16)}
+SPLITS = {
+    f"{kind} {i}": {"instruction": "embedder-dp", key: first + i, "setup": {"steps": 200}}
+    for kind, key, first in (("random", "split", 1000), ("similar", "group", 0))
+    for i in range(16)
+}
 
 def best_splits(
     runs: list[dict],  # Of SPLITS
 ) -> dict[str, dict]:  # Two arms
     "The split of each kind with the best validation score (section 5.2)."
-    def best(kind): return max((r for r in runs if r["arm"].startswith(kind)), key=lambda r: r["valid_rougeL"])["arm"]
-    return {name: {**SPLITS[best(kind)], "setup": {}} for name, kind in (("best random split", "random"), ("best split of similar tasks", "similar"))}
+    def best(kind):
+        return max((r for r in runs if r["arm"].startswith(kind)), key=lambda r: r["valid_rougeL"])[
+            "arm"
+        ]
+    return {
+        name: {**SPLITS[best(kind)], "setup": {}}
+        for name, kind in (
+            ("best random split", "random"), ("best split of similar tasks", "similar"),
+        )
+    }
 
 # %% ../nbs/4_learned/47_paper.ipynb #bec050cc
 REGIMES = {"rich": {}, "poor": {"n_instances": 20, "all_wordings": False}}
-CHOICES = {"instruction": ("embedder-dp", "embedder-ic"), "l": (1, 4, 16), "K": (5, 20), "gamma": (1e-5, 1e-3), "n_terms": (1, 5), "rate": (0.1, 0.3, 1.0, 3.0),
-           "start": ("normal", "vocabulary", "category", "definition"), "l2": (0.0, 1e-3), "perturbation": (0.0, 0.1), "split": (None, 1000, 1001), "regime": tuple(REGIMES)}
+CHOICES = {
+    "instruction": ("embedder-dp", "embedder-ic"), "l": (1, 4, 16), "K": (5, 20),
+    "gamma": (1e-5, 1e-3), "n_terms": (1, 5), "rate": (0.1, 0.3, 1.0, 3.0),
+    "start": ("normal", "vocabulary", "category", "definition"), "l2": (0.0, 1e-3),
+    "perturbation": (0.0, 0.1), "split": (None, 1000, 1001), "regime": tuple(REGIMES),
+}
 
 def _candidate(drawn):
     "Settings of an arm from one draw of CHOICES."
-    outer = {k: drawn[k] for k in ("K", "gamma", "n_terms", "l2", "perturbation")} | {"phi_rate": drawn["rate"] * RATES[drawn["instruction"]]}
-    return {"instruction": drawn["instruction"], "start": drawn["start"], "split": drawn["split"], "outer": outer, "setup": {"l": drawn["l"], **REGIMES[drawn["regime"]]}}
+    outer = {k: drawn[k] for k in ("K", "gamma", "n_terms", "l2", "perturbation")} | {
+        "phi_rate": drawn["rate"] * RATES[drawn["instruction"]]
+    }
+    return {
+        "instruction": drawn["instruction"], "start": drawn["start"], "split": drawn["split"],
+        "outer": outer, "setup": {"l": drawn["l"], **REGIMES[drawn["regime"]]},
+    }
 
 def search_arms(
     n: int = 12,    # Draws
@@ -69,18 +119,31 @@ def search_arms(
     return arms
 
 # %% ../nbs/4_learned/47_paper.ipynb #42be0df9
-def _control(arm): return {"split": arm["split"], "setup": {k: v for k, v in arm["setup"].items() if k != "l"}}
+def _control(arm):
+    return {"split": arm["split"], "setup": {k: v for k, v in arm["setup"].items() if k != "l"}}
 
-def _control_name(arm): return f"definition, {'poor' if 'n_instances' in arm['setup'] else 'rich'}, split {arm['split']}"
+def _control_name(arm):
+    return (
+        f"definition, {'poor' if 'n_instances' in arm['setup'] else 'rich'}, split {arm['split']}"
+    )
 
 def best_embedder(
     runs: list[dict],  # Of `search_arms`
 ) -> dict[str, dict]:  # The definition, the chosen embedder, and the same prefix frozen
     "The embedder whose validation score is furthest above the definition's in its regime, over the search's seeds."
     valid, arms = {(r["arm"], r["seed"]): r["valid_rougeL"] for r in runs}, search_arms()
-    def gain(name): return sum(v - valid[_control_name(arms[name]), seed] for (arm, seed), v in valid.items() if arm == name)
+    def gain(name):
+        return sum(
+            v - valid[_control_name(arms[name]), seed]
+            for (arm, seed), v in valid.items()
+            if arm == name
+        )
     best = max((name for name in arms if name.startswith("embedder")), key=gain)
-    return {"definition, chosen regime": _control(arms[best]), "definition + chosen embedder": arms[best], "definition + the same, frozen": {**arms[best], "learned": False}}
+    return {
+        "definition, chosen regime": _control(arms[best]),
+        "definition + chosen embedder": arms[best],
+        "definition + the same, frozen": {**arms[best], "learned": False},
+    }
 
 # %% ../nbs/4_learned/47_paper.ipynb #2f4b2dbd
 def draw_map(
@@ -89,29 +152,77 @@ def draw_map(
 ) -> dict:  # map: arm -> definition and learned, [n, 2]; categories; words: task -> nearest word and cosine of each vector
     "Two dimensions of definitions and learned instructions by t-SNE (figure 4), from seed 0."
     from sklearn.manifold import TSNE
-    saved = {arm: torch.load(Path(folder)/f"{arm}-0"/"map.pt", weights_only=True) for arm in ("definition + embedder DP", "definition + frozen prefix")}
+    saved = {
+        arm: torch.load(Path(folder) / f"{arm}-0" / "map.pt", weights_only=True)
+        for arm in ("definition + embedder DP", "definition + frozen prefix")
+    }
     def flat(v):
-        if len(v.unique(dim=0)) == 1: return [[0.0, 0.0]] * len(v)  # All in one place, which t-SNE does not survive
-        return TSNE(2, random_state=0, perplexity=min(30, len(v) - 1)).fit_transform(v.numpy()).round(1).tolist()
+        if len(v.unique(dim=0)) == 1:
+            return [[0.0, 0.0]] * len(v)  # All in one place, which t-SNE does not survive
+        return (
+            TSNE(2, random_state=0, perplexity=min(30, len(v) - 1))
+            .fit_transform(v.numpy())
+            .round(1)
+            .tolist()
+        )
     first = next(iter(saved.values()))
-    return {"map": {arm: {part: flat(s[part]) for part in ("definition", "learned")} for arm, s in saved.items()}, "categories": first["categories"], "words": first["words"]}
+    return {
+        "map": {
+            arm: {part: flat(s[part]) for part in ("definition", "learned")}
+            for arm, s in saved.items()
+        },
+        "categories": first["categories"], "words": first["words"],
+    }
 
 # %% ../nbs/4_learned/47_paper.ipynb #cf2760b6
-def _study(name, title, paper, arms, seeds, folder, **more): return Study(name, title, paper, run_arm, arms, seeds, folder, **more)
+def _study(name, title, paper, arms, seeds, folder, **more):
+    return Study(name, title, paper, run_arm, arms, seeds, folder, **more)
 
-STUDIES = {study.name: study for study in (
-    _study("fig3", "An extractor chooses between a blank and an exemplar", "Figure 3", FIGURE3, 3, "one-shot"),
-    Study("fig3-ahead", "What the outer loss would gain from exemplars, and what single steps see of it", "Figure 3", run_ahead,
-          {"tuned with blanks": {"tuned": "blank"}, "tuned with a coin": {"tuned": "coin"}, "tuned with exemplars": {"tuned": "one exemplar"}}, 5, "one-shot"),
-    _study("table2", "Training instructions, asked with the definition", "Table 2", TABLE2, 8, "zero-shot"),
-    _study("table3", "Training exemplars, asked with an exemplar", "Table 3", TABLE3, 8, "one-shot"),
-    _study("table5", "Table 2 by category of the test tasks", "Table 5", TABLE5, 8, "zero-shot"),
-    _study("table6", "Table 3 by category of the test tasks", "Table 6", TABLE3, 8, "one-shot"),
-    _study("fig4", "How diverse learned instructions are", "Figure 4", {a: TABLE2[a] for a in ("definition + embedder DP", "definition + frozen prefix")}, 8, "zero-shot", finish=draw_map),
-    _study("fig5", "Length of the learned instruction", "Figure 5", FIGURE5, 3, "zero-shot"),
-    _study("fig6", "Share of meta-test tasks", "Figure 6", FIGURE6, 3, "zero-shot"),
-    _study("diverse", "Diverse or similar meta-test tasks", "Section 5.2", {}, 8, "zero-shot", search=SPLITS, choose=best_splits),
-    _study("gain", "The embedder's gain, after a search on validation", "Table 2", {}, 16, "zero-shot", search=search_arms(), search_seeds=(100, 101), choose=best_embedder))}
+STUDIES = {
+    study.name: study
+    for study in (
+        _study(
+            "fig3", "An extractor chooses between a blank and an exemplar", "Figure 3", FIGURE3, 3,
+            "one-shot",
+        ),
+        Study(
+            "fig3-ahead",
+            "What the outer loss would gain from exemplars, and what single steps see of it",
+            "Figure 3", run_ahead,
+            {
+                "tuned with blanks": {"tuned": "blank"}, "tuned with a coin": {"tuned": "coin"},
+                "tuned with exemplars": {"tuned": "one exemplar"},
+            },
+            5, "one-shot",
+        ),
+        _study(
+            "table2", "Training instructions, asked with the definition", "Table 2", TABLE2, 8,
+            "zero-shot",
+        ),
+        _study(
+            "table3", "Training exemplars, asked with an exemplar", "Table 3", TABLE3, 8, "one-shot"
+        ),
+        _study(
+            "table5", "Table 2 by category of the test tasks", "Table 5", TABLE5, 8, "zero-shot"
+        ),
+        _study("table6", "Table 3 by category of the test tasks", "Table 6", TABLE3, 8, "one-shot"),
+        _study(
+            "fig4", "How diverse learned instructions are", "Figure 4",
+            {a: TABLE2[a] for a in ("definition + embedder DP", "definition + frozen prefix")}, 8,
+            "zero-shot", finish=draw_map,
+        ),
+        _study("fig5", "Length of the learned instruction", "Figure 5", FIGURE5, 3, "zero-shot"),
+        _study("fig6", "Share of meta-test tasks", "Figure 6", FIGURE6, 3, "zero-shot"),
+        _study(
+            "diverse", "Diverse or similar meta-test tasks", "Section 5.2", {}, 8, "zero-shot",
+            search=SPLITS, choose=best_splits,
+        ),
+        _study(
+            "gain", "The embedder's gain, after a search on validation", "Table 2", {}, 16,
+            "zero-shot", search=search_arms(), search_seeds=(100, 101), choose=best_embedder,
+        ),
+    )
+}
 
 # %% ../nbs/4_learned/47_paper.ipynb #14b088e9
 LARGEST = "the 8 largest"
@@ -121,7 +232,11 @@ def _scatter(ax, record, arm, part, category):
     counts = Counter(record["categories"])
     kinds = [kind for kind, _ in counts.most_common(8)] if category == LARGEST else [category]
     for kind in [None, *kinds]:
-        some = [point for point, c in zip(record["map"][arm][part], record["categories"]) if (c if c in kinds else None) == kind]
+        some = [
+            point
+            for point, c in zip(record["map"][arm][part], record["categories"])
+            if (c if c in kinds else None) == kind
+        ]
         if some: ax.scatter(*zip(*some), s=8, color=None if kind else "#dddddd", label=kind)
     ax.set_xticks([]); ax.set_yticks([])
 
@@ -147,4 +262,7 @@ def map_explorer(
     "`map_picture` with menus for the arm, the part and the category."
     from ipywidgets import interactive
     def look(arm, part, category): return map_picture(record, arm, part, category)
-    return interactive(look, {"auto_display": True}, arm=list(record["map"]), part=["learned", "definition"], category=[LARGEST, *sorted(set(record["categories"]))])
+    return interactive(
+        look, {"auto_display": True}, arm=list(record["map"]), part=["learned", "definition"],
+        category=[LARGEST, *sorted(set(record["categories"]))],
+    )

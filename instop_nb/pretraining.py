@@ -66,14 +66,22 @@ class PretrainingCollator:
         seed: int = 0,  # Of the holes
         **options,      # Of `pretraining_pair`: lm_share, rate
     ):
-        self.pad, self.rng, self.options = DataCollatorForSeq2Seq(tokenizer), random.Random(seed), options
+        self.pad, self.rng, self.options = (
+            DataCollatorForSeq2Seq(tokenizer), random.Random(seed), options,
+        )
         self.sentinels = tokenizer.convert_tokens_to_ids(SENTINELS)
-        self.states = [(0, self.rng.getstate())]  # Of the generator after so many batches, the last few
+        # Of the generator after so many batches, the last few
+        self.states = [(0, self.rng.getstate())]
     def __call__(self,
         rows: list[dict],  # Each with input_ids, end token included, and start
     ) -> dict:  # input_ids, attention_mask [B, L], labels [B, M]; labels are padded with -100
         "Make one batch."
-        pairs = [pretraining_pair(row["input_ids"], row["start"], self.sentinels, self.rng, **self.options) for row in rows]
+        pairs = [
+            pretraining_pair(
+                row["input_ids"], row["start"], self.sentinels, self.rng, **self.options
+            )
+            for row in rows
+        ]
         self.states = [*self.states[-7:], (self.states[-1][0] + 1, self.rng.getstate())]
         return self.pad([{"input_ids": x, "labels": y} for x, y in pairs])
     def state_dict(self,
@@ -99,7 +107,9 @@ def documents(
     rng = random.Random(f"{seed} documents")
     tasks = micro_tasks("train", 20, seed=seed) if data == "micro" else load_tasks(data, "train")
     questions = [(t, i) for t in tasks for i in t.instances]
-    def question(): t, i = rng.choice(questions); return "", encode(t.reworded(rng.randrange(len(t.definition))), i, Encoding(n_pos=0))
+    def question():
+        t, i = rng.choice(questions)
+        return "", encode(t.reworded(rng.randrange(len(t.definition))), i, Encoding(n_pos=0))
     if data == "micro": return world_text(n - n // 6, seed) + [question() for _ in range(n // 6)]
     texts = [("", i.input) for _, i in questions] + [("", d) for t in tasks for d in t.definition]
     return rng.choices(texts, k=n - n // 2) + [question() for _ in range(n // 2)]
@@ -129,11 +139,21 @@ def from_recipe(
     texts = documents(recipe.data, recipe.n_documents, recipe.seed)
     tokenizer = train_tokenizer([given + said for given, said in texts[::3]], recipe.vocab_size)
     tokenizer.split_special_tokens = True  # As `load_tokenizer`
-    ids = tokenizer([given + said for given, said in texts], truncation=True, max_length=recipe.max_length)["input_ids"]
+    ids = tokenizer(
+        [given + said for given, said in texts], truncation=True, max_length=recipe.max_length
+    )["input_ids"]
     start = [len(x) - 1 for x in tokenizer([given.rstrip() for given, _ in texts])["input_ids"]]
-    layers = dict(d_model=recipe.d_model, d_ff=recipe.d_ff, num_heads=recipe.num_heads, num_layers=recipe.num_layers, num_decoder_layers=recipe.num_layers)
+    layers = dict(
+        d_model=recipe.d_model, d_ff=recipe.d_ff, num_heads=recipe.num_heads,
+        num_layers=recipe.num_layers, num_decoder_layers=recipe.num_layers,
+    )
     model = new_t5(micro_config(len(tokenizer), **layers), recipe.seed)
-    return model, tokenizer, Dataset.from_dict({"input_ids": ids, "start": [max(0, n) for n in start], "length": [len(x) for x in ids]})
+    return (
+        model, tokenizer,
+        Dataset.from_dict(
+            {"input_ids": ids, "start": [max(0, n) for n in start], "length": [len(x) for x in ids]}
+        ),
+    )
 
 # %% ../nbs/2_model/22_pretraining.ipynb #c0cdd885
 def save_t5(
@@ -146,10 +166,18 @@ def save_t5(
     "Save a model that `load_model` reads, with its recipe and the record of its run."
     folder = Path(folder)
     save_model(model, tokenizer, folder)
-    curve = [{k: float(row[k]) for k in ("step", "loss", "learning_rate")} for row in log if "loss" in row]
+    curve = [
+        {k: float(row[k]) for k in ("step", "loss", "learning_rate")}
+        for row in log
+        if "loss" in row
+    ]
     seconds = next((row["train_runtime"] for row in log if "train_runtime" in row), None)
-    record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": seconds, "curve": curve}
-    for name, value in (("recipe", recipe), ("record", record)): write_whole(folder/f"{name}.json", json.dumps(value, indent=1) + "\n")
+    record = {
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "seconds": seconds,
+        "curve": curve,
+    }
+    for name, value in (("recipe", recipe), ("record", record)):
+        write_whole(folder/f"{name}.json", json.dumps(value, indent=1) + "\n")
     return model, tokenizer
 
 # %% ../nbs/2_model/22_pretraining.ipynb #f5b4d0e0
@@ -164,8 +192,18 @@ def pretrain(
     "Pretrain a T5 by a recipe and save it; same recipe, machine and thread count, same weights."
     model, tokenizer, data = from_recipe(recipe)
     checkpoints = Path(folder)/"checkpoint"
-    arguments = training_arguments(checkpoints, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200, seed=recipe.seed, disable_tqdm=quiet,
-                                   **{"logging_steps": max(1, min(100, recipe.steps // 10)), "save_total_limit": 2, **others})
-    trainer = T5Trainer(model, arguments, train_dataset=data, data_collator=PretrainingCollator(tokenizer, recipe.seed), callbacks=list(callbacks))
-    trainer.train(resume_from_checkpoint=take_up(checkpoints, {**asdict(recipe), "texts": fingerprint(data)}, resume))
+    arguments = training_arguments(
+        checkpoints, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200,
+        seed=recipe.seed, disable_tqdm=quiet,
+        **{"logging_steps": max(1, min(100, recipe.steps // 10)), "save_total_limit": 2, **others},
+    )
+    trainer = T5Trainer(
+        model, arguments, train_dataset=data,
+        data_collator=PretrainingCollator(tokenizer, recipe.seed), callbacks=list(callbacks),
+    )
+    trainer.train(
+        resume_from_checkpoint=take_up(
+            checkpoints, {**asdict(recipe), "texts": fingerprint(data)}, resume
+        )
+    )
     return save_t5(model.cpu(), tokenizer, folder, asdict(recipe), trainer.state.log_history)

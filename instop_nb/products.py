@@ -21,24 +21,45 @@ def _filled(found, inputs):
 
 def _grad(outputs, inputs, grad_outputs=None, **kwargs):
     "torch.autograd.grad, filled."
-    return _filled(torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **kwargs), inputs)
+    return _filled(
+        torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True, **kwargs), inputs
+    )
 
 # %% ../nbs/4_learned/41b_products.ipynb #d418df38
 def _value(loss, name, needs_graph=True):
     "The value of a loss function: one finite number, with a graph if that is needed."
     def bad(found, advice): raise ValueError(f"{name}: {found}; {advice}")
-    if not callable(loss): bad(type(loss).__name__, "give a function without arguments, as in lambda: model(**batch).loss")
+    if not callable(loss):
+        bad(
+            type(loss).__name__,
+            "give a function without arguments, as in lambda: model(**batch).loss",
+        )
     value = loss()
-    if not isinstance(value, Tensor): bad(f"returned {type(value).__name__}", "return a scalar tensor")
-    if value.numel() != 1: bad(f"returned shape {tuple(value.shape)}", "return a scalar tensor, such as the mean of the losses")
-    if not value.isfinite(): bad(f"its value is {value.item()}", "look for a high learning rate, or labels that are all masked")
-    if needs_graph and not value.requires_grad: bad("its value depends on no parameter", "compute it from theta and phi, without .detach() or .item()")
+    if not isinstance(value, Tensor):
+        bad(f"returned {type(value).__name__}", "return a scalar tensor")
+    if value.numel() != 1:
+        bad(
+            f"returned shape {tuple(value.shape)}",
+            "return a scalar tensor, such as the mean of the losses",
+        )
+    if not value.isfinite():
+        bad(
+            f"its value is {value.item()}",
+            "look for a high learning rate, or labels that are all masked",
+        )
+    if needs_graph and not value.requires_grad:
+        bad(
+            "its value depends on no parameter",
+            "compute it from theta and phi, without .detach() or .item()",
+        )
     return value
 
 def _dependent(found, name):
     "Gradients of which at least one is there."
     if any(f is not None for f in found): return found
-    raise ValueError(f"{name}: it does not depend on theta; compute it with the very tensors in theta, not with copies")
+    raise ValueError(
+        f"{name}: it does not depend on theta; compute it with the very tensors in theta, not with copies"
+    )
 
 # %% ../nbs/4_learned/41b_products.ipynb #5101affc
 class DoubleBackward:
@@ -49,7 +70,9 @@ class DoubleBackward:
         theta: list[Tensor],  # model parameters
     ):
         value = _value(inner_loss, "inner_loss")
-        grads = _dependent(torch.autograd.grad(value, theta, create_graph=True, allow_unused=True), "inner_loss")
+        grads = _dependent(
+            torch.autograd.grad(value, theta, create_graph=True, allow_unused=True), "inner_loss"
+        )
         self.seen = [i for i, g in enumerate(grads) if g is not None and g.requires_grad]
         self.theta, self.grads = [theta[i] for i in self.seen], [grads[i] for i in self.seen]
 
@@ -129,22 +152,36 @@ def half_precision():  # -> a list, which is empty as long as nothing is kept in
 # %% ../nbs/4_learned/41b_products.ipynb #5e5803b2
 class Differences:
     "Products with the second derivatives of the inner loss, from its gradient a little ahead of theta and a little behind."
-    RADII = {torch.float32: 1e-3, torch.float64: 1e-5}  # How far theta is moved, as a length, while it is shorter than 200
+    # How far theta is moved, as a length, while it is shorter than 200
+    RADII = {torch.float32: 1e-3, torch.float64: 1e-5}
     def __init__(self,
         inner_loss: Callable[[], Tensor],  # computes L_in
         theta: list[Tensor],  # model parameters, float32 or float64
     ):
         device = theta[0].device
-        coarse = [str(t.dtype) for t in theta if t.dtype not in self.RADII] + ["autocast"] * torch.is_autocast_enabled(device.type)
-        if coarse: raise ValueError(f"product 'differences': {coarse[0]}; a difference drowns in its rounding, so use float32, or product 'exact'")
-        self.inner_loss, self.theta, self.seen, self.device = inner_loss, theta, list(range(len(theta))), device
-        self.radius = max(self.RADII[t.dtype] for t in theta) * max(1., _length([t.detach() for t in theta]) / 200)
+        coarse = [str(t.dtype) for t in theta if t.dtype not in self.RADII] + [
+            "autocast"
+        ] * torch.is_autocast_enabled(device.type)
+        if coarse:
+            raise ValueError(
+                f"product 'differences': {coarse[0]}; a difference drowns in its rounding, so use float32, or product 'exact'"
+            )
+        self.inner_loss, self.theta, self.seen, self.device = (
+            inner_loss, theta, list(range(len(theta))), device,
+        )
+        self.radius = max(self.RADII[t.dtype] for t in theta) * max(
+            1.0, _length([t.detach() for t in theta]) / 200
+        )
         self.watched = False
 
     def _value(self):
         if self.watched: return _value(self.inner_loss, "inner_loss", needs_graph=False)
-        with half_precision() as found: value = _value(self.inner_loss, "inner_loss", needs_graph=False)
-        if found: raise ValueError(f"product 'differences': the inner loss computes in {found[0]}; a difference drowns in its rounding, so use float32, or product 'exact'")
+        with half_precision() as found:
+            value = _value(self.inner_loss, "inner_loss", needs_graph=False)
+        if found:
+            raise ValueError(
+                f"product 'differences': the inner loss computes in {found[0]}; a difference drowns in its rounding, so use float32, or product 'exact'"
+            )
         self.watched = True
         return value
 
@@ -154,7 +191,9 @@ class Differences:
             _set(self.theta, start); _move(self.theta, v, step)
             with _same_draws(self.device): return self._value() / (2 * step)
         with kept(self.theta) as start:
-            found = _accumulated([partial(loss, start, sign * self.radius / length) for sign in (1, -1)], inputs)
+            found = _accumulated(
+                [partial(loss, start, sign * self.radius / length) for sign in (1, -1)], inputs
+            )
         return _filled(found, inputs)
 
     def hessian(self,
@@ -224,16 +263,23 @@ def solve_exact(
     "v2 = -H^-1 v1 with the dense Hessian (equation 11); for small problems: n products, n x n numbers."
     sizes = [v.numel() for v in v1]
     if sum(sizes) > 5000:
-        raise ValueError(f"method 'exact': theta has {sum(sizes):,} numbers, too many for a dense Hessian; choose 'neumann', or at most 5,000")
+        raise ValueError(
+            f"method 'exact': theta has {sum(sizes):,} numbers, too many for a dense Hessian; choose 'neumann', or at most 5,000"
+        )
     def flat(vs): return torch.cat([v.reshape(-1) for v in vs])
     def split(x): return [p.reshape(v.shape).to(v.dtype) for p, v in zip(x.split(sizes), v1)]
     eye = torch.eye(sum(sizes), dtype=flat(v1).dtype, device=v1[0].device)
     H = torch.stack([flat(hessian(split(e))) for e in eye], 1)
     try: return split(-torch.linalg.solve(H, flat(v1)))
-    except torch.linalg.LinAlgError: raise ValueError("method 'exact': the inner Hessian is singular; add some damping") from None
+    except torch.linalg.LinAlgError:
+        raise ValueError(
+            "method 'exact': the inner Hessian is singular; add some damping"
+        ) from None
 
 # %% ../nbs/4_learned/41b_products.ipynb #a924e873
-SOLVERS = {"neumann": solve_neumann, "cg": solve_cg, "identity": solve_identity, "exact": solve_exact}
+SOLVERS = {
+    "neumann": solve_neumann, "cg": solve_cg, "identity": solve_identity, "exact": solve_exact,
+}
 
 # %% ../nbs/4_learned/41b_products.ipynb #39ac5be9
 class Watched:

@@ -18,7 +18,9 @@ from typing import NamedTuple
 import yaml
 from jinja2 import UndefinedError, meta
 from jinja2.filters import do_truncate
-from .core import NOTHING, Part, PlainYaml, Table, TaskError, cell, coloured, read_yaml, write_whole
+from instop_nb.core import (
+    NOTHING, Part, PlainYaml, Table, TaskError, cell, coloured, read_yaml, write_whole,
+)
 from .sandbox import _CLOSE, _ENV, _GAP, _NULL, _Null, _OPEN, _brief, _copy, _fill, _parse
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #14e53dea
@@ -36,7 +38,7 @@ class Template:
     "A prompt for the rows of one data set: PromptSource's fields, and where it was read."
     name: str                                         # Unique in its file
     jinja: str                                        # Input, `|||`, target
-    answer_choices: str | None = None                 # Jinja for the possible answers, with `|||` between them
+    answer_choices: str | None = None  # Jinja for the possible answers, with `|||` between them
     metadata: Metadata = field(default_factory=Metadata)
     reference: str = ""                               # Author or paper
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -45,9 +47,11 @@ class Template:
     file: object = field(default="templates", compare=False)
 
     def render(self, row, faithful=False, rng=None): return _texts(self.parts(row, faithful, rng))
-    def parts(self, row, faithful=False, rng=None): return _whole(self, _rendered(self, row, faithful, rng=rng)).parts
+    def parts(self, row, faithful=False, rng=None):
+        return _whole(self, _rendered(self, row, faithful, rng=rng)).parts
     def show(self, row, faithful=False, rng=None): return _show(self.parts(row, faithful, rng))
-    def choices(self, row, faithful=False, rng=None): return _whole(self, _choices(self, row, faithful, rng=rng)).choices
+    def choices(self, row, faithful=False, rng=None):
+        return _whole(self, _choices(self, row, faithful, rng=rng)).choices
     def fixed_choices(self): return _fixed_choices(self)
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #b3405065
@@ -55,7 +59,9 @@ class _Fields(dict):
     "A mapping with a tag."
     tag = ""
     @cached_property
-    def metadata(self): return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})  # one object, however often an alias names it
+    def metadata(self):
+        # one object, however often an alias names it
+        return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})
 
 class _Loader(PlainYaml):
     "YAML of plain values and two tags; a list or mapping may have an alias."
@@ -64,40 +70,64 @@ class _Loader(PlainYaml):
         fields = _Fields(self.construct_mapping(node)); fields.tag = node.tag
         return fields
 
-for _tag in ("!Template", "!TemplateMetadata"): _Loader.add_constructor(_tag, _Loader.construct_tagged)
+for _tag in ("!Template", "!TemplateMetadata"):
+    _Loader.add_constructor(_tag, _Loader.construct_tagged)
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #95b2eb1c
 def _is(*types): return lambda value: isinstance(value, types)
 
-def _are_names(value): return value is None or (isinstance(value, list) and len(value) < 100 and all(map(_is(str), value)))
+def _are_names(value):
+    return value is None or (
+        isinstance(value, list) and len(value) < 100 and all(map(_is(str), value))
+    )
 
 def _is_metadata(value): return value is None or getattr(value, "tag", "") == "!TemplateMetadata"
 
-_LIMIT = 500_000  # bytes; the largest file of the public collection has 16,918, one with prompts in many languages 324,863
+# bytes; the largest file of the public collection has 16,918, one with prompts in many languages 324,863
+_LIMIT = 500_000
 
 _TEXT = (_is(str), "write a text; quote what YAML takes for something else")
-_MAYBE, _FLAG = (_is(str, _NULL), "write a text or null"), (_is(bool, _NULL), "write true, false or null")
+_MAYBE, _FLAG = (
+    (_is(str, _NULL), "write a text or null"), (_is(bool, _NULL), "write true, false or null"),
+)
 
 _NAMES = (_are_names, "write a list of texts, or null")
 
-_FILE = {"dataset": _TEXT, "subset?": _MAYBE, "templates": (_is(dict), "write a mapping: {id: !Template {...}}")}
+_FILE = {
+    "dataset": _TEXT, "subset?": _MAYBE,
+    "templates": (_is(dict), "write a mapping: {id: !Template {...}}"),
+}
 
-_ANSWERS = (lambda value: isinstance(value, str) or _are_names(value), "write a text, null, or a list of texts")
+_ANSWERS = (
+    lambda value: isinstance(value, str) or _are_names(value),
+    "write a text, null, or a list of texts",
+)
 
-_TEMPLATE = {"id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference?": _MAYBE, "answer_choices?": _ANSWERS, "answer_choices_key?": _MAYBE,
-             "metadata?": (_is_metadata, "write !TemplateMetadata {...} or null")}
+_TEMPLATE = {
+    "id": _TEXT, "name": _TEXT, "jinja": _TEXT, "reference?": _MAYBE, "answer_choices?": _ANSWERS,
+    "answer_choices_key?": _MAYBE,
+    "metadata?": (_is_metadata, "write !TemplateMetadata {...} or null"),
+}
 
-_METADATA = {"original_task?": _FLAG, "choices_in_prompt?": _FLAG, "metrics?": _NAMES, "languages?": _NAMES, "_do_eval?": _FLAG, "_do_train?": _FLAG}
+_METADATA = {
+    "original_task?": _FLAG, "choices_in_prompt?": _FLAG, "metrics?": _NAMES, "languages?": _NAMES,
+    "_do_eval?": _FLAG, "_do_train?": _FLAG,
+}
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #7b2741eb
 def _check(fields, shape, where, file, others=()):
     for key, (fits, advice) in shape.items():
         name = key.rstrip("?")
-        if name not in fields and name == key: raise TaskError(file, where + name, NOTHING, f'add the key "{name}"')
-        if name in fields and not fits(fields[name]): raise TaskError(file, where + name, _brief(fields[name]), advice)
+        if name not in fields and name == key:
+            raise TaskError(file, where + name, NOTHING, f'add the key "{name}"')
+        if name in fields and not fits(fields[name]):
+            raise TaskError(file, where + name, _brief(fields[name]), advice)
     for key, value in fields.items():
         if key not in shape and key + "?" not in shape and not isinstance(value, others):
-            raise TaskError(file, where + key[:60], _brief(value), "leave the key out: PromptSource has none of this name")
+            raise TaskError(
+                file, where + key[:60], _brief(value),
+                "leave the key out: PromptSource has none of this name",
+            )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #2ffe2658
 _PIPE = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # Stands for `|||` in texts, see below
@@ -112,25 +142,42 @@ def _literal(text):
 def _answers(fields):
     "The Jinja of the answers, in the layouts of all years."
     answers, key = fields.get("answer_choices"), fields.get("answer_choices_key")
-    return key if key is not None else " ||| ".join(map(_literal, answers)) or None if isinstance(answers, list) else answers
+    return (
+        key
+        if key is not None
+        else " ||| ".join(map(_literal, answers)) or None
+        if isinstance(answers, list)
+        else answers
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #c44087e2
 def _template(key, fields, file, dataset):
     where = f"template {key[:60]!r}"
-    if getattr(fields, "tag", "") != "!Template": raise TaskError(file, where, _brief(fields), "write !Template {...}")
+    if getattr(fields, "tag", "") != "!Template":
+        raise TaskError(file, where, _brief(fields), "write !Template {...}")
     if isinstance(fields.get("name"), str): where = f"template {fields['name'][:60]!r}"
     _check(fields, _TEMPLATE, where + ": ", file, others=(str, bool, _NULL))
     _check(fields.get("metadata") or {}, _METADATA, where + ": metadata.", file)
-    if fields["id"] != key: raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
+    if fields["id"] != key:
+        raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
     metadata = fields["metadata"].metadata if fields.get("metadata") is not None else Metadata()
     extra = {k: v for k, v in fields.items() if k not in _TEMPLATE and k + "?" not in _TEMPLATE}
-    return Template(fields["name"], fields["jinja"], _answers(fields), metadata, fields.get("reference") or "", key, extra, dataset, file)
+    return Template(
+        fields["name"], fields["jinja"], _answers(fields), metadata, fields.get("reference") or "",
+        key, extra, dataset, file,
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #f5f25c80
 def _sorted(templates, file):
     for key in ("name", "id"):
-        value, n = max(Counter(getattr(t, key) for t in templates).items(), key=lambda item: item[1], default=("", 0))
-        if n > 1: raise TaskError(file, key, value, f"{n} templates have it: give each a {key} of its own")
+        value, n = max(
+            Counter(getattr(t, key) for t in templates).items(), key=lambda item: item[1],
+            default=("", 0),
+        )
+        if n > 1:
+            raise TaskError(
+                file, key, value, f"{n} templates have it: give each a {key} of its own"
+            )
     return sorted(templates, key=lambda t: t.name)
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #f95abf15
@@ -139,16 +186,25 @@ def load_templates(path,                # A `templates.yaml` of PromptSource, or
     "Read the prompts of one data set."
     path = Path(path)
     data = read_yaml(path, _LIMIT, _Loader)
-    if not isinstance(data, dict): raise TaskError(path, "the file", _brief(data), "write a mapping with dataset and templates")
+    if not isinstance(data, dict):
+        raise TaskError(
+            path, "the file", _brief(data), "write a mapping with dataset and templates"
+        )
     _check(data, _FILE, "", path)
     dataset = "/".join(part for part in (data["dataset"], data.get("subset")) if part)
-    return _sorted([_template(key, fields, path, dataset) for key, fields in data["templates"].items()], path)
+    return _sorted(
+        [_template(key, fields, path, dataset) for key, fields in data["templates"].items()], path
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #6745e3fc
 class _Dumper(yaml.SafeDumper):
     "Writes our classes with PromptSource's tags."
-_Dumper.add_representer(Metadata, lambda dumper, m: dumper.represent_mapping("!TemplateMetadata", vars(m)))
-_Dumper.add_representer(Template, lambda dumper, t: dumper.represent_mapping("!Template", _fields(t)))
+_Dumper.add_representer(
+    Metadata, lambda dumper, m: dumper.represent_mapping("!TemplateMetadata", vars(m))
+)
+_Dumper.add_representer(
+    Template, lambda dumper, t: dumper.represent_mapping("!Template", _fields(t))
+)
 
 _WRITTEN = "id name jinja reference answer_choices metadata".split()
 def _fields(template): return {key: getattr(template, key) for key in _WRITTEN} | template.extra
@@ -160,7 +216,9 @@ def write_templates(templates: list[Template],  # Prompts of one data set, in an
                     subset: str | None = None,  # Name of its subset
                    ) -> Path:                   # The file
     "Write prompts in PromptSource's layout; reading them gives equal ones."
-    data = {"dataset": dataset, "templates": {t.id: t for t in _sorted(templates, path)}} | ({"subset": subset} if subset else {})
+    data = {"dataset": dataset, "templates": {t.id: t for t in _sorted(templates, path)}} | (
+        {"subset": subset} if subset else {}
+    )
     return write_whole(path, yaml.dump(data, Dumper=_Dumper))
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #ad47e1a9
@@ -183,14 +241,25 @@ def _check_row(template, row):
     if not isinstance(row, Mapping) or not all(map(_is(str), row)):
         raise TaskError(template.file, "row", _brief(row), "give a dictionary: {column: value}")
     if "answer_choices" in row:
-        raise TaskError(template.file, "row: answer_choices", _brief(row["answer_choices"]), "rename the column: templates use this name")
+        raise TaskError(
+            template.file, "row: answer_choices", _brief(row["answer_choices"]),
+            "rename the column: templates use this name",
+        )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #f6c56608
 def _values(template, row, faithful):
     _check_row(template, row)
-    values = {key: _hide(value) if isinstance(value, str) else _copy(value, str if faithful else _hide, None if faithful else _Null(key))
-              for key, value in row.items()}
-    return values if faithful else {key.replace("-", "_"): value for key, value in values.items()} | values
+    values = {
+        key: _hide(value)
+        if isinstance(value, str)
+        else _copy(value, str if faithful else _hide, None if faithful else _Null(key))
+        for key, value in row.items()
+    }
+    return (
+        values
+        if faithful
+        else {key.replace("-", "_"): value for key, value in values.items()} | values
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #ee4d45e9
 def _generator(rng): return random.Random(rng) if isinstance(rng, int) else rng
@@ -202,7 +271,10 @@ def _guard(function):
         try: return function(template, *args, rng=_generator(rng))
         except TaskError: raise
         except Exception as e: problem = f"{type(e).__name__}: {e}"[:200]
-        raise TaskError(template.file, f"template {template.name!r}", template.jinja, f"{problem}; mend the template or the row")
+        raise TaskError(
+            template.file, f"template {template.name!r}", template.jinja,
+            f"{problem}; mend the template or the row",
+        )
     return guarded
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #ab3610e7
@@ -214,24 +286,37 @@ class _Made(NamedTuple):
 
 def _split_choices(template, values, rng, lost=None):
     if template.answer_choices is None: return None
-    return [_reveal(choice.strip()) for choice in _fill(template.answer_choices, values, rng, lost=lost).split("|||")]
+    return [
+        _reveal(choice.strip())
+        for choice in _fill(template.answer_choices, values, rng, lost=lost).split("|||")
+    ]
 
 @_guard
 def _choices(template, row, faithful, rng):
     lost = None if faithful else {}
-    return _Made([], _split_choices(template, _values(template, row, faithful), rng, lost), lost or {})
+    return _Made(
+        [], _split_choices(template, _values(template, row, faithful), rng, lost), lost or {}
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #2fab3cce
 @_guard
 def _fixed_choices(template, rng):
-    is_fixed = template.answer_choices is not None and not meta.find_undeclared_variables(_parse(template.answer_choices))
+    is_fixed = template.answer_choices is not None and not meta.find_undeclared_variables(
+        _parse(template.answer_choices)
+    )
     return _split_choices(template, {}, rng) if is_fixed else None
 
 def _whole(template, made):
     "The same if nothing is missed; `TaskError` names what is."
     for what, sure in made.lost.items():
-        if sure: raise TaskError(template.file, f"template {template.name!r}", template.jinja, f"{what}; mend the template or the row")
-        warnings.warn(f"{template.file}: template {template.name!r}: {what}, which it asks for", stacklevel=3)
+        if sure:
+            raise TaskError(
+                template.file, f"template {template.name!r}", template.jinja,
+                f"{what}; mend the template or the row",
+            )
+        warnings.warn(
+            f"{template.file}: template {template.name!r}: {what}, which it asks for", stacklevel=3
+        )
     return made
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #7337aa26
@@ -255,15 +340,24 @@ def _strip(parts):
 @_guard
 def _rendered(template, row, faithful, rng):
     lost, values = None if faithful else {}, _values(template, row, faithful)
-    jinja = template.jinja.replace("}}", " | string | truncate(2048) }}") if faithful else template.jinja
+    jinja = (
+        template.jinja.replace("}}", " | string | truncate(2048) }}")
+        if faithful
+        else template.jinja
+    )
     try:
         choices = _split_choices(template, values, rng, lost)
-        values["answer_choices"] = choices if faithful else _copy(choices, _hide, _Null("answer_choices"))
+        values["answer_choices"] = (
+            choices if faithful else _copy(choices, _hide, _Null("answer_choices"))
+        )
         text = _fill(jinja, values, rng, " text" if faithful else " marked", lost)
     except UndefinedError as e:
         if faithful: raise
         return _Made([], None, lost | {f"UndefinedError: {e}"[:200]: True})
-    return _Made([_strip(list(_pieces(part, cut=n == 0))) for n, part in enumerate(text.split("|||"))], choices, lost or {})
+    return _Made(
+        [_strip(list(_pieces(part, cut=n == 0))) for n, part in enumerate(text.split("|||"))],
+        choices, lost or {},
+    )
 
 def _texts(parts): return ["".join(piece.text for piece in part) for part in parts]
 def _show(parts): return coloured(parts[0], "".join(_texts(parts[1:2])))
@@ -277,8 +371,12 @@ def select(templates: list[Template],               # Any prompts
           ) -> list[Template]:                      # In the same order
     "The prompts whose metadata say so."
     def fits(m):
-        return (original_task in (None, m.original_task) and choices_in_prompt in (None, m.choices_in_prompt)
-                and (metric is None or metric in (m.metrics or [])) and (language is None or language in (m.languages or [])))
+        return (
+            original_task in (None, m.original_task)
+            and choices_in_prompt in (None, m.choices_in_prompt)
+            and (metric is None or metric in (m.metrics or []))
+            and (language is None or language in (m.languages or []))
+        )
     return [t for t in templates if fits(t.metadata)]
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #01e61b77
@@ -286,10 +384,15 @@ def prompts(templates: list[Template],  # Prompts of one or more data sets
             p: str = "all",             # Per data set: "one", "original" (all for the original task), or "all"
            ) -> list[Template]:         # "one": the first by name, among those for the original task
     "The prompts of an ablation on p (Sanh et al. 2022, section 6.2)."
-    if p not in ("one", "original", "all"): raise TaskError("prompts", "p", p, 'choose from ["one", "original", "all"]')
+    if p not in ("one", "original", "all"):
+        raise TaskError("prompts", "p", p, 'choose from ["one", "original", "all"]')
     if p == "all": return list(templates)
     original = select(sorted(templates, key=lambda t: t.name), original_task=True)
-    return original if p == "original" else list({t.dataset: t for t in reversed(original)}.values())[::-1]
+    return (
+        original
+        if p == "original"
+        else list({t.dataset: t for t in reversed(original)}.values())[::-1]
+    )
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #8eb41b73
 class Attempt(NamedTuple):
@@ -306,9 +409,16 @@ def _attempt(made, faithful):
     doubts = tuple(what for what, sure in made.lost.items() if not sure)
     if len(texts) != 2: return Attempt(why=lost or "no input and target", doubts=doubts)
     source, target = texts
-    if lost and (_GAP in "".join([source, *(made.choices or [])]) or _GAP not in target): return Attempt(why=lost, doubts=doubts)
+    if lost and (_GAP in "".join([source, *(made.choices or [])]) or _GAP not in target):
+        return Attempt(why=lost, doubts=doubts)
     if lost: return Attempt(source, "", made.choices, lost, doubts)
-    empty = [] if faithful else [f"an empty {side}" for side, text in (("input", source), ("target", target)) if not text]
+    empty = (
+        []
+        if faithful
+        else [
+            f"an empty {side}" for side, text in (("input", source), ("target", target)) if not text
+        ]
+    )
     return Attempt(source, target, made.choices, " and ".join(empty), doubts)
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #d615b8bc
@@ -332,4 +442,8 @@ def encode_row(template: Template,      # A prompt
     if faithful: row = {key.replace("-", "_"): value for key, value in row.items()}
     found = try_row(template, row, faithful, rng)
     choices = template.choices(row, True, rng) if faithful else found.choices
-    return {"inputs": found.source, "targets": found.target or "<NO LABEL>", "answer_choices": choices} if found.source else None
+    return (
+        {"inputs": found.source, "targets": found.target or "<NO LABEL>", "answer_choices": choices}
+        if found.source
+        else None
+    )

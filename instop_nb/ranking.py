@@ -15,24 +15,38 @@ def _log_likelihoods(model, encoded, mask, labels):
     "Of each row of labels, summed over its tokens; -100 is padding."
     from torch.nn.functional import cross_entropy
     shifted = model.prepare_decoder_input_ids_from_labels(labels)
-    logits = model(encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=shifted, use_cache=False).logits
-    return -cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none").view_as(labels).sum(1)
+    logits = model(
+        encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=shifted, use_cache=False
+    ).logits
+    return (
+        -cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+        )
+        .view_as(labels)
+        .sum(1)
+    )
 
 # %% ../nbs/2_model/25b_ranking.ipynb #4c129f5e
 def _padded(model, rows, value):
     from torch import tensor
     from torch.nn.utils.rnn import pad_sequence
-    return pad_sequence([tensor(row) for row in rows], batch_first=True, padding_value=value).to(model.device)
+    return pad_sequence([tensor(row) for row in rows], batch_first=True, padding_value=value).to(
+        model.device
+    )
 
 def _option_scores(model, sources, targets, batch_size):
     "(source, option) -> log-likelihood, for ids; each source goes through the encoder once."
     order, found = sorted(range(len(sources)), key=lambda i: len(sources[i])), {}
     for batch in _slices(order, batch_size):
         mask = _padded(model, [[1] * len(sources[i]) for i in batch], 0)
-        encoded = model.get_encoder()(input_ids=_padded(model, [sources[i] for i in batch], 0), attention_mask=mask)[0]
+        encoded = model.get_encoder()(
+            input_ids=_padded(model, [sources[i] for i in batch], 0), attention_mask=mask
+        )[0]
         pairs = sorted({(len(ids), row, ids) for row, i in enumerate(batch) for ids in targets[i]})
         for part in _slices(pairs, batch_size):
-            rows, labels = [row for _, row, _ in part], _padded(model, [ids for *_, ids in part], -100)
+            rows, labels = (
+                [row for _, row, _ in part], _padded(model, [ids for *_, ids in part], -100),
+            )
             values = _log_likelihoods(model, encoded[rows], mask[rows], labels).tolist()
             found |= {(batch[row], ids): value for (_, row, ids), value in zip(part, values)}
     return found
@@ -40,10 +54,19 @@ def _option_scores(model, sources, targets, batch_size):
 # %% ../nbs/2_model/25b_ranking.ipynb #a118bca6
 def _check_options(sources, options, by, batch_size):
     if batch_size < 1: raise TaskError("rank_classify", "batch_size", batch_size, "give 1 or more")
-    if by not in ("sum", "mean"): raise TaskError("rank_classify", "by", by, "choose 'sum' (as T0) or 'mean'")
-    if len(sources) != len(options): raise TaskError("rank_classify", "options", len(options), f"give one list of options for each of the {len(sources)} sources")
+    if by not in ("sum", "mean"):
+        raise TaskError("rank_classify", "by", by, "choose 'sum' (as T0) or 'mean'")
+    if len(sources) != len(options):
+        raise TaskError(
+            "rank_classify", "options", len(options),
+            f"give one list of options for each of the {len(sources)} sources",
+        )
     for i, some in enumerate(options):
-        if isinstance(some, str) or not some: raise TaskError("rank_classify", f"options[{i}]", some, 'give a list of at least one text, such as ["yes", "no"]')
+        if isinstance(some, str) or not some:
+            raise TaskError(
+                "rank_classify", f"options[{i}]", some,
+                'give a list of at least one text, such as ["yes", "no"]',
+            )
 
 def rank_classify(
     model,  # a T5 of transformers; left in the mode it was in
@@ -60,14 +83,33 @@ def rank_classify(
     import torch
     _check_options(sources, options, by, batch_size)
     if not sources: return [], []
-    ids = tokenizer(list(sources), truncation=True, max_length=max_source, add_special_tokens=source_end)["input_ids"]
-    if [] in ids: raise TaskError("rank_classify", f"sources[{ids.index([])}]", sources[ids.index([])], "give a source with a token, or source_end=True")
+    ids = tokenizer(
+        list(sources), truncation=True, max_length=max_source, add_special_tokens=source_end
+    )["input_ids"]
+    if [] in ids:
+        raise TaskError(
+            "rank_classify", f"sources[{ids.index([])}]", sources[ids.index([])],
+            "give a source with a token, or source_end=True",
+        )
     texts = list(dict.fromkeys(chain.from_iterable(options)))
-    labels = dict(zip(texts, map(tuple, tokenizer(text_target=texts, truncation=True, max_length=max_target)["input_ids"])))
-    targets, was_training = [[labels[option] for option in some] for some in options], model.training
+    labels = dict(
+        zip(
+            texts,
+            map(
+                tuple,
+                tokenizer(text_target=texts, truncation=True, max_length=max_target)["input_ids"],
+            ),
+        )
+    )
+    targets, was_training = (
+        [[labels[option] for option in some] for some in options], model.training,
+    )
     model.eval()
     try:
         with torch.inference_mode(): found = _option_scores(model, ids, targets, batch_size)
     finally: model.train(was_training)
-    scores = [[found[i, ids] / (len(ids) if by == "mean" else 1) for ids in some] for i, some in enumerate(targets)]
+    scores = [
+        [found[i, ids] / (len(ids) if by == "mean" else 1) for ids in some]
+        for i, some in enumerate(targets)
+    ]
     return [max(range(len(s)), key=s.__getitem__) for s in scores], scores

@@ -24,8 +24,12 @@ from .tuning import DEFINITION, NO_INSTRUCTION, get_tasks
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #7ec19a06
 EXEMPLAR = Encoding(definition=False, n_pos=1)
-SHOWN = {"nothing": NO_INSTRUCTION, "definition": DEFINITION, "+ positive": Encoding(n_pos=1), "+ negative": Encoding(n_pos=1, n_neg=1),
-         "+ explanation": Encoding(n_pos=1, n_neg=1, explanations=True), "exemplar": EXEMPLAR, "blank": EXEMPLAR}
+SHOWN = {
+    "nothing": NO_INSTRUCTION, "definition": DEFINITION, "+ positive": Encoding(n_pos=1),
+    "+ negative": Encoding(n_pos=1, n_neg=1),
+    "+ explanation": Encoding(n_pos=1, n_neg=1, explanations=True), "exemplar": EXEMPLAR,
+    "blank": EXEMPLAR,
+}
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #1ec17326
 def as_shown(
@@ -45,7 +49,9 @@ class Setup:
     n_valid: int = 2             # Validation instances of a task
     n_test: int = 10             # Test instances of a task
     all_wordings: bool = True    # Draw one of a definition's wordings for each instance
-    base_steps: int = 800        # Steps of the model that all arms of a seed start from; 0: `model` itself
+    base_steps: int = (
+        800  # Steps of the model that all arms of a seed start from; 0: `model` itself
+    )
     steps: int = 400             # Inner steps
     base_batch_size: int = 64    # Of a step of the base
     batch_size: int = 32         # Of an inner step
@@ -54,25 +60,28 @@ class Setup:
     max_target: int = 32         # Tokens
     max_instance: int = 128      # Tokens of an instance that is read (equation 4)
     meta_share: float = 0.2      # Meta-test tasks, of those that may be
-    by: str = "task"             # What is drawn for meta-test: "task", or "category" as in the paper
+    by: str = "task"  # What is drawn for meta-test: "task", or "category" as in the paper
     l: int = 4                   # Length of a learned instruction
     n_candidates: int = 32       # N, of an extractor
     rates: dict = field(default_factory=lambda: dict(RATES))  # Learning rate of phi, by kind
     balanced: bool = True        # See `optimize`
     bias_rate: float | None = None  # See `tune`
-    probes: int = 0              # Looks at the test score during a run; for figures, never for a choice
+    probes: int = 0  # Looks at the test score during a run; for figures, never for a choice
     outer: dict = field(default_factory=dict)      # Of `Outer`
     arguments: dict = field(default_factory=dict)  # Of `training_arguments`
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #e7a8c98e
 class _Numbers(PlainYaml):
     "Plain YAML in which 1e-3 is a number."
-_Numbers.add_implicit_resolver(YAML_TAG + "float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Numbers.add_implicit_resolver(
+    YAML_TAG + "float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #0476c002
 def _fits(value, kind):
     "Is a value of the kind that a field is declared with? Whole numbers do for others, true and false for none."
-    kinds = tuple(get_origin(k) or k for k in get_args(kind) or (kind,))  # Of a union all; of dict[..] dict
+    # Of a union all; of dict[..] dict
+    kinds = tuple(get_origin(k) or k for k in get_args(kind) or (kind,))
     if isinstance(value, bool): return bool in kinds
     if isinstance(value, int): return abs(value) < 10**15 and bool({int, float} & {*kinds})
     return isinstance(value, kinds)
@@ -81,34 +90,65 @@ def _fits(value, kind):
 def _check_fields(cls, values, path, where=""):
     "TaskError for a field that a dataclass has not, or a value of another kind."
     known = {f.name: f.type for f in fields(cls)}
-    if not isinstance(values, dict): raise TaskError(path, where or "recipe", values, f"write fields of {cls.__name__}, one a line: {sorted(known)}")
+    if not isinstance(values, dict):
+        raise TaskError(
+            path, where or "recipe", values,
+            f"write fields of {cls.__name__}, one a line: {sorted(known)}",
+        )
     for name, value in values.items():
-        if name not in known: raise TaskError(path, f"{where}.{name}".strip("."), value, f"choose from {sorted(get_close_matches(name[:80], known, 20, 0))}")
-        if not _fits(value, known[name]): raise TaskError(path, f"{where}.{name}".strip("."), value, f"write {getattr(known[name], '__name__', known[name])}")
+        if name not in known:
+            raise TaskError(
+                path, f"{where}.{name}".strip("."), value,
+                f"choose from {sorted(get_close_matches(name[:80], known, 20, 0))}",
+            )
+        if not _fits(value, known[name]):
+            raise TaskError(
+                path, f"{where}.{name}".strip("."), value,
+                f"write {getattr(known[name], '__name__', known[name])}",
+            )
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #f366c561
 def _check_sizes(setup, path):
     "TaskError for a number that cannot be meant."
     for f in fields(setup):
-        value, may_be = getattr(setup, f.name), (0, None) if f.name in ("n_valid", "base_steps", "probes", "bias_rate") else ()
-        if f.type not in (bool, str, dict) and value not in may_be: positive(path, **{f.name: value})
-    if setup.meta_share >= 1: raise TaskError(path, "meta_share", setup.meta_share, "give a share below 1")
-    if setup.by not in ("task", "category"): raise TaskError(path, "by", setup.by, "choose from ['task', 'category']")
+        value, may_be = (
+            getattr(setup, f.name),
+            (0, None) if f.name in ("n_valid", "base_steps", "probes", "bias_rate") else (),
+        )
+        if f.type not in (bool, str, dict) and value not in may_be:
+            positive(path, **{f.name: value})
+    if setup.meta_share >= 1:
+        raise TaskError(path, "meta_share", setup.meta_share, "give a share below 1")
+    if setup.by not in ("task", "category"):
+        raise TaskError(path, "by", setup.by, "choose from ['task', 'category']")
     for kind, rate in setup.rates.items():
-        if kind not in RATES: raise TaskError(path, f"rates.{kind}", rate, f"choose from {list(RATES)}")
+        if kind not in RATES:
+            raise TaskError(path, f"rates.{kind}", rate, f"choose from {list(RATES)}")
         if rate != 0 or isinstance(rate, bool): positive(path, **{f"rates.{kind}": rate})
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #0c3a882f
-ELSEWHERE = ("output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "seed", "disable_tqdm")  # Arguments of the trainer that other fields decide
+# Arguments of the trainer that other fields decide
+ELSEWHERE = (
+    "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate", "seed",
+    "disable_tqdm",
+)
 
 def _check_arguments(arguments, path):
     "TaskError for what transformers' trainer cannot take."
     _check_fields(Seq2SeqTrainingArguments, arguments, path, "arguments")
     for name, value in arguments.items():
-        if name in ELSEWHERE: raise TaskError(path, f"arguments.{name}", value, "leave it out: a field of the recipe, or the command, says it")
-        if isinstance(value, (int, float)) and not 0 <= value < math.inf: raise TaskError(path, f"arguments.{name}", value, "give a number that is not negative")
+        if name in ELSEWHERE:
+            raise TaskError(
+                path, f"arguments.{name}", value,
+                "leave it out: a field of the recipe, or the command, says it",
+            )
+        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            raise TaskError(path, f"arguments.{name}", value, "give a number that is not negative")
     try: training_arguments("unused", 2, **arguments)
-    except Exception as e: raise TaskError(path, "arguments", arguments, f"the trainer refuses them: {str(e)[:200]}") from e
+    except Exception as e:
+        raise TaskError(
+            path, "arguments", arguments, f"the trainer refuses them: {str(e)[:200]}"
+        ) from e
 
 def _check_parts(setup, path):
     "TaskError for what goes on to Algorithm 1, or to transformers."
@@ -125,7 +165,10 @@ def read_recipe(
     if recipe is None: return Setup()
     shipped = {p.stem: p for p in Path(str(files("instop_nb")), "recipes").glob("*.yaml")}
     path = shipped.get(str(recipe), Path(recipe))
-    if not os.path.isfile(path): raise TaskError(str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file")
+    if not os.path.isfile(path):
+        raise TaskError(
+            str(recipe), "recipe", "no such file", f"choose from {sorted(shipped)}, or give a file"
+        )
     values = read_yaml(path, 100_000, _Numbers)
     _check_fields(Setup, values, path)
     setup = Setup(**values | {"rates": RATES | values.get("rates", {})})
@@ -142,7 +185,10 @@ def scaled(
     if scale == 1: return setup
     def part(n, least): return min(n, max(least, round(scale * n)))
     n = part(setup.n_instances, 8)
-    return replace(setup, n_instances=n, n_candidates=min(setup.n_candidates, n), n_test=part(setup.n_test, 1), base_steps=part(setup.base_steps, 2), steps=part(setup.steps, 4))
+    return replace(
+        setup, n_instances=n, n_candidates=min(setup.n_candidates, n), n_test=part(setup.n_test, 1),
+        base_steps=part(setup.base_steps, 2), steps=part(setup.steps, 4),
+    )
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #b62161f4
 @dataclass(frozen=True)
@@ -164,9 +210,14 @@ def parts_of(
     reader: tuple | None = None,  # Model and tokenizer that embed the definitions for k-means
 ) -> Parts:  # Base tasks, meta-train, meta-test, validation, test
     "Load and split the tasks of a run."
-    tasks, valid = split_instances(get_tasks(data, "train", setup.n_instances + setup.n_valid, seed), setup.n_valid)
+    tasks, valid = split_instances(
+        get_tasks(data, "train", setup.n_instances + setup.n_valid, seed), setup.n_valid
+    )
     base, rest = ([], tasks) if not setup.base_steps else meta_split(tasks, 0.5, seed)
-    if group is None: inner, outer = meta_split(rest, setup.meta_share, seed if split is None else split, setup.by)
+    if group is None:
+        inner, outer = meta_split(
+            rest, setup.meta_share, seed if split is None else split, setup.by
+        )
     else: inner, outer = kmeans_splits(rest, *reader)[group]
     names = ("combinations", "categories") if data == "micro" else ("test",)
     test = {name: get_tasks(data, name, setup.n_test, seed=1000) for name in names}

@@ -33,7 +33,12 @@ def checksum(
         while block := file.read(2**20): value = zlib.crc32(block, value)
     return f"{Path(path).stat().st_size}-{value:08x}"
 
-def _sums(folder): return {p.name: checksum(p) for p in sorted(Path(folder).iterdir()) if p.name != SEAL and p.is_file()}
+def _sums(folder):
+    return {
+        p.name: checksum(p)
+        for p in sorted(Path(folder).iterdir())
+        if p.name != SEAL and p.is_file()
+    }
 
 def seal(
     folder,  # Whose files are all written
@@ -56,11 +61,15 @@ def fingerprint(
     thing,  # A model, a data set, a tokenizer, a path, or what JSON can hold
 ) -> str:  # 32 hexadecimal digits
     "The same for equal contents, another for anything else."
-    return hashlib.blake2b(json.dumps(thing, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps(thing, sort_keys=True, default=str).encode(), digest_size=16
+    ).hexdigest()
 
-INCIDENTAL = {"_name_or_path", "architectures", "dtype", "transformers_version", "use_cache"}  # Of a model's configuration
+# Of a model's configuration
+INCIDENTAL = {"_name_or_path", "architectures", "dtype", "transformers_version", "use_cache"}
 
-def _decides(config): return {name: value for name, value in config.to_dict().items() if name not in INCIDENTAL}
+def _decides(config):
+    return {name: value for name, value in config.to_dict().items() if name not in INCIDENTAL}
 
 @fingerprint.register
 def _(thing: torch.nn.Module):
@@ -77,7 +86,8 @@ def _(thing: Dataset):
     digest = hashlib.blake2b(digest_size=16)
     for table in thing.with_format("arrow").iter(10_000):
         written = BufferOutputStream()
-        with new_stream(written, table.replace_schema_metadata(None).schema) as stream: stream.write_table(table.combine_chunks())
+        with new_stream(written, table.replace_schema_metadata(None).schema) as stream:
+            stream.write_table(table.combine_chunks())
         digest.update(written.getvalue())
     return digest.hexdigest()
 
@@ -87,17 +97,26 @@ def _(thing: PreTrainedTokenizerFast):
     return fingerprint([state, thing.truncation_side])
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #59230386
-READ = (".json", ".jsonl", ".txt", ".yaml", ".yml", ".model", ".safetensors", ".bin")  # The files that decide what a folder is
+# The files that decide what a folder is
+READ = (".json", ".jsonl", ".txt", ".yaml", ".yml", ".model", ".safetensors", ".bin")
 
 @fingerprint.register
 def _(thing: Path):
-    files = [p for p in sorted(thing.rglob("*")) if p.suffix in READ and ".git" not in p.parts] if thing.is_dir() else [thing]
-    return fingerprint([(p.relative_to(thing).as_posix(), checksum(p)) for p in files if p.is_file()])  # A pipe would never end
+    files = (
+        [p for p in sorted(thing.rglob("*")) if p.suffix in READ and ".git" not in p.parts]
+        if thing.is_dir()
+        else [thing]
+    )
+    # A pipe would never end
+    return fingerprint(
+        [(p.relative_to(thing).as_posix(), checksum(p)) for p in files if p.is_file()]
+    )
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #3f5409b5
 def _number(path): return int(path.name.rsplit("-", 1)[1])
 
-def _checkpoints(folder): return sorted((p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()), key=_number)
+def _checkpoints(folder):
+    return sorted((p for p in folder.glob("checkpoint-*") if p.name[11:].isdigit()), key=_number)
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #aec8f7a0
 def put_aside(
@@ -122,16 +141,26 @@ def _last_whole(folder):
     "The newest whole checkpoint; those behind it are put aside."
     for path in reversed(_checkpoints(folder)):
         if is_whole(path) and is_whole(best := _best(path)): return path
-        warnings.warn(f"{best if is_whole(path) else path} is damaged, or was not written to its end: {path.name} is put aside")
+        warnings.warn(
+            f"{best if is_whole(path) else path} is damaged, or was not written to its end: {path.name} is put aside"
+        )
         put_aside(path, f"damaged-{path.name}")
 
 def _compare(place, settings):
     "TaskError where a run was begun with other settings."
-    if not place.is_file(): raise TaskError(place, "the file", "nothing", "this run cannot go on: start it again without resume, in another folder")
+    if not place.is_file():
+        raise TaskError(
+            place, "the file", "nothing",
+            "this run cannot go on: start it again without resume, in another folder",
+        )
     saved = read_object(place)
     for name in saved.keys() | settings.keys():
         was, now = saved.get(name), settings.get(name)
-        if was != now: raise TaskError(place.parent, name, now, f"this run was begun with {printable(str(was))[:60]}: go on with the same, or start anew without resume")
+        if was != now:
+            raise TaskError(
+                place.parent, name, now,
+                f"this run was begun with {printable(str(was))[:60]}: go on with the same, or start anew without resume",
+            )
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #ebce7079
 def take_up(
@@ -157,7 +186,9 @@ def naming(
     try: yield
     except (OSError, RuntimeError, SafetensorError) as error:
         said = printable(" ".join(str(error).split()))[:200]
-        raise OSError(f"{folder}: cannot be written ({said}); what was saved before is kept. Make room, or choose another folder") from error
+        raise OSError(
+            f"{folder}: cannot be written ({said}); what was saved before is kept. Make room, or choose another folder"
+        ) from error
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #eec1af4e
 def has_ended(
@@ -167,7 +198,11 @@ def has_ended(
     "Say whether nothing was left to do when this was saved."
     saved = read_object(Path(checkpoint)/"trainer_state.json")
     stop = saved.get("stateful_callbacks", {}).get("EarlyStoppingCallback")
-    return saved["global_step"] >= steps or (stop is not None and stop["attributes"]["early_stopping_patience_counter"] >= stop["args"]["early_stopping_patience"])
+    return saved["global_step"] >= steps or (
+        stop is not None
+        and stop["attributes"]["early_stopping_patience_counter"]
+        >= stop["args"]["early_stopping_patience"]
+    )
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #1eff9fd5
 def positive(
@@ -177,7 +212,8 @@ def positive(
     "TaskError for a number that is not finite, or not above zero."
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and 0 < value < math.inf): raise TaskError(where, name, value, "give a number above 0")
+        if not (number and 0 < value < math.inf):
+            raise TaskError(where, name, value, "give a number above 0")
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #8e66fb1d
 def whole_lines(
@@ -187,12 +223,17 @@ def whole_lines(
     if not Path(path).exists(): return []
     with regular_file(path) as file: data = file.read_bytes()
     try: return data[:data.rfind(b"\n") + 1].decode().split("\n")[:-1]
-    except UnicodeDecodeError as e: raise TaskError(path, f"byte {e.start}", data[e.start:e.start + 9], "take this line out: it is no UTF-8") from None
+    except UnicodeDecodeError as e:
+        raise TaskError(
+            path, f"byte {e.start}", data[e.start : e.start + 9],
+            "take this line out: it is no UTF-8",
+        ) from None
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #8302f650
 def _is_cut(path):
     "Say whether a file's last line has no end."
-    with open(path, "rb") as file: return file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read() != b"\n"
+    with open(path, "rb") as file:
+        return file.seek(0, 2) > 0 and file.seek(-1, 2) >= 0 and file.read() != b"\n"
 
 def add_lines(
     path,              # Made if it is not there
@@ -202,9 +243,14 @@ def add_lines(
     path = Path(path)
     try:
         if path.exists() and not path.is_file(): raise OSError("a folder, pipe or device")
-        if path.exists() and _is_cut(path): write_whole(path, "".join(f"{line}\n" for line in whole_lines(path)))
-        with path.open("a", encoding="utf-8", newline="\n") as file: file.write("".join(f"{line}\n" for line in lines))
-    except OSError as e: raise OSError(f"{path}: no more can be added ({e.strerror or e}); the lines before are kept") from e
+        if path.exists() and _is_cut(path):
+            write_whole(path, "".join(f"{line}\n" for line in whole_lines(path)))
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+    except OSError as e:
+        raise OSError(
+            f"{path}: no more can be added ({e.strerror or e}); the lines before are kept"
+        ) from e
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #e4131bd8
 def _lines(path, kind):
@@ -212,7 +258,11 @@ def _lines(path, kind):
     for n, line in enumerate(whole_lines(path), 1):
         try: value = json.loads(line)
         except (ValueError, RecursionError): value = None
-        if not isinstance(value, kind): raise TaskError(path, f"line {n}", line, f"take this line out: it is no JSON {'object' if kind is dict else 'list'}")
+        if not isinstance(value, kind):
+            raise TaskError(
+                path, f"line {n}", line,
+                f"take this line out: it is no JSON {'object' if kind is dict else 'list'}",
+            )
         yield value
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #1894cc76
@@ -229,22 +279,35 @@ class Run:
         **config,  # Everything that decides the result
     ):
         "Write config.json, with the versions; one with other contents is kept under a number."
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__, "threads": torch.get_num_threads()}
-        path, text = self.folder/"config.json", json.dumps({**config, **versions}, indent=1, default=str) + "\n"
+        versions = {
+            "torch": torch.__version__, "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        path, text = (
+            self.folder / "config.json",
+            json.dumps({**config, **versions}, indent=1, default=str) + "\n",
+        )
         if not path.is_file() or path.read_bytes() != text.encode(): put_aside(path)
         write_whole(path, text)
     def restart(self,
         *names,  # Of files; none: all that a run leaves
     ):
         "Begin new files; what an older run left is kept under a number."
-        for name in names or ("metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "model"): put_aside(self.folder/name)
+        for name in names or (
+            "metrics.jsonl", "predictions.jsonl", "answers.jsonl", "instruction.pt", "model",
+        ):
+            put_aside(self.folder/name)
     def go_back(self,
         step: int,  # The last one that is kept
     ):
         "Take out of metrics.jsonl what was logged after a step."
         rows = self.metrics()
         for n, row in enumerate(rows, 1):
-            if not isinstance(row.get("step", 0), (int, float)): raise TaskError(self.log_file, f"line {n}: step", row["step"], "write a number, or take this line out")
+            if not isinstance(row.get("step", 0), (int, float)):
+                raise TaskError(
+                    self.log_file, f"line {n}: step", row["step"],
+                    "write a number, or take this line out",
+                )
         end = next((n for n, row in enumerate(rows) if row.get("step", 0) > step), len(rows))
         write_whole(self.log_file, "".join(json.dumps(row) + "\n" for row in rows[:end]))
     def log(self,
@@ -256,7 +319,10 @@ class Run:
         rows: list[dict],  # From `evaluate`
     ):
         "Write predictions.jsonl, one line for each instance."
-        write_whole(self.folder/"predictions.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+        write_whole(
+            self.folder / "predictions.jsonl",
+            "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
+        )
     def metrics(self) -> list[dict]:  # The lines of metrics.jsonl; none: []
         "Read what was logged."
         return list(_lines(self.log_file, dict))
@@ -270,7 +336,11 @@ def writing(
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder)/".lock")
     try: lock.acquire(timeout=0)
-    except Timeout: raise TaskError(folder, "the run", "another process writes it", "wait until that has ended, or give this one another folder") from None
+    except Timeout:
+        raise TaskError(
+            folder, "the run", "another process writes it",
+            "wait until that has ended, or give this one another folder",
+        ) from None
     try: yield
     finally: lock.release()
 
@@ -287,5 +357,8 @@ def begin(
     return last
 
 # %% ../nbs/1_instructions/10b_runs.ipynb #f1e02405
-CADENCE = {"disable_tqdm", "report_to", "run_name", "use_cpu", "save_strategy", "save_steps", "save_total_limit", "logging_steps", "logging_strategy",
-           "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory"}  # Arguments of the trainer that change no result
+CADENCE = {
+    "disable_tqdm", "report_to", "run_name", "use_cpu", "save_strategy", "save_steps",
+    "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step",
+    "dataloader_num_workers", "dataloader_pin_memory",
+}  # Arguments of the trainer that change no result

@@ -27,11 +27,15 @@ _NULL = type(None)
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #b2540160
 def _brief(value):
     "A value for a message."
-    plain, kind = isinstance(value, (str, bool, float, _NULL)) or value is NOTHING, type(value).__name__.strip("_").lower()
+    plain, kind = (
+        isinstance(value, (str, bool, float, _NULL)) or value is NOTHING,
+        type(value).__name__.strip("_").lower(),
+    )
     return value if plain else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #165aa4c8
-_BUDGET, _LONGEST, _DEEPEST = 5_000_000, 20_000, 50  # for a render; characters of a template; levels of a value
+# for a render; characters of a template; levels of a value
+_BUDGET, _LONGEST, _DEEPEST = 5_000_000, 20_000, 50
 
 _BAGS = (set, frozenset, *(type(view) for view in ({}.keys(), {}.values(), {}.items())))
 
@@ -44,7 +48,8 @@ def _inside(value):
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #6c6c9c8d
 def _own_size(value, inside):
     if isinstance(value, (str, bytes)): return len(value)
-    if isinstance(value, int): return 8 + value.bit_length() // 8 + 10_000 * (value.bit_length() > 60)
+    if isinstance(value, int):
+        return 8 + value.bit_length() // 8 + 10_000 * (value.bit_length() > 60)
     return 8 + 8 * len(value if isinstance(value, range) else inside)
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #ae67fe81
@@ -64,10 +69,12 @@ def _size(value, most=float("inf")):
 class _Run(Context):
     "One render: what it may still touch, its random numbers, the price of calling a macro."
     left, rng, macro = _BUDGET, random, 0
-    lost, own = None, ()  # What was not there, if that is minded; names that the template itself gives
+    # What was not there, if that is minded; names that the template itself gives
+    lost, own = None, ()
     def pay(self, price):
         self.left -= price
-        if self.left < 0: raise SecurityError("it touches more characters, items and steps than a prompt may")
+        if self.left < 0:
+            raise SecurityError("it touches more characters, items and steps than a prompt may")
     def paid(self, value):
         "The same value, paid for; an iterator pays for its items as they come."
         if hasattr(type(value), "__next__"): return self.rounds(value, 8)
@@ -80,7 +87,8 @@ class _Run(Context):
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #c4fd224c
 _RUN = ContextVar("run", default=None)  # The render under way
-_GAP = str(uuid.uuid4().int)            # Stands in a text where something is missing; digits, so that `upper` leaves it
+# Stands in a text where something is missing; digits, so that `upper` leaves it
+_GAP = str(uuid.uuid4().int)
 
 def _lose(what, sure=True):
     "Notes what the render under way misses; the sign for it."
@@ -94,9 +102,20 @@ class _Blank(Undefined):
     "Something that is not there."
     __slots__ = ()
     def _miss(self, sure=True):
-        hint, owner, name, run = self._undefined_hint, self._undefined_obj, self._undefined_name, _RUN.get()
-        if owner is missing and (hint or name in getattr(run, "own", ())): return ""  # such as a parameter that was not given
-        return _lose(hint or (f"no column {in_brief(name)}" if owner is missing else f"no {in_brief(name)} in {_brief(owner)}"), sure)
+        hint, owner, name, run = (
+            self._undefined_hint, self._undefined_obj, self._undefined_name, _RUN.get(),
+        )
+        if owner is missing and (hint or name in getattr(run, "own", ())):
+            return ""  # such as a parameter that was not given
+        return _lose(
+            hint
+            or (
+                f"no column {in_brief(name)}"
+                if owner is missing
+                else f"no {in_brief(name)} in {_brief(owner)}"
+            ),
+            sure,
+        )
     def __str__(self): return self._miss()
     def __iter__(self): self._miss(); return iter(())
     def __len__(self): self._miss(); return 0
@@ -117,7 +136,9 @@ class _Null:
     def __eq__(self, other): return other is None or isinstance(other, _Null)
     def __hash__(self): return hash(None)
     __len__, __str__, __repr__ = __int__, _miss, _miss
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __lt__ = __le__ = __gt__ = __ge__ = _miss
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __lt__ = __le__ = __gt__ = (
+        __ge__
+    ) = _miss
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #134bd2eb
 def _written(node):
@@ -133,36 +154,50 @@ def _item(run, owner, key, written):
     backwards = isinstance(key, int) and key < 0 and not isinstance(owner, dict)
     found = None if backwards else run.environment.getitem(owner, key)
     if not backwards and not isinstance(found, _Blank): return found
-    return _Blank(f"no item {written} ({'null' if isinstance(key, _Null) else in_brief(key)})", owner)
+    return _Blank(
+        f"no item {written} ({'null' if isinstance(key, _Null) else in_brief(key)})", owner
+    )
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #792db9d9
-_REFUSED = (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block, nodes.ScopedEvalContextModifier, nodes.Pow)
+_REFUSED = (
+    nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Block,
+    nodes.ScopedEvalContextModifier, nodes.Pow,
+)
 
-def _filter(node, name, lineno, *args): return nodes.Filter(node, name, list(args), [], None, None, lineno=lineno)
+def _filter(node, name, lineno, *args):
+    return nodes.Filter(node, name, list(args), [], None, None, lineno=lineno)
 
 def _price(tree):
     "What one run through a piece of a template costs: 32, its words, and 2 for each other node."
-    return 32 + sum(len(node.data) if isinstance(node, nodes.TemplateData) else 2 for node in tree.find_all(nodes.Node))
+    return 32 + sum(
+        len(node.data) if isinstance(node, nodes.TemplateData) else 2
+        for node in tree.find_all(nodes.Node)
+    )
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #fb64c55a
 class _Tolls(NodeTransformer):
     "Puts a toll on whatever can repeat or grow."
     def generic_visit(self, node):
         if isinstance(node, _REFUSED) or getattr(node, "recursive", False):
-            raise SecurityError(f"a prompt may not use {'a recursive ' * isinstance(node, nodes.For)}{type(node).__name__}")
+            raise SecurityError(
+                f"a prompt may not use {'a recursive ' * isinstance(node, nodes.For)}{type(node).__name__}"
+            )
         return super().generic_visit(node)
     def visit_For(self, node):
         price = nodes.Const(_price(node))
         self.generic_visit(node).iter = _filter(node.iter, " rounds", node.lineno, price)
         return node
-    def visit_Concat(self, node): return _filter(nodes.List(self.generic_visit(node).nodes), " joined", node.lineno)
+    def visit_Concat(self, node):
+        return _filter(nodes.List(self.generic_visit(node).nodes), " joined", node.lineno)
     def visit_Operand(self, node, field="expr"):
         value = getattr(self.generic_visit(node), field)
-        if not isinstance(value, nodes.Const): setattr(node, field, _filter(value, " paid", node.lineno))
+        if not isinstance(value, nodes.Const):
+            setattr(node, field, _filter(value, " paid", node.lineno))
         return node
     def visit_Compare(self, node): return self.visit_Operand(node)
     def visit_Pair(self, node): return self.visit_Operand(node, "key")
-    def visit_Getitem(self, node): return self.visit_Operand(node, "node" if isinstance(node.arg, nodes.Slice) else "arg")
+    def visit_Getitem(self, node):
+        return self.visit_Operand(node, "node" if isinstance(node.arg, nodes.Slice) else "arg")
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #ccf5b7c0
 class _Prints(_Tolls):
@@ -170,13 +205,17 @@ class _Prints(_Tolls):
     def __init__(self, printed, minded=False): self.printed, self.minded = printed, minded
     def visit_Getitem(self, node):
         fixed = not isinstance(node.arg, nodes.Name) and not any(node.arg.find_all(nodes.Name))
-        if not self.minded or fixed or isinstance(node.arg, (nodes.Slice, nodes.Neg)): return super().visit_Getitem(node)
+        if not self.minded or fixed or isinstance(node.arg, (nodes.Slice, nodes.Neg)):
+            return super().visit_Getitem(node)
         written = nodes.Const(_written(node)[:80])
         self.generic_visit(node)
         return _filter(node.node, " item", node.lineno, node.arg, written)
     def visit_Output(self, node):
         printed = self.generic_visit(node).nodes
-        node.nodes = [n if isinstance(n, nodes.TemplateData) else _filter(n, self.printed, node.lineno) for n in printed]
+        node.nodes = [
+            n if isinstance(n, nodes.TemplateData) else _filter(n, self.printed, node.lineno)
+            for n in printed
+        ]
         return node
     def visit_Macro(self, node):
         printed, self.printed = self.printed, " text"
@@ -185,12 +224,17 @@ class _Prints(_Tolls):
         return node
     def visit_AssignBlock(self, node): return self.visit_Macro(node)
     def visit_CallBlock(self, node):
-        return nodes.FilterBlock([self.visit_Macro(node)], _filter(None, self.printed, node.lineno), lineno=node.lineno)
+        return nodes.FilterBlock(
+            [self.visit_Macro(node)], _filter(None, self.printed, node.lineno), lineno=node.lineno
+        )
     def visit_FilterBlock(self, node): return self.visit_CallBlock(node)
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #1805db1c
 def _added(run, left, right):
-    return sum(len(value) if isinstance(value, (str, list, tuple)) else _size(value, run.left) for value in (left, right))
+    return sum(
+        len(value) if isinstance(value, (str, list, tuple)) else _size(value, run.left)
+        for value in (left, right)
+    )
 
 def _times(run, left, right):
     sizes = _size(left, run.left), _size(right, run.left)
@@ -199,43 +243,68 @@ def _times(run, left, right):
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #b0e638e4
 def _divided(run, left, right):
-    return _size(left, run.left) * _size(right, run.left) if isinstance(left, int) and isinstance(right, int) else 0
+    return (
+        _size(left, run.left) * _size(right, run.left)
+        if isinstance(left, int) and isinstance(right, int)
+        else 0
+    )
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #4c0cb378
 def _formatted(run, text, *args, **kwargs):
-    if re.search(r"%[-+ #0-9.]*\*", text := str(text)): raise SecurityError("a format may not take its width from a value")
-    return _size(kwargs or args, run.left) * text.count("%") + sum(map(int, re.findall(r"\d+", text)))
+    if re.search(r"%[-+ #0-9.]*\*", text := str(text)):
+        raise SecurityError("a format may not take its width from a value")
+    return _size(kwargs or args, run.left) * text.count("%") + sum(
+        map(int, re.findall(r"\d+", text))
+    )
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #71fff7ad
 def _replaced(run, text, old, new, count=None): return str(text).count(str(old)) * len(str(new))
-def _joined(run, values, d="", attribute=None): return (len(str(d)) + 8) * len(values) + _walked(run, values, attribute)
+def _joined(run, values, d="", attribute=None):
+    return (len(str(d)) + 8) * len(values) + _walked(run, values, attribute)
 def _rounded(run, value, precision=0, method="common"): return 10 ** min(abs(precision), 9)
 def _listed(run, text, *args, **kwargs): return 8 * len(text) if isinstance(text, str) else 0
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #52c5cf67
-def _crossed(run, text, other=None, *args): return len(str(text)) * len(other) if isinstance(other, str) else 0
+def _crossed(run, text, other=None, *args):
+    return len(str(text)) * len(other) if isinstance(other, str) else 0
 
 def _walked(run, values, *args, **kwargs):
-    steps = sum(value.count(".") + value.count(",") for value in (*args, *kwargs.values()) if isinstance(value, str))
+    steps = sum(
+        value.count(".") + value.count(",")
+        for value in (*args, *kwargs.values())
+        if isinstance(value, str)
+    )
     return steps * len(values) if steps else 0
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #0671bcb4
-def _sum(*prices): return lambda run, *args, **kwargs: sum(price(run, *args, **kwargs) for price in prices)
+def _sum(*prices):
+    return lambda run, *args, **kwargs: sum(price(run, *args, **kwargs) for price in prices)
 
-_PRICES = {"+": _added, "*": _times, "//": _divided, "%": lambda run, left, right: (_formatted if isinstance(left, str) else _divided)(run, left, right),
-           "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded, "rsplit": _sum(_listed, _crossed),
-           **dict.fromkeys(("sort", "unique"), _sum(_listed, _walked)), **dict.fromkeys(("list", "split", "splitlines", "title", "wordcount"), _listed),
-           **dict.fromkeys(("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rpartition"), _crossed),
-           **dict.fromkeys(("map", "min", "max", "selectattr", "rejectattr"), _walked)}
+_PRICES = {
+    "+": _added, "*": _times, "//": _divided,
+    "%": lambda run, left, right: (_formatted if isinstance(left, str) else _divided)(
+        run, left, right
+    ),
+    "format": _formatted, "replace": _replaced, "join": _joined, "round": _rounded,
+    "rsplit": _sum(_listed, _crossed), **dict.fromkeys(("sort", "unique"), _sum(_listed, _walked)),
+    **dict.fromkeys(("list", "split", "splitlines", "title", "wordcount"), _listed),
+    **dict.fromkeys(
+        ("strip", "lstrip", "rstrip", "trim", "rfind", "rindex", "rpartition"), _crossed
+    ),
+    **dict.fromkeys(("map", "min", "max", "selectattr", "rejectattr"), _walked),
+}
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #f1300327
-_METHODS = {str: "capitalize casefold count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle isupper "
-                 "join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split "
-                 "splitlines startswith strip swapcase title upper",
-            list: "append clear copy count extend index insert pop remove reverse", tuple: "count index",
-            dict: "clear copy get items keys pop popitem setdefault update values"}
+_METHODS = {
+    str: "capitalize casefold count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle isupper "
+    "join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split "
+    "splitlines startswith strip swapcase title upper",
+    list: "append clear copy count extend index insert pop remove reverse", tuple: "count index",
+    dict: "clear copy get items keys pop popitem setdefault update values",
+}
 _METHODS = {(kind, name) for kind, names in _METHODS.items() for name in names.split()}
-_QUICK = set("append endswith get items keys pop setdefault startswith update values".split())  # as quick on a long value
+# as quick on a long value
+_QUICK = set("append endswith get items keys pop setdefault startswith update values".split())
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #34dd8e94
 def _pay_method(run, name, owner, args):
@@ -243,24 +312,34 @@ def _pay_method(run, name, owner, args):
     if name not in _QUICK: run.paid(owner)
     if name == "join": args = [list(*args)]
     if name == "extend": run.pay(_listed(run, *args))
-    if name == "pop" and args and isinstance(owner, list): run.pay(len(owner))  # all items behind it move
-    if name in _PRICES: run.pay(_joined(run, *args, owner) if name == "join" else _PRICES[name](run, owner, *args))
+    if name == "pop" and args and isinstance(owner, list):
+        run.pay(len(owner))  # all items behind it move
+    if name in _PRICES:
+        run.pay(_joined(run, *args, owner) if name == "join" else _PRICES[name](run, owner, *args))
     return args
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #d20a079d
 class _Sandbox(SandboxedEnvironment):
     "Jinja's sandbox, with prices."
-    context_class, intercepted_binops, intercepted_unops = _Run, frozenset(("+", "-", "*", "/", "//", "%")), frozenset("+-")
+    context_class, intercepted_binops, intercepted_unops = (
+        _Run, frozenset(("+", "-", "*", "/", "//", "%")), frozenset("+-"),
+    )
     def call_binop(self, run, operator, left, right):
         if operator != "+": run.paid(left), run.paid(right)
         if operator in _PRICES: run.pay(_PRICES[operator](run, left, right))
         return super().call_binop(run, operator, left, right)
-    def call_unop(self, run, operator, value): return super().call_unop(run, operator, run.paid(value))
+    def call_unop(self, run, operator, value):
+        return super().call_unop(run, operator, run.paid(value))
     def call(self, run, function, /, *args, **kwargs):
-        name, owner = getattr(function, "__name__", type(function).__name__), getattr(function, "__self__", None)
+        name, owner = (
+            getattr(function, "__name__", type(function).__name__),
+            getattr(function, "__self__", None),
+        )
         args = [run.paid(value) for value in args]
-        for key in kwargs.keys() - {"_loop_vars", "_block_vars"}: kwargs[key] = run.paid(kwargs[key])
-        if type(function) is BuiltinMethodType and (type(owner), name) in _METHODS: args = _pay_method(run, name, owner, args)
+        for key in kwargs.keys() - {"_loop_vars", "_block_vars"}:
+            kwargs[key] = run.paid(kwargs[key])
+        if type(function) is BuiltinMethodType and (type(owner), name) in _METHODS:
+            args = _pay_method(run, name, owner, args)
         elif isinstance(function, Macro): run.pay(run.macro)
         elif not isinstance(function, Undefined) and not isinstance(owner, LoopContext) and function not in self.globals.values():
             raise SecurityError(f"a prompt may not call {name}")
@@ -269,7 +348,12 @@ class _Sandbox(SandboxedEnvironment):
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #bd77874b
 def _choice(run, values): return run.rng.choice(values)
-def _random(run, values): return run.rng.choice(values) if len(values) else run.environment.undefined("the sequence was empty")
+def _random(run, values):
+    return (
+        run.rng.choice(values)
+        if len(values)
+        else run.environment.undefined("the sequence was empty")
+    )
 def _highlight(run, text): return "<span style='color: #F08080'>" + text + "</span>"
 def _concatenated(run, values): return "".join(_text(run, value) for value in values)
 def _int(run, value, default=None, base=10): return _number(value, do_int(value, default, base))
@@ -294,16 +378,22 @@ def _text(run, value):
     return text
 
 _OPEN, _CLOSE = uuid.uuid4().hex, uuid.uuid4().hex
-def _marked(run, value): return "|||".join(_OPEN + piece + _CLOSE for piece in _text(run, value).split("|||"))
+def _marked(run, value):
+    return "|||".join(_OPEN + piece + _CLOSE for piece in _text(run, value).split("|||"))
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #b10ecb2f
 def _tolled(name, function):
     "A filter or test that pays before it works."
     wanted = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
-    given = {"": lambda run: (), "context": lambda run: (run,), "environment": lambda run: (run.environment,),
-             "eval_context": lambda run: (run.eval_ctx,)}[wanted]
+    given = {
+        "": lambda run: (), "context": lambda run: (run,),
+        "environment": lambda run: (run.environment,), "eval_context": lambda run: (run.eval_ctx,),
+    }[wanted]
     def tolled(run, *args, **kwargs):
-        args, kwargs = [run.paid(value) for value in args], {key: run.paid(value) for key, value in kwargs.items()}
+        args, kwargs = (
+            [run.paid(value) for value in args],
+            {key: run.paid(value) for key, value in kwargs.items()},
+        )
         if name in _PRICES:
             if isinstance(args[0], Iterator): args[0] = list(args[0])
             run.pay(_PRICES[name](run, *args, **kwargs))
@@ -311,10 +401,14 @@ def _tolled(name, function):
     return pass_context(tolled)
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #bbede2ba
-_HARMLESS = ("abs capitalize count d default dictsort first float format int items join last length list lower map max min reject "
-             "rejectattr replace reverse round select selectattr sort string title trim truncate unique upper wordcount").split()
-_OURS = {"choice": _choice, "random": _random, "most_frequent": _most_frequent, "highlight": _highlight, "int": _int, "float": _float,
-         " joined": _concatenated, " text": _text, " marked": _marked}
+_HARMLESS = (
+    "abs capitalize count d default dictsort first float format int items join last length list lower map max min reject "
+    "rejectattr replace reverse round select selectattr sort string title trim truncate unique upper wordcount"
+).split()
+_OURS = {
+    "choice": _choice, "random": _random, "most_frequent": _most_frequent, "highlight": _highlight,
+    "int": _int, "float": _float, " joined": _concatenated, " text": _text, " marked": _marked,
+}
 
 def _using(test):
     "A test that looks at its values; what is not there is missed."
@@ -326,13 +420,24 @@ def _using(test):
     return using
 
 def _sandbox():
-    env = _Sandbox(optimized=False, undefined=_Blank)  # an optimiser would draw a `choice` once and for all
-    filters = {name: env.filters[name] for name in _HARMLESS} | {name: pass_context(function) for name, function in _OURS.items()}
+    # an optimiser would draw a `choice` once and for all
+    env = _Sandbox(optimized=False, undefined=_Blank)
+    filters = {name: env.filters[name] for name in _HARMLESS} | {
+        name: pass_context(function) for name, function in _OURS.items()
+    }
     env.filters = {name: _tolled(name, function) for name, function in filters.items()}
-    env.filters |= {" paid": pass_context(_Run.paid), " rounds": pass_context(_Run.rounds), " item": pass_context(_item)}
+    env.filters |= {
+        " paid": pass_context(_Run.paid), " rounds": pass_context(_Run.rounds),
+        " item": pass_context(_item),
+    }
     tests = env.tests | {"none": lambda value: value is None or isinstance(value, _Null)}
-    env.tests = {name: _tolled("", test if name in ("defined", "undefined") else _using(test)) for name, test in tests.items()}
-    env.globals = {name: env.globals[name] for name in ("range", "dict", "namespace")} | {"zip": zip}
+    env.tests = {
+        name: _tolled("", test if name in ("defined", "undefined") else _using(test))
+        for name, test in tests.items()
+    }
+    env.globals = {name: env.globals[name] for name in ("range", "dict", "namespace")} | {
+        "zip": zip
+    }
     return env
 
 _ENV = _sandbox()
@@ -346,14 +451,23 @@ def _parse(source):
 @lru_cache(maxsize=4096)
 def _compiled(source, printed, minded):
     tree = _parse(source)
-    price, own = _price(tree), {node.name for node in tree.find_all((nodes.Name, nodes.Macro)) if getattr(node, "ctx", "store") != "load"}
+    price, own = (
+        _price(tree),
+        {
+            node.name
+            for node in tree.find_all((nodes.Name, nodes.Macro))
+            if getattr(node, "ctx", "store") != "load"
+        },
+    )
     return _ENV.from_string(_Prints(printed, minded).visit(tree)), price, own
 
 def _fill(source, values, rng, printed=" text", lost=None):
     "Renders; what is not there is noted in `lost`, if it is given."
     jinja, price, own = _compiled(source, printed, lost is not None)
     run = jinja.new_context(values)
-    run.left, run.rng, run.macro, run.lost, run.own = _BUDGET + 100 * _size(values), rng or random, price, lost, own
+    run.left, run.rng, run.macro, run.lost, run.own = (
+        _BUDGET + 100 * _size(values), rng or random, price, lost, own,
+    )
     before = _RUN.set(run)
     try: return "".join(jinja.root_render_func(run))
     finally: _RUN.reset(before)
@@ -364,4 +478,8 @@ def _copy(value, text, null=None):
     if value is None: return null
     if type(value) is str: return text(value)
     if type(value) in (list, tuple): return type(value)(_copy(item, text, null) for item in value)
-    return {key: _copy(item, text, null) for key, item in value.items()} if type(value) is dict else value
+    return (
+        {key: _copy(item, text, null) for key, item in value.items()}
+        if type(value) is dict
+        else value
+    )

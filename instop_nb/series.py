@@ -23,8 +23,13 @@ def largest_curvature(
 ) -> float:  # an estimate of the largest eigenvalue of H, from below
     "lambda_max of the inner Hessian by power iteration; the Neumann series needs gamma < 2 / lambda_max."
     with torch.enable_grad(), _explained():
-        products, rng = PRODUCTS[product](inner_loss, _parameters(theta, "theta")), torch.Generator().manual_seed(seed)
-        start = [torch.randn(t.shape, generator=rng, dtype=t.dtype).to(t.device) for t in products.theta]
+        products, rng = (
+            PRODUCTS[product](inner_loss, _parameters(theta, "theta")),
+            torch.Generator().manual_seed(seed),
+        )
+        start = [
+            torch.randn(t.shape, generator=rng, dtype=t.dtype).to(t.device) for t in products.theta
+        ]
         def iterate(shift, v=start):
             for _ in range(n):
                 Hv = [h.add(x, alpha=shift) for h, x in zip(products.hessian(v), v)]
@@ -46,7 +51,10 @@ def partial_sums(
     "The hypergradients on the way to M terms of the series (equation 12)."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [hypergradient(inner_loss, outer_loss, theta, phi, n_terms=m, gamma=gamma) for m in range(n_terms + 1)]
+        return [
+            hypergradient(inner_loss, outer_loss, theta, phi, n_terms=m, gamma=gamma)
+            for m in range(n_terms + 1)
+        ]
 
 # %% ../nbs/4_learned/41c_series.ipynb #46a46fee
 def series_picture(
@@ -60,17 +68,27 @@ def series_picture(
     "Partial sums of the series on their way to the exact hypergradient, or away from it."
     import matplotlib.pyplot as plt
     def flat(vs): return torch.cat([v.reshape(-1) for v in vs])
-    exact, sums = flat(hypergradient(inner_loss, outer_loss, theta, phi, "exact")), partial_sums(inner_loss, outer_loss, theta, phi, gamma, n_terms)
+    exact, sums = (
+        flat(hypergradient(inner_loss, outer_loss, theta, phi, "exact")),
+        partial_sums(inner_loss, outer_loss, theta, phi, gamma, n_terms),
+    )
     points, goal = torch.stack(list(map(flat, sums))) / exact.norm(), exact / exact.norm()
     along, errors = points @ goal, (points - goal).norm(dim=1)
     rest = points - along[:, None] * goal
     across = rest @ torch.linalg.svd(rest, full_matrices=False)[2][0]
     fig, (way, how_far) = plt.subplots(1, 2, figsize=(8.4, 2.8), layout="constrained")
-    way.plot(1, 0, "k*", ms=11, label="exact"); way.plot(along, across, "o-", ms=3, lw=1); way.plot(along[-1], across[-1], "o", ms=5, c="tab:red", label=f"M = {n_terms}")
-    way.set(xlim=(-.1, 1.6), ylim=(-.4, .4), xlabel="along the exact one", ylabel="across"); way.legend(frameon=False, loc="upper left")
-    how_far.semilogy(errors, "o-", ms=3, lw=1); how_far.plot(n_terms, errors[-1], "o", c="tab:red"); how_far.axhline(1, c="k", lw=.6)
+    way.plot(1, 0, "k*", ms=11, label="exact")
+    way.plot(along, across, "o-", ms=3, lw=1)
+    way.plot(along[-1], across[-1], "o", ms=5, c="tab:red", label=f"M = {n_terms}")
+    way.set(xlim=(-.1, 1.6), ylim=(-.4, .4), xlabel="along the exact one", ylabel="across")
+    way.legend(frameon=False, loc="upper left")
+    how_far.semilogy(errors, "o-", ms=3, lw=1)
+    how_far.plot(n_terms, errors[-1], "o", c="tab:red"); how_far.axhline(1, c="k", lw=.6)
     how_far.set(ylim=(1e-4, 1e2), xlabel="M", ylabel="relative error")
-    fig.suptitle(f"γ = {gamma:.2g}, M = {n_terms}: error {errors[-1]:.2g}\n{sums[-1].warning or 'no warning'}", fontsize=9)
+    fig.suptitle(
+        f"γ = {gamma:.2g}, M = {n_terms}: error {errors[-1]:.2g}\n{sums[-1].warning or 'no warning'}",
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
@@ -86,6 +104,12 @@ def series_explorer(
     "`series_picture` for the gamma and the M of two sliders."
     from ipywidgets import FloatSlider, IntSlider, interactive
     border = round(math.log10(2 / largest_curvature(inner_loss, theta, n=100)), 2)
-    def look(log_gamma, M): return series_picture(inner_loss, outer_loss, theta, phi, 10**log_gamma, M)
-    return interactive(look, {"auto_display": True}, M=IntSlider(n_terms, 0, most, continuous_update=False),
-                       log_gamma=FloatSlider(border - .05, min=border - 5, max=border + .2, step=.05, description="log10 γ", continuous_update=False))
+    def look(log_gamma, M):
+        return series_picture(inner_loss, outer_loss, theta, phi, 10**log_gamma, M)
+    return interactive(
+        look, {"auto_display": True}, M=IntSlider(n_terms, 0, most, continuous_update=False),
+        log_gamma=FloatSlider(
+            border - 0.05, min=border - 5, max=border + 0.2, step=0.05, description="log10 γ",
+            continuous_update=False,
+        ),
+    )

@@ -14,7 +14,8 @@ from IPython.display import Markdown
 from .doctor import _plain
 
 # %% ../nbs/00_start.ipynb #72ced9b6
-PARTS = {"reformatting": range(1, 6), "tuning": range(6, 14), "learned instructions": range(14, 19)}  # Part -> chapters
+# Part -> chapters
+PARTS = {"reformatting": range(1, 6), "tuning": range(6, 14), "learned instructions": range(14, 19)}
 
 class Chapter(NamedTuple):
     "What a chapter's notebook says about itself."
@@ -27,12 +28,17 @@ class Chapter(NamedTuple):
 # %% ../nbs/00_start.ipynb #9883e0b4
 def _filled(code):
     "Say whether a stub has no line `...` and no name for an empty text."
-    return bool(code.strip()) and not re.search(r'^\s*\.\.\.\s*(#.*)?$|^\w+ =.*(?<!")""(?!")', code, re.MULTILINE)
+    return bool(code.strip()) and not re.search(
+        r'^\s*\.\.\.\s*(#.*)?$|^\w+ =.*(?<!")""(?!")', code, re.MULTILINE
+    )
 
 def _exercises(cells):
     "Say for each exercise whether its stub is filled in."
     texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    first = next((n for n, (_, text) in enumerate(texts) if re.search("^## Exercises", text, re.MULTILINE)), len(texts))
+    first = next(
+        (n for n, (_, text) in enumerate(texts) if re.search("^## Exercises", text, re.MULTILINE)),
+        len(texts),
+    )
     return [_filled(code) for (_, text), (kind, code) in pairwise(texts[first:])
             if kind == "code" and re.search(r"^\*\*\d+\.", text, re.MULTILINE)]
 
@@ -41,9 +47,14 @@ def _chapter(path):
     "Read a notebook; where it has lost its heading, the file's name is the title."
     cells, number = json.loads(path.read_text(encoding="utf-8"))["cells"], int(path.name[:2])
     text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    title, needs = (re.search(pattern, text, re.MULTILINE) for pattern in (r"^# (.+)", r"\*You need\*:(.*?)·"))
+    title, needs = (
+        re.search(pattern, text, re.MULTILINE) for pattern in (r"^# (.+)", r"\*You need\*:(.*?)·")
+    )
     links = [int(n) for n in re.findall(r"\((\d\d)_\w+\.ipynb\)", needs[1] if needs else "")]
-    return Chapter(number, path.name, title[1] if title else path.stem, [n for n in links if n < number], _exercises(cells))
+    return Chapter(
+        number, path.name, title[1] if title else path.stem, [n for n in links if n < number],
+        _exercises(cells),
+    )
 
 def chapters(
     folder: str | Path = ".",  # Where the notebooks lie: beside this page
@@ -57,8 +68,20 @@ def progress(
     course: list[Chapter],  # In order
 ) -> Markdown:  # A link to the first chapter with an open exercise, and a table
     "Show how many exercises of each chapter are filled in."
-    if not course: return Markdown("The notebooks of the chapters are not beside this page (in Colab they are not): no map, and no progress to show.")
+    if not course:
+        return Markdown(
+            "The notebooks of the chapters are not beside this page (in Colab they are not): no map, and no progress to show."
+        )
     links = [f"[{c.number:02} {_plain(c.title)}]({c.file})" for c in course]
     first = next((link for link, c in zip(links, course) if not all(c.exercises)), None)
-    rows = [f"| {link} | {sum(c.exercises)} of {len(c.exercises)} |" for link, c in zip(links, course)]
-    return Markdown("\n".join([f"Go on with {first}." if first else "All exercises are filled in.", "", "| chapter | exercises done |", "| --- | --- |", *rows]))
+    rows = [
+        f"| {link} | {sum(c.exercises)} of {len(c.exercises)} |" for link, c in zip(links, course)
+    ]
+    return Markdown(
+        "\n".join(
+            [
+                f"Go on with {first}." if first else "All exercises are filled in.", "",
+                "| chapter | exercises done |", "| --- | --- |", *rows,
+            ]
+        )
+    )

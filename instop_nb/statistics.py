@@ -26,7 +26,8 @@ def median_iqr(
 # %% ../nbs/2_model/25c_statistics.ipynb #2e2c6aee
 def _tails(confidence):
     "The two quantiles that hold the middle."
-    if not 0 < confidence < 1: raise ValueError(f"confidence: {confidence}; give a number between 0 and 1, such as 0.95")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: {confidence}; give a number between 0 and 1, such as 0.95")
     return (1 - confidence) / 2, (1 + confidence) / 2
 
 def t_interval(
@@ -47,7 +48,10 @@ def paired_t_interval(
     confidence: float = 0.95,  # between 0 and 1
 ) -> tuple[float, float]:  # mean and half width of b - a
     "The t interval of the differences between two methods over the same seeds."
-    if len(a) != len(b): raise TaskError("paired_t_interval", "b", len(b), f"give one score for each of the {len(a)} seeds of a")
+    if len(a) != len(b):
+        raise TaskError(
+            "paired_t_interval", "b", len(b), f"give one score for each of the {len(a)} seeds of a"
+        )
     return t_interval([y - x for x, y in zip(a, b)], confidence)
 
 # %% ../nbs/2_model/25c_statistics.ipynb #941e58a2
@@ -56,13 +60,16 @@ class Difference(NamedTuple):
     difference: float  # mean of b - a
     low: float         # lower end of the bootstrap interval
     high: float        # upper end
-    p: float           # two-sided; small: other instances (or tasks) would hardly turn the sign around
+    p: float  # two-sided; small: other instances (or tasks) would hardly turn the sign around
 
 def _gains(a, b, measure, by):
     for i, (x, y) in enumerate(zip(a, b)):
         check_row(x, f"a[{i}]"); check_row(y, f"b[{i}]")
         if (x["task"], x["references"]) != (y["task"], y["references"]):
-            raise TaskError("paired_bootstrap", f"b[{i}]", (y["task"], y["references"]), f"give the same instances in the same order; a has {x['task']!r}, {x['references']}")
+            raise TaskError(
+                "paired_bootstrap", f"b[{i}]", (y["task"], y["references"]),
+                f"give the same instances in the same order; a has {x['task']!r}, {x['references']}",
+            )
     gains = [score_row(y)[measure] - score_row(x)[measure] for x, y in zip(a, b)]
     if by == "instance": return np.array(gains)
     of_task = defaultdict(list)
@@ -79,12 +86,23 @@ def paired_bootstrap(
     confidence: float = 0.95,  # between 0 and 1
 ) -> Difference:  # b - a in points, its interval and p
     "The paired bootstrap of the difference between two runs (Koehn 2004); p is twice the share of draws beyond zero."
-    for field, value, known in (("measure", measure, list(MEASURES)), ("by", by, ["task", "instance"])):
-        if value not in known: raise TaskError("paired_bootstrap", field, value, f"choose from {known}")
+    for field, value, known in (
+        ("measure", measure, list(MEASURES)), ("by", by, ["task", "instance"]),
+    ):
+        if value not in known:
+            raise TaskError("paired_bootstrap", field, value, f"choose from {known}")
     if n < 1: raise TaskError("paired_bootstrap", "n", n, "draw once or more")
-    if not a or len(a) != len(b): raise TaskError("paired_bootstrap", "b", f"{len(b)} rows", f"a has {len(a)}; give at least one, the same instances in both")
+    if not a or len(a) != len(b):
+        raise TaskError(
+            "paired_bootstrap", "b", f"{len(b)} rows",
+            f"a has {len(a)}; give at least one, the same instances in both",
+        )
     gains, rng = _gains(a, b, measure, by), np.random.default_rng(seed)
-    drawn = np.array([gains[rng.integers(0, len(gains), len(gains))].mean() for _ in range(n)]).round(9)
+    drawn = np.array(
+        [gains[rng.integers(0, len(gains), len(gains))].mean() for _ in range(n)]
+    ).round(9)
     low, high = np.quantile(drawn, _tails(confidence))
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return Difference(float(gains.mean()), float(low), float(high), min(1.0, float(2 * (1 + beyond) / (n + 1))))
+    return Difference(
+        float(gains.mean()), float(low), float(high), min(1.0, float(2 * (1 + beyond) / (n + 1)))
+    )

@@ -30,11 +30,22 @@ def _finished(folder, job, made_of={}):
     if not path.exists(): return None
     saved = {"made_of": {}, **read_object(path)}
     for name in ("job", "result", "made_of"):
-        if not isinstance(saved.get(name), dict): raise TaskError(path, name, saved.get(name, "nothing"), "the file is damaged: remove it, and the run is made again")
+        if not isinstance(saved.get(name), dict):
+            raise TaskError(
+                path, name, saved.get(name, "nothing"),
+                "the file is damaged: remove it, and the run is made again",
+            )
     if saved["job"] != json.loads(json.dumps(job)):
-        raise TaskError(str(path), "job", saved["job"], f"this run was made with other settings than {str(job)[:200]}: choose another folder, or remove this one")
+        raise TaskError(
+            str(path), "job", saved["job"],
+            f"this run was made with other settings than {str(job)[:200]}: choose another folder, or remove this one",
+        )
     for name, value in made_of.items():
-        if saved["made_of"].get(name) != value: raise TaskError(str(path), name, job[name], "its contents have changed since this run: choose another folder, or remove this one")
+        if saved["made_of"].get(name) != value:
+            raise TaskError(
+                str(path), name, job[name],
+                "its contents have changed since this run: choose another folder, or remove this one",
+            )
     return saved["result"]
 
 # %% ../nbs/3_studies/31_study.ipynb #3fc4d5a5
@@ -47,7 +58,10 @@ def _run_job(run, folder, job, made_of={}):
         start = time.process_time()
         result = run(folder, **job)
         result = {"cpu_seconds": round(time.process_time() - start, 1), **result}
-        write_whole(Path(folder)/"result.json", json.dumps({"job": job, "made_of": made_of, "result": result}) + "\n")
+        write_whole(
+            Path(folder) / "result.json",
+            json.dumps({"job": job, "made_of": made_of, "result": result}) + "\n",
+        )
     return result
 
 # %% ../nbs/3_studies/31_study.ipynb #8f1a21e9
@@ -55,8 +69,13 @@ def _deaf(): signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the p
 
 def in_processes(run, jobs, folder, workers, made_of={}):
     "Yield (name, results) of each job as it ends. When one fails, those that run go on to their end; Ctrl-C ends all."
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_deaf) as pool:
-        futures = {pool.submit(_run_job, run, Path(folder)/name, job, made_of): name for name, job in jobs.items()}
+    with ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_deaf
+    ) as pool:
+        futures = {
+            pool.submit(_run_job, run, Path(folder) / name, job, made_of): name
+            for name, job in jobs.items()
+        }
         try:
             for done in as_completed(futures): yield futures[done], done.result()
         except BaseException as error:
@@ -76,10 +95,17 @@ def run_jobs(
 ) -> dict[str, dict]:  # Name -> results, and "cpu_seconds"
     "Run what is not finished yet; TaskError where a finished run had other settings, or read other contents."
     positive("run_jobs", workers=workers)
-    found = {name: result for name, job in jobs.items() if (result := _finished(Path(folder)/name, job, made_of)) is not None}
+    found = {
+        name: result
+        for name, job in jobs.items()
+        if (result := _finished(Path(folder) / name, job, made_of)) is not None
+    }
     left = {name: job for name, job in jobs.items() if name not in found}
     here = ((name, _run_job(run, Path(folder)/name, job, made_of)) for name, job in left.items())
-    for name, result in tqdm(here if workers == 1 else in_processes(run, left, folder, workers, made_of), total=len(left), unit="run", disable=quiet):
+    for name, result in tqdm(
+        here if workers == 1 else in_processes(run, left, folder, workers, made_of),
+        total=len(left), unit="run", disable=quiet,
+    ):
         found[name] = result
     return {name: found[name] for name in jobs}
 
@@ -97,14 +123,20 @@ class Study:
     search: dict[str, dict] | None = None  # Arms that are run first, to choose on validation
     search_seeds: tuple = (100,)     # Their seeds: none of those that are tested
     choose: Callable | None = None   # Runs of the search -> the arms
-    finish: Callable | None = None   # (record, folder) -> what else the record needs from the runs' folders
+    finish: Callable | None = (
+        None  # (record, folder) -> what else the record needs from the runs' folders
+    )
 
 # %% ../nbs/3_studies/31_study.ipynb #5935c6fa
 def contents(
     job: dict,  # Settings of a run
 ) -> dict[str, str]:  # Name -> fingerprint, of those that are a file or folder
     "What lies where the settings of a run point to."
-    return {name: fingerprint(Path(value)) for name, value in job.items() if name in ("data", "model", "recipe") and value != "micro" and Path(str(value)).exists()}
+    return {
+        name: fingerprint(Path(value))
+        for name, value in job.items()
+        if name in ("data", "model", "recipe") and value != "micro" and Path(str(value)).exists()
+    }
 
 # %% ../nbs/3_studies/31_study.ipynb #b21aafd1
 def made_once(
@@ -133,9 +165,17 @@ def _runs(study, arms, seeds, folder, common, workers, quiet):
 def _command(study, **settings):
     "What to say in a shell for the same record."
     usual = {"seeds": study.seeds, "scale": 1.0, "data": "micro", "model": "micro"}
-    return " ".join([f"instop reproduce {study.name}", *(f"--{name} {value}" for name, value in settings.items() if value != usual.get(name))])
+    return " ".join(
+        [
+            f"instop reproduce {study.name}",
+            *(f"--{name} {value}" for name, value in settings.items() if value != usual.get(name)),
+        ]
+    )
 
-def _validated(run): return {k: v for k, v in run.items() if k in ("arm", "seed", "cpu_seconds") or k.startswith("valid")}
+def _validated(run):
+    return {
+        k: v for k, v in run.items() if k in ("arm", "seed", "cpu_seconds") or k.startswith("valid")
+    }
 
 # %% ../nbs/3_studies/31_study.ipynb #1b398fc9
 def reproduce(
@@ -150,14 +190,24 @@ def reproduce(
     **options,            # More that the runs of this study take
 ) -> dict:  # The record: name, title, paper, command, versions, and "runs": arm, seed and results of each
     "Make the runs of a study that are missing, and the record of all; also saved as NAME.json beside the runs."
-    folder, n = Path(out or Path("runs")/(study.folder or study.name)), study.seeds if seeds is None else seeds
+    folder, n = (
+        Path(out or Path("runs") / (study.folder or study.name)),
+        study.seeds if seeds is None else seeds,
+    )
     positive("reproduce", seeds=n, scale=scale)
     common = dict(scale=scale, data=data, model=model, **options)
     searched = _runs(study, study.search or {}, study.search_seeds, folder, common, workers, quiet)
-    runs = _runs(study, study.choose(searched) if study.choose else study.arms, range(n), folder, common, workers, quiet)
-    record = {"name": study.name, "title": study.title, "paper": study.paper, "command": _command(study, seeds=n, **common), **common, "seeds": n,
-              "cpu_seconds": round(sum(r["cpu_seconds"] for r in searched + runs)), "torch": torch.__version__, "transformers": transformers.__version__,
-              **({"search": [_validated(r) for r in searched]} if searched else {}), "runs": runs}
+    runs = _runs(
+        study, study.choose(searched) if study.choose else study.arms, range(n), folder, common,
+        workers, quiet,
+    )
+    record = {
+        "name": study.name, "title": study.title, "paper": study.paper,
+        "command": _command(study, seeds=n, **common), **common, "seeds": n,
+        "cpu_seconds": round(sum(r["cpu_seconds"] for r in searched + runs)),
+        "torch": torch.__version__, "transformers": transformers.__version__,
+        **({"search": [_validated(r) for r in searched]} if searched else {}), "runs": runs,
+    }
     if study.finish: record |= study.finish(record, folder)
     write_whole(folder/f"{study.name}.json", json.dumps(record) + "\n")
     return record
@@ -169,7 +219,8 @@ def by_arm(
 ) -> dict[str, list[float]]:  # Arm -> its values, in the order of the seeds; None where a run has none
     "Collect one number over the seeds; TaskError for a number that no run has."
     values, known = defaultdict(list), sorted({name for run in record["runs"] for name in run})
-    if metric not in known: raise TaskError(record.get("name", "the record"), "metric", metric, f"choose from {known}")
+    if metric not in known:
+        raise TaskError(record.get("name", "the record"), "metric", metric, f"choose from {known}")
     for run in record["runs"]: values[run["arm"]].append(run.get(metric))
     return dict(values)
 
@@ -194,10 +245,18 @@ def study_table(
     columns = {title: by_arm(record, metric) for title, metric in metrics.items()}
     first = next(iter(columns.values()))
     extra = [f"minus {control}"] * (control is not None) + ["paper"] * bool(paper)
-    lines = ["| | " + " | ".join(map(cell, [*columns, *extra, "seeds"])) + " |", "|---" * (len(columns) + len(extra) + 2) + "|"]
+    lines = [
+        "| | " + " | ".join(map(cell, [*columns, *extra, "seeds"])) + " |",
+        "|---" * (len(columns) + len(extra) + 2) + "|",
+    ]
     for arm, values in first.items():
         cells = [interval(column[arm]) for column in columns.values()]
-        if control is not None: cells.append("" if arm == control else interval([b - a for a, b in zip(first[control], values, strict=True)]))
+        if control is not None:
+            cells.append(
+                ""
+                if arm == control
+                else interval([b - a for a, b in zip(first[control], values, strict=True)])
+            )
         if paper: cells.append(cell(paper.get(arm, "")))
         lines.append("| " + " | ".join([cell(arm), *cells, str(len(values))]) + " |")
     return Table("\n".join(lines))
@@ -212,8 +271,14 @@ def read_record(
     "The record of a study; FileNotFoundError names those that the package has."
     path = Path(folder or RECORDS)/f"{name}.json"
     if path.exists(): return read_object(path)
-    known = sorted(p.stem for p in RECORDS.glob("*.json")) if folder is None else f"none in {both_ends(folder, 300)}"
-    raise FileNotFoundError(f"{name}: no saved record; there are {known}. Make it with `instop reproduce {name}`")
+    known = (
+        sorted(p.stem for p in RECORDS.glob("*.json"))
+        if folder is None
+        else f"none in {both_ends(folder, 300)}"
+    )
+    raise FileNotFoundError(
+        f"{name}: no saved record; there are {known}. Make it with `instop reproduce {name}`"
+    )
 
 # %% ../nbs/3_studies/31_study.ipynb #b627930a
 def seeds_text(
@@ -232,10 +297,16 @@ def shown(
     smoke = {"seeds": 1, "workers": 1, "scale": 0.02, "quiet": True, **options}
     some = study.arms if study.finish or study.choose else dict(list(study.arms.items())[:2])
     try: record, what, arms = read_record(study.name), "the saved record", some
-    except FileNotFoundError: record, what, arms = None, "no saved record yet, so this is the smoke run, from which nothing follows", study.arms
+    except FileNotFoundError:
+        record, what, arms = (
+            None, "no saved record yet, so this is the smoke run, from which nothing follows",
+            study.arms,
+        )
     made = reproduce(replace(study, arms=arms), Path(folder)/(study.folder or study.name), **smoke)
     record = record or made
-    print(f"{study.name}: {what} ({seeds_text(record['seeds'])}, scale {record['scale']}, {record['cpu_seconds']} CPU seconds)")
+    print(
+        f"{study.name}: {what} ({seeds_text(record['seeds'])}, scale {record['scale']}, {record['cpu_seconds']} CPU seconds)"
+    )
     return record
 
 # %% ../nbs/3_studies/31_study.ipynb #aeb5b504
@@ -246,7 +317,9 @@ def difference(
     b: str,        # Another
 ) -> str:  # One sentence
     "Compare two arms of a record in words that the numbers decide."
-    gaps = [x - y for x, y in zip(by_arm(record, metric)[a], by_arm(record, metric)[b], strict=True)]
+    gaps = [
+        x - y for x, y in zip(by_arm(record, metric)[a], by_arm(record, metric)[b], strict=True)
+    ]
     mean, half = t_interval(gaps)
     how = "cannot be told from" if not abs(mean) > half else "is above" if mean > 0 else "is below"
     return f"'{a}' {how} '{b}' ({metric}: {interval(gaps)} points, {seeds_text(len(gaps))})"

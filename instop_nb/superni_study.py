@@ -32,8 +32,12 @@ def worlds(
     "The tasks of the official split."
     names = {split: {t.name for t in get_tasks(data, split, 1)} for split in ("train", "test")}
     training, asking = halves(data, n_train, n_ask, seed)
-    return {name: [t for t in tasks if t.name in names[split]]
-            for name, tasks, split in (("train", training, "train"), ("oracle", training, "test"), ("ask", asking, "test"))}
+    return {
+        name: [t for t in tasks if t.name in names[split]]
+        for name, tasks, split in (
+            ("train", training, "train"), ("oracle", training, "test"), ("ask", asking, "test"),
+        )
+    }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #b94d44b3
 _NUMBER = {name: n for n, name in enumerate(WORLD)}
@@ -42,7 +46,12 @@ def numbered(
     tasks: list[Task],  # Of any world
 ) -> list[Task]:        # Those of files as they were
     "Call generated tasks by a number and their category, as NI's names do."
-    return [t if t.name not in _NUMBER else replace(t, name=f"task{_NUMBER[t.name]:03}_{t.category}".replace(" ", "_").rstrip("?")) for t in tasks]
+    return [
+        t
+        if t.name not in _NUMBER
+        else replace(t, name=f"task{_NUMBER[t.name]:03}_{t.category}".replace(" ", "_").rstrip("?"))
+        for t in tasks
+    ]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #4fa6a8c1
 LIMIT = {"micro": 192}  # Tokens of a source; 1,024 for any other data
@@ -54,7 +63,9 @@ def laid_out(
     limit: int = 1024,  # Tokens; what does not fit is left out as in Tk-Instruct
 ) -> list[str]:  # One text for each instance, in order
     "The texts that a model is asked with."
-    return [text for t in numbered(tasks) for _, text in sources(t, MATRIX[encoding], tokenizer, limit)]
+    return [
+        text for t in numbered(tasks) for _, text in sources(t, MATRIX[encoding], tokenizer, limit)
+    ]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #6b25c2c8
 STEPS, QUESTIONS, PRETRAINING = 600, 340, 1000
@@ -66,8 +77,14 @@ def pretrained(
     data: str,        # "micro" or a folder of tasks: what is read
 ):  # Model and tokenizer
     "A T5 of another width, pretrained once for all runs of a study."
-    recipe = Recipe(data=data, d_model=width, d_ff=2 * width, steps=max(1, round(PRETRAINING * scale)), n_documents=max(1000, round(60_000 * scale)))
-    place = made_once(Path(folder).parent, f"pretrained-{width}", asdict(recipe), lambda home: pretrain(recipe, home, quiet=True))
+    recipe = Recipe(
+        data=data, d_model=width, d_ff=2 * width, steps=max(1, round(PRETRAINING * scale)),
+        n_documents=max(1000, round(60_000 * scale)),
+    )
+    place = made_once(
+        Path(folder).parent, f"pretrained-{width}", asdict(recipe),
+        lambda home: pretrain(recipe, home, quiet=True),
+    )
     return load_model(place, device="cpu")
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #4e52cc1f
@@ -84,13 +101,25 @@ def tune_on(
 ):  # The same model, in eval mode
     "Tune a model on tasks laid out in one of the ten encodings."
     with tempfile.TemporaryDirectory() as ids:
-        rows = tokenize_tasks(numbered(tasks), tokenizer, MATRIX[encoding], limit, all_wordings=True, seed=seed, cache_dir=ids)
-        return tune(model, tokenizer, draw_rows(rows, tasks, steps * batch, seed), folder, steps, batch, seed=seed, quiet=True)
+        rows = tokenize_tasks(
+            numbered(tasks), tokenizer, MATRIX[encoding], limit, all_wordings=True, seed=seed,
+            cache_dir=ids,
+        )
+        return tune(
+            model, tokenizer, draw_rows(rows, tasks, steps * batch, seed), folder, steps, batch,
+            seed=seed, quiet=True,
+        )
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #cb5177dc
 HEURISTICS = {"copy input": copy_input, "copy example": copy_example}
 
-def _result(rows, data): return {**category_scores(rows), "novelty": {name: two_scores(s) for name, s in group_scores(rows).items()} if data == "micro" else {}}
+def _result(rows, data):
+    return {
+        **category_scores(rows),
+        "novelty": {name: two_scores(s) for name, s in group_scores(rows).items()}
+        if data == "micro"
+        else {},
+    }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #b36224b8
 def run_superni(
@@ -109,18 +138,34 @@ def run_superni(
 ) -> dict:  # rougeL and exact_match of the test tasks, by category, by novelty (micro) and, under "asked", for each further encoding; n_tasks, n_instances, parameters
     "Tune on the training tasks, ask the test tasks (Wang et al. 2022, sections 6 and 7)."
     steps, limit = max(1, round(STEPS * scale)), LIMIT.get(data, 1024)
-    tasks = worlds(data, min(n_instances, max(2, steps * batch // 80)), 30, seed)  # No more instances than are likely to be drawn
+    # No more instances than are likely to be drawn
+    tasks = worlds(data, min(n_instances, max(2, steps * batch // 80)), 30, seed)
     n = max(1, round(QUESTIONS * scale))
-    asked = [replace(t, instances=t.instances[:max(1, n // len(tasks["ask"]))]) for t in some_tasks(tasks["ask"], n, random.Random(seed))]
-    if learn in HEURISTICS: return _result([row for t in asked for row in HEURISTICS[learn](t)], data)
-    t5, tokenizer = pretrained(folder, width, scale, data) if width else load_model(model, device="cpu" if model == "micro" else None)
+    asked = [
+        replace(t, instances=t.instances[: max(1, n // len(tasks["ask"]))])
+        for t in some_tasks(tasks["ask"], n, random.Random(seed))
+    ]
+    if learn in HEURISTICS:
+        return _result([row for t in asked for row in HEURISTICS[learn](t)], data)
+    t5, tokenizer = (
+        pretrained(folder, width, scale, data)
+        if width
+        else load_model(model, device="cpu" if model == "micro" else None)
+    )
     seen = some_tasks(tasks.get(learn, []), n_tasks, random.Random(f"{seed} {n_tasks}"))
     if seen: tune_on(t5, tokenizer, seen, encoding, folder, steps, batch, limit, seed)
     rows = answer(t5, tokenizer, asked, laid_out(asked, encoding, tokenizer, limit), limit)
     few = [replace(t, instances=t.instances[:1]) for t in asked]
-    matrix = {e: two_scores(score(answer(t5, tokenizer, few, laid_out(few, e, tokenizer, limit), limit))["overall"]) for e in ask}
-    return {**_result(rows, data), "asked": matrix, "n_tasks": len(seen), "n_instances": n_instances,
-            "parameters": sum(p.numel() for p in t5.parameters())}
+    matrix = {
+        e: two_scores(
+            score(answer(t5, tokenizer, few, laid_out(few, e, tokenizer, limit), limit))["overall"]
+        )
+        for e in ask
+    }
+    return {
+        **_result(rows, data), "asked": matrix, "n_tasks": len(seen), "n_instances": n_instances,
+        "parameters": sum(p.numel() for p in t5.parameters()),
+    }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #f1016894
 def finnish(
@@ -130,7 +175,10 @@ def finnish(
     "The Finnish test tasks."
     folder = Path(data)/"tasks_fi"
     if data != "micro" and folder.is_dir(): return load_tasks(folder, None, n_ask)
-    raise TaskError(str(folder), "data", data, "the cross-lingual study needs translated tasks: give --data FOLDER, with tasks/, splits/ and tasks_fi/ in it")
+    raise TaskError(
+        str(folder), "data", data,
+        "the cross-lingual study needs translated tasks: give --data FOLDER, with tasks/, splits/ and tasks_fi/ in it",
+    )
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #c399157e
 FI_STEPS, FI_BATCH = 60, 16
@@ -149,24 +197,70 @@ def run_xlingual(
     if learn in HEURISTICS: rows = [row for t in asked for row in HEURISTICS[learn](t)]
     else:
         t5, reader = load_model(model, device="cpu" if model == "micro" else None)
-        tune_on(t5, reader, get_tasks(data, learn, max(2, round(20 * scale))), "Def", folder, max(1, round(FI_STEPS * scale)), FI_BATCH, 512, seed)
+        tune_on(
+            t5, reader, get_tasks(data, learn, max(2, round(20 * scale))), "Def", folder,
+            max(1, round(FI_STEPS * scale)), FI_BATCH, 512, seed,
+        )
         rows = answer(t5, reader, asked, laid_out(asked, "Def", reader, 512), 512)
-    found = score(rows, xlingual_tokenizer=gpt2_tokenizer(tokenizer) if tokenizer else load_model("micro", device="cpu")[1])
-    return {**two_scores(found["overall"]), "n": len(rows), "categories": {c: two_scores(s) for c, s in found["per_category"].items()}, "tokens": tokenizer or "micro"}
+    found = score(
+        rows,
+        xlingual_tokenizer=gpt2_tokenizer(tokenizer)
+        if tokenizer
+        else load_model("micro", device="cpu")[1],
+    )
+    return {
+        **two_scores(found["overall"]), "n": len(rows),
+        "categories": {c: two_scores(s) for c, s in found["per_category"].items()},
+        "tokens": tokenizer or "micro",
+    }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #9490187f
 _MATRIX_RUN = {"batch": 16, "n_instances": 40, "ask": list(MATRIX)}
-ARMS = {"tuned": {}, "oracle": {"learn": "oracle"}, "untuned": {"learn": "nothing"}, **{name: {"learn": name} for name in HEURISTICS},
-        **{f"{n} tasks": {"n_tasks": n} for n in (8, 32, 128)}, **{f"{n} instances": {"n_instances": n} for n in (2, 8, 32)},
-        **{f"width {n}": {"width": n} for n in (16, 32, 64, 128)}, **{f"train {e}": {"encoding": e, **_MATRIX_RUN} for e in MATRIX}}
+ARMS = {
+    "tuned": {}, "oracle": {"learn": "oracle"}, "untuned": {"learn": "nothing"},
+    **{name: {"learn": name} for name in HEURISTICS},
+    **{f"{n} tasks": {"n_tasks": n} for n in (8, 32, 128)},
+    **{f"{n} instances": {"n_instances": n} for n in (2, 8, 32)},
+    **{f"width {n}": {"width": n} for n in (16, 32, 64, 128)},
+    **{f"train {e}": {"encoding": e, **_MATRIX_RUN} for e in MATRIX},
+}
 
-def _study(name, title, paper, arms): return Study(name, title, f"Wang et al. 2022, {paper}", run_superni, {arm: ARMS[arm] for arm in arms}, folder="superni")
+def _study(name, title, paper, arms):
+    return Study(
+        name, title, f"Wang et al. 2022, {paper}", run_superni, {arm: ARMS[arm] for arm in arms},
+        folder="superni",
+    )
 
-STUDIES = {study.name: study for study in (
-    _study("superni-encodings", "Ten encodings in training, each asked in all ten", "section 7.2", [f"train {e}" for e in MATRIX]),
-    _study("superni-tasks", "More training tasks", "section 7.1", ["8 tasks", "32 tasks", "128 tasks", "tuned"]),
-    _study("superni-instances", "More instances of each training task", "section 7.1", ["2 instances", "8 instances", "32 instances", "tuned"]),
-    _study("superni-sizes", "Wider models, and the one with more pretraining", "section 7.1", ["width 16", "width 32", "width 64", "width 128", "tuned"]),
-    _study("superni-bounds", "Two answers without a model, and an upper bound", "section 6", ["copy input", "copy example", "untuned", "tuned", "oracle"]),
-    Study("superni-xlingual", "Finnish tasks", "Wang et al. 2022, section 6, cross-lingual track", run_xlingual,
-          {**{name: {"learn": name} for name in HEURISTICS}, "tuned on English": {"learn": "train"}}))}
+STUDIES = {
+    study.name: study
+    for study in (
+        _study(
+            "superni-encodings", "Ten encodings in training, each asked in all ten", "section 7.2",
+            [f"train {e}" for e in MATRIX],
+        ),
+        _study(
+            "superni-tasks", "More training tasks", "section 7.1",
+            ["8 tasks", "32 tasks", "128 tasks", "tuned"],
+        ),
+        _study(
+            "superni-instances", "More instances of each training task", "section 7.1",
+            ["2 instances", "8 instances", "32 instances", "tuned"],
+        ),
+        _study(
+            "superni-sizes", "Wider models, and the one with more pretraining", "section 7.1",
+            ["width 16", "width 32", "width 64", "width 128", "tuned"],
+        ),
+        _study(
+            "superni-bounds", "Two answers without a model, and an upper bound", "section 6",
+            ["copy input", "copy example", "untuned", "tuned", "oracle"],
+        ),
+        Study(
+            "superni-xlingual", "Finnish tasks", "Wang et al. 2022, section 6, cross-lingual track",
+            run_xlingual,
+            {
+                **{name: {"learn": name} for name in HEURISTICS},
+                "tuned on English": {"learn": "train"},
+            },
+        ),
+    )
+}

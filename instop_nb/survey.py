@@ -29,9 +29,14 @@ def _lists(dir, files, problems):
     lists = {}
     for split in ("train", "test", "excluded"):
         try: lists[split] = _split(dir, split, files)
-        except TaskError as error: problems += [error] * (error.value is not NOTHING)  # a list that is not there is no slip
+        except TaskError as error:
+            # a list that is not there is no slip
+            problems += [error] * (error.value is not NOTHING)
     twice = [name for name, n in Counter(chain(*lists.values())).items() if n > 1]
-    problems += [TaskError(Path(dir)/"splits", "task", name, "list it once, in one split") for name in twice]
+    problems += [
+        TaskError(Path(dir) / "splits", "task", name, "list it once, in one split")
+        for name in twice
+    ]
     return lists
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #eb159ca5
@@ -48,14 +53,22 @@ def validate_tasks(dir,                                      # As for `load_task
 # %% ../nbs/1_instructions/11b_survey.ipynb #5b0872fc
 _CONTROL = re.compile(r"</s>|<pad>|<unk>|<extra_id_\d+>")
 
-def _examples(task): return [(f"{kind}[{n}]", e) for kind, some in zip(_KINDS, (task.positive, task.negative)) for n, e in enumerate(some)]
+def _examples(task):
+    return [
+        (f"{kind}[{n}]", e)
+        for kind, some in zip(_KINDS, (task.positive, task.negative))
+        for n, e in enumerate(some)
+    ]
 
 def _readings(task):
     "Every text of a task that a model may read or write, with its place."
     yield from ((f"Definition[{n}]", text) for n, text in enumerate(task.definition))
     yield from ((key, getattr(task, name)) for name, key in _TEXTS.items())
     for place, e in _examples(task):
-        yield from ((f"{place}.{part}", getattr(e, part) or "") for part in ("input", "output", "explanation", "suggestion"))
+        yield from (
+            (f"{place}.{part}", getattr(e, part) or "")
+            for part in ("input", "output", "explanation", "suggestion")
+        )
     for n, i in enumerate(task.instances):
         yield f"Instances[{n}].input", i.input
         yield from ((f"Instances[{n}].output[{m}]", text) for m, text in enumerate(i.output))
@@ -63,12 +76,16 @@ def _readings(task):
 # %% ../nbs/1_instructions/11b_survey.ipynb #61118d04
 def _blank(task):
     for place, text in _readings(task):
-        if not text.strip() and re.search(r"\.(in|out)put", place): yield place, text, "it is empty: is a text lost?"
+        if not text.strip() and re.search(r"\.(in|out)put", place):
+            yield place, text, "it is empty: is a text lost?"
 
 def _control(task):
     for place, text in _readings(task):
         if "<" in text and (found := _CONTROL.findall(text)):
-            yield place, Unquoted(", ".join(dict.fromkeys(found))), "a tokenizer may take it for its own control token: is it meant as text?"
+            yield (
+                place, Unquoted(", ".join(dict.fromkeys(found))),
+                "a tokenizer may take it for its own control token: is it meant as text?",
+            )
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #0dec8f4f
 def _answers(instance): return {" ".join(text.lower().split()) for text in instance.output}
@@ -78,20 +95,32 @@ def _repeated(task):
     for n, i in enumerate(task.instances):
         m = first.setdefault(i.input.strip(), n)
         if m == n or not i.input.strip(): continue
-        if _answers(i) & _answers(task.instances[m]): yield f"Instances[{n}]", i.input, f"it repeats Instances[{m}]: keep one"
-        else: yield f"Instances[{n}].output", i.output, f"Instances[{m}] answers the same input with {in_brief(task.instances[m].output)}: which is right?"
+        if _answers(i) & _answers(task.instances[m]):
+            yield f"Instances[{n}]", i.input, f"it repeats Instances[{m}]: keep one"
+        else:
+            yield (
+                f"Instances[{n}].output", i.output,
+                f"Instances[{m}] answers the same input with {in_brief(task.instances[m].output)}: which is right?",
+            )
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #2a163966
 def _given_away(task):
-    asked = {i.input.strip(): n for n, i in reversed(list(enumerate(task.instances))) if i.input.strip()}
+    asked = {
+        i.input.strip(): n for n, i in reversed(list(enumerate(task.instances))) if i.input.strip()
+    }
     for place, e in _examples(task):
         n = asked.get(e.input.strip())
-        if n is not None: yield place, e.input, f"its input is that of Instances[{n}], id {task.instances[n].id}: show another example"
+        if n is not None:
+            yield (
+                place, e.input,
+                f"its input is that of Instances[{n}], id {task.instances[n].id}: show another example",
+            )
 
 def _good_and_bad(task):
     good = {(e.input.strip(), e.output.strip()) for e in task.positive}
     for place, e in _examples(task)[len(task.positive):]:
-        if (e.input.strip(), e.output.strip()) in good: yield place, e.output, "a positive example answers the same: which is it?"
+        if (e.input.strip(), e.output.strip()) in good:
+            yield place, e.output, "a positive example answers the same: which is it?"
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #76dfb3a6
 def task_flaws(task: Task,           # Valid
@@ -99,9 +128,14 @@ def task_flaws(task: Task,           # Valid
     "What is wrong with a task though it is valid: blanks, control tokens, repetitions, contradictions, answers given away."
     kinds = {}
     for kind in (_blank, _control, _repeated, _given_away, _good_and_bad):
-        for flaw in kind(task): kinds.setdefault((kind, re.sub(r"\d+", "", flaw[0])), []).append(flaw)
+        for flaw in kind(task):
+            kinds.setdefault((kind, re.sub(r"\d+", "", flaw[0])), []).append(flaw)
     def more(n): return f" ({n} more like it)" if n else ""
-    return [TaskError(task.name, place, value, advice + more(len(some) - 1)) for some in kinds.values() for place, value, advice in some[:1]]
+    return [
+        TaskError(task.name, place, value, advice + more(len(some) - 1))
+        for some in kinds.values()
+        for place, value, advice in some[:1]
+    ]
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #cf895770
 class Digest(NamedTuple):
@@ -118,8 +152,10 @@ def digest(task: Task,  # Any task
           ) -> Digest:  # Eight bytes for each instance; hashes are the same within one process only
     "Shrink a task to what a comparison needs."
     pairs = {hash((i.input.strip(), *(text.strip() for text in i.output))) for i in task.instances}
-    return Digest(task.name, task.category, len(task.positive), len(task.negative), len(task.instances),
-                  hash(" ".join("".join(task.definition[:1]).split())), array("q", pairs))
+    return Digest(
+        task.name, task.category, len(task.positive), len(task.negative), len(task.instances),
+        hash(" ".join("".join(task.definition[:1]).split())), array("q", pairs),
+    )
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #d9e9d425
 def _twins(digests):
@@ -130,7 +166,10 @@ def _twins(digests):
     for (a, b), n in sorted(shared.items()):
         a, b = digests[a], digests[b]
         if 2 * n >= min(len(a.pairs), len(b.pairs)):
-            yield TaskError(b.name, "Instances", Unquoted(f"{n} of {len(b.pairs)} in another file"), f"they are also in {a.name}: keep one of the two tasks")
+            yield TaskError(
+                b.name, "Instances", Unquoted(f"{n} of {len(b.pairs)} in another file"),
+                f"they are also in {a.name}: keep one of the two tasks",
+            )
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #07d6bde0
 def _leaks(digests, lists):
@@ -139,14 +178,21 @@ def _leaks(digests, lists):
     for d in digests:
         met = Counter(asked[pair] for pair in d.pairs if pair in asked) if d.name in train else {}
         for name, n in sorted(met.items()):
-            if name != d.name: yield TaskError(name, "Instances", Unquoted(f"{n} of a test task"), f"they are also in the training task {d.name}: leave them out of one")
+            if name != d.name:
+                yield TaskError(
+                    name, "Instances", Unquoted(f"{n} of a test task"),
+                    f"they are also in the training task {d.name}: leave them out of one",
+                )
 
 def _two_categories(digests):
     first = {}
     for d in digests:
         other = first.setdefault(d.definition, d)
         if other.category != d.category:
-            yield TaskError(d.name, "Definition", d.category, f"{other.name} has the same definition in category {other.category}: which is right?")
+            yield TaskError(
+                d.name, "Definition", d.category,
+                f"{other.name} has the same definition in category {other.category}: which is right?",
+            )
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #a4170a5a
 def collection_flaws(digests: list[Digest],              # Of all tasks
@@ -159,7 +205,9 @@ def collection_flaws(digests: list[Digest],              # Of all tasks
 class Survey(NamedTuple):
     "What can be said of a collection."
     tasks: list[Digest]        # Of the valid files
-    problems: list[TaskError]  # All that `validate_tasks` finds: files and lists that cannot be used
+    problems: list[
+        TaskError
+    ]  # All that `validate_tasks` finds: files and lists that cannot be used
     warnings: list[TaskError]  # Flaws of those that can
 
 def survey(dir,         # As for `load_tasks`

@@ -28,13 +28,18 @@ def prompted(
 ) -> tuple[list[Template], list[dict]]:  # A prompt of each wording, and rows: input, output, definition
     "A task as a data set with prompts."
     k = seed % len(task.definition)
-    (templates, rows), _ = task_to_template(replace(task, definition=task.definition[k:] + task.definition[:k]))
+    (templates, rows), _ = task_to_template(
+        replace(task, definition=task.definition[k:] + task.definition[:k])
+    )
     return templates, [{**row, "definition": task.definition[k]} for row in rows]
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #8c2f96f3
 P = ("one", "half", "original", "all")
-TURNED = Template("what was asked", "{{ input }}\n\n{{ output }}\n\nWhich request leads from the first to the second?\n|||\n{{ definition }}",
-                  metadata=Metadata(original_task=False), id="what was asked")
+TURNED = Template(
+    "what was asked",
+    "{{ input }}\n\n{{ output }}\n\nWhich request leads from the first to the second?\n|||\n{{ definition }}",
+    metadata=Metadata(original_task=False), id="what was asked",
+)
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #22a7f92c
 def choose_prompts(
@@ -63,7 +68,8 @@ def prompted_pairs(
     groups, pairs = list(by_category.values()), []
     while len(pairs) < n:
         templates, rows = rng.choice(rng.choice(groups))
-        if example := encode_row(rng.choice(templates), rng.choice(rows)): pairs.append((example["inputs"], example["targets"]))
+        if example := encode_row(rng.choice(templates), rng.choice(rows)):
+            pairs.append((example["inputs"], example["targets"]))
     return pairs
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #b52a908f
@@ -74,7 +80,14 @@ def sibling_options(
 ) -> list[str]:  # In an order that says nothing
     "The right answer among those of other tasks of its category."
     rng, right = random.Random(f"{name} {text}"), solve(name, text)
-    others = sorted({solve(other, text) for other, (category, _, _) in WORLD.items() if category is WORLD[name][0]} - {right})
+    others = sorted(
+        {
+            solve(other, text)
+            for other, (category, _, _) in WORLD.items()
+            if category is WORLD[name][0]
+        }
+        - {right}
+    )
     options = [right, *rng.sample(others, min(n - 1, len(others)))]
     return rng.sample(options, len(options))
 
@@ -87,10 +100,21 @@ def prompt_scores(
 ) -> list[float]:  # Percent, one for each prompt; the last one was kept for the test
     "Score prompt after prompt: rank classification in the small world, ROUGE-L elsewhere (Sanh et al. 2022, section 5.2)."
     ranked = all(task.name in WORLD for task in tasks)
-    def answer(task, row): return {"answer": row["output"], **({"options": sibling_options(task.name, row["input"])} if ranked else {})}
+    def answer(task, row):
+        return {
+            "answer": row["output"],
+            **({"options": sibling_options(task.name, row["input"])} if ranked else {}),
+        }
     sets = [(task, *prompted(task, seed)) for task in tasks]
-    asked = [[(encode_row(templates[k], row)["inputs"], answer(task, row)) for task, templates, rows in sets if k < len(templates) for row in rows]
-             for k in range(max(len(templates) for _, templates, _ in sets))]
+    asked = [
+        [
+            (encode_row(templates[k], row)["inputs"], answer(task, row))
+            for task, templates, rows in sets
+            if k < len(templates)
+            for row in rows
+        ]
+        for k in range(max(len(templates) for _, templates, _ in sets))
+    ]
     return [round(answer_score(model, tokenizer, some, max_new_tokens=128), 2) for some in asked]
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #7cfad3f4
@@ -106,27 +130,62 @@ def run_t0(
     share: float = 1.0,          # Of the data sets, drawn with the seed
 ) -> dict:  # "scores" of each kind of task for each prompt; of all together median, low, high (quartiles), iqr, and new (the last prompt); medians by kind
     "Tune on prompted data sets, ask held-out tasks with all their prompts (Sanh et al. 2022, section 6)."
-    train, asked = get_tasks(data, "train", steps_of(scale, 100), seed), get_tasks(data, "test", steps_of(scale, 4), seed)
+    train, asked = (
+        get_tasks(data, "train", steps_of(scale, 100), seed),
+        get_tasks(data, "test", steps_of(scale, 4), seed),
+    )
     if p not in (None, "original") and max(len(t.definition) for t in train) < 2:
-        raise TaskError(data, "definition", "one wording a task", "give tasks with several wordings, or run t0-datasets, which does with one")
+        raise TaskError(
+            data, "definition", "one wording a task",
+            "give tasks with several wordings, or run t0-datasets, which does with one",
+        )
     t5, tokenizer = load_model(model, device="cpu")
     some = random.Random(f"{seed} data sets").sample(train, max(1, round(share * len(train))))
-    if p is not None: fit(t5, tokenizer, prompted_pairs(some, BATCH * steps_of(scale, STEPS), p, seed), folder, seed, BATCH)
+    if p is not None:
+        fit(
+            t5, tokenizer, prompted_pairs(some, BATCH * steps_of(scale, STEPS), p, seed), folder,
+            seed, BATCH,
+        )
     kinds = defaultdict(list)
     for task in asked: kinds[novelty(task.name) if data == "micro" else "unseen"].append(task)
     scores = {kind: prompt_scores(t5, tokenizer, tasks, seed) for kind, tasks in kinds.items()}
-    overall = [sum(len(kinds[kind]) * some[k] for kind, some in scores.items()) / len(asked) for k in range(len(next(iter(scores.values()))))]
+    overall = [
+        sum(len(kinds[kind]) * some[k] for kind, some in scores.items()) / len(asked)
+        for k in range(len(next(iter(scores.values()))))
+    ]
     median, low, high = median_iqr(overall)
-    numbers = {"median": median, "low": low, "high": high, "iqr": high - low, "new": overall[-1], **{kind: median_iqr(some)[0] for kind, some in scores.items()}}
+    numbers = {
+        "median": median, "low": low, "high": high, "iqr": high - low, "new": overall[-1],
+        **{kind: median_iqr(some)[0] for kind, some in scores.items()},
+    }
     return {"scores": scores, **{name: round(number, 2) for name, number in numbers.items()}}
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #a22b4241
-ARMS = {"untuned": {"p": None}, "1 prompt": {"p": "one"}, "2 prompts": {"p": "half"}, "3 prompts": {}, "3 prompts and 1 turned": {"p": "all"},
-        "a quarter of the data sets": {"share": 0.25}, "half of the data sets": {"share": 0.5}}
+ARMS = {
+    "untuned": {"p": None}, "1 prompt": {"p": "one"}, "2 prompts": {"p": "half"}, "3 prompts": {},
+    "3 prompts and 1 turned": {"p": "all"}, "a quarter of the data sets": {"share": 0.25},
+    "half of the data sets": {"share": 0.5},
+}
 
-def _study(name, title, where, arms): return Study(name, title, f"Sanh et al. 2022, {where}", run_t0, {arm: ARMS[arm] for arm in arms}, folder="t0")
+def _study(name, title, where, arms):
+    return Study(
+        name, title, f"Sanh et al. 2022, {where}", run_t0, {arm: ARMS[arm] for arm in arms},
+        folder="t0",
+    )
 
-STUDIES = {study.name: study for study in (
-    _study("t0-heldout", "Held-out tasks: untuned and tuned", "figure 4", ["untuned", "3 prompts"]),
-    _study("t0-prompts", "More prompts for each data set", "figure 6", ["untuned", "1 prompt", "2 prompts", "3 prompts", "3 prompts and 1 turned"]),
-    _study("t0-datasets", "More data sets, all with 3 prompts", "figure 7", ["a quarter of the data sets", "half of the data sets", "3 prompts"]))}
+STUDIES = {
+    study.name: study
+    for study in (
+        _study(
+            "t0-heldout", "Held-out tasks: untuned and tuned", "figure 4", ["untuned", "3 prompts"]
+        ),
+        _study(
+            "t0-prompts", "More prompts for each data set", "figure 6",
+            ["untuned", "1 prompt", "2 prompts", "3 prompts", "3 prompts and 1 turned"],
+        ),
+        _study(
+            "t0-datasets", "More data sets, all with 3 prompts", "figure 7",
+            ["a quarter of the data sets", "half of the data sets", "3 prompts"],
+        ),
+    )
+}

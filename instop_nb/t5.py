@@ -8,12 +8,16 @@ __all__ = ['FRAME', 'PIECES', 'SENTINELS', 'SPECIAL', 'train_tokenizer', 'micro_
 # %% ../nbs/2_model/21_t5.ipynb #2a9aff54
 from collections.abc import Iterable
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers,
+)
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 # %% ../nbs/2_model/21_t5.ipynb #f35d5edb
-FRAME = [r" ?Definition:", r"(?:\n\n)?Now complete the following example -\nInput:", r"\.?\nOutput: ",
-         r" (?:Positive|Negative) Example \d+ -\nInput:", r"\n Output:", r"\n Explanation:"]
+FRAME = [
+    r" ?Definition:", r"(?:\n\n)?Now complete the following example -\nInput:", r"\.?\nOutput: ",
+    r" (?:Positive|Negative) Example \d+ -\nInput:", r"\n Output:", r"\n Explanation:",
+]
 PIECES = FRAME + [r" ?\p{L}+", r" ?\p{N}", r" ?[^\s\p{L}\p{N}]+", r"\s+(?!\S)", r"\s+"]
 SENTINELS = [f"<extra_id_{i}>" for i in range(16)]
 SPECIAL = ["<pad>", "</s>", "<unk>", *SENTINELS]
@@ -23,8 +27,12 @@ def _byte_bpe():
     "The untrained tokenizer: a space in front, cut into pieces, then bytes; and the way back."
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.normalizer = normalizers.Prepend(" ")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("|".join(PIECES)), "isolated"),
-                                                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("|".join(PIECES)), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     bpe.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     return bpe
 
@@ -35,11 +43,20 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:  # Ends each text with `</s>`, as T5's does
     "Train a byte-level BPE that encodes any text, with T5's special tokens."
     bpe = _byte_bpe()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
-                                                       initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    bpe.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-                                   additional_special_tokens=SENTINELS)
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    bpe.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        additional_special_tokens=SENTINELS,
+    )
 
 # %% ../nbs/2_model/21_t5.ipynb #878e7139
 def micro_config(
@@ -47,10 +64,18 @@ def micro_config(
     **changes,        # Any field of `T5Config`, such as d_model=96
 ) -> T5Config:  # For `new_t5`
     "The architecture of the micro T5: that of T5 v1.1, two layers of width 64 on each side."
-    return T5Config(**{**dict(vocab_size=vocab_size, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=8,
-                              feed_forward_proj="gated-gelu", dropout_rate=0.0, relative_attention_num_buckets=64,
-                              relative_attention_max_distance=64, tie_word_embeddings=False, decoder_start_token_id=0,
-                              pad_token_id=0, eos_token_id=1, bias_rate=30.0), **changes})
+    return T5Config(
+        **{
+            **dict(
+                vocab_size=vocab_size, d_model=64, d_kv=16, d_ff=128, num_layers=2,
+                num_decoder_layers=2, num_heads=8, feed_forward_proj="gated-gelu", dropout_rate=0.0,
+                relative_attention_num_buckets=64, relative_attention_max_distance=64,
+                tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+                bias_rate=30.0,
+            ),
+            **changes,
+        }
+    )
 
 # %% ../nbs/2_model/21_t5.ipynb #2e9fadc7
 def new_t5(
@@ -73,5 +98,7 @@ def t5_optimizer(
     "AdamW (0.9, 0.98; no weight decay) with a rate of their own for the relative-position biases."
     groups = {False: [], True: []}
     for name, p in model.named_parameters(): groups["relative_attention_bias" in name].append(p)
-    return torch.optim.AdamW([{"params": groups[False]}, {"params": groups[True], "lr": bias_rate * learning_rate}],
-                             lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    return torch.optim.AdamW(
+        [{"params": groups[False]}, {"params": groups[True], "lr": bias_rate * learning_rate}],
+        lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0,
+    )

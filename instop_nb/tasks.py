@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from .core import ESCAPED_SURROGATE, NOTHING, SURROGATE, Table, TaskError, cell, decode_json, lone_surrogates, read_text, write_whole
+from instop_nb.core import (
+    ESCAPED_SURROGATE, NOTHING, SURROGATE, Table, TaskError, cell, decode_json, lone_surrogates,
+    read_text, write_whole,
+)
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #a80306c5
 @dataclass(slots=True)
@@ -20,14 +23,16 @@ class Example:
     "One example of the instructions, good or bad (Wang et al. 2022, section 3)."
     input: str                      # What is given
     output: str                     # What is answered; in a bad example, what must not be answered
-    explanation: str | None = None  # Why it is good or bad ("reason" in v1); None when the file has none
+    explanation: str | None = (
+        None  # Why it is good or bad ("reason" in v1); None when the file has none
+    )
     suggestion: str | None = None   # v1 only: how to mend a bad example
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #a32494f2
 @dataclass(slots=True)
 class Instance:
     "One input of a task with every output that counts as right."
-    id: str                    # Unique in its task; made from the task's name where the file has none
+    id: str  # Unique in its task; made from the task's name where the file has none
     input: str                 # What the model is given
     output: list[str]          # The references, at least one
     extra: dict | None = None  # Other keys that the file gave it
@@ -42,19 +47,22 @@ class Task:
     negative: list[Example] = field(default_factory=list)    # Bad examples
     instances: list[Instance] = field(default_factory=list)  # What is learned and scored
     categories: list[str] = field(default_factory=list)      # The first one counts
-    title: str = ""                                          # v1: the task in a few words ("-" for none, as in all four)
+    title: str = ""  # v1: the task in a few words ("-" for none, as in all four)
     prompt: str = ""                                         # v1: one command
     avoid: str = ""                                          # v1: things to avoid
     emphasis: str = ""                                       # v1: emphasis and caution
-    schema: str = "super-ni"                                 # "super-ni" or "v1"; who changes it empties `raw`
-    raw: dict = field(default_factory=dict, compare=False)   # The file as it stood, with the first instance only
+    schema: str = "super-ni"  # "super-ni" or "v1"; who changes it empties `raw`
+    raw: dict = field(
+        default_factory=dict, compare=False
+    )  # The file as it stood, with the first instance only
 
     @property
     def category(self): return self.categories[0] if self.categories else "unknown"
     @property
     def sources(self): return [s for s in _listed(self.raw.get("Source", [])) if isinstance(s, str)]
     @staticmethod
-    def from_json(data: dict, name: str, file=None, n_instances=None): return _from_json(data, name, file, n_instances)
+    def from_json(data: dict, name: str, file=None, n_instances=None):
+        return _from_json(data, name, file, n_instances)
     def to_json(self): return _to_json(self)
     def reworded(self, k: int): return _reworded(self, k)
     def __repr__(self):
@@ -64,29 +72,42 @@ class Task:
 def _listed(value): return value if isinstance(value, list) else [value]
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #8279de45
-_TEXTS = {"title": "Title", "prompt": "Prompt", "avoid": "Things to Avoid", "emphasis": "Emphasis & Caution"}
+_TEXTS = {
+    "title": "Title", "prompt": "Prompt", "avoid": "Things to Avoid",
+    "emphasis": "Emphasis & Caution",
+}
 _KINDS = ("Positive Examples", "Negative Examples")
 
-def _schema(data): return "v1" if "Examples" in data and "Positive Examples" not in data else "super-ni"
+def _schema(data):
+    return "v1" if "Examples" in data and "Positive Examples" not in data else "super-ni"
 
 def flat_fields(data):
     flat = {"Categories": [], **data} if _schema(data) == "v1" else dict(data)
     inner = data["Examples"] if _schema(data) == "v1" else data
-    if isinstance(inner, dict) and inner is not data: flat |= {key: inner.get(key, []) for key in _KINDS}
+    if isinstance(inner, dict) and inner is not data:
+        flat |= {key: inner.get(key, []) for key in _KINDS}
     for key in _KINDS:
         if flat.get(key) in ("-", ["-"]): flat[key] = []
-    return flat | {key: [data[key]] for key in ("Definition", "Categories") if isinstance(data.get(key), str)}
+    return flat | {
+        key: [data[key]] for key in ("Definition", "Categories") if isinstance(data.get(key), str)
+    }
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #b20bc060
 _EXAMPLE = {"input": str, "output": str, "explanation?": str, "reason?": str, "suggestion?": str}
-_SHAPE = {"Definition": (str,), "Categories": [str], "Positive Examples": [_EXAMPLE], "Negative Examples": [_EXAMPLE],
-          "Instances": ({"id?": str, "input": str, "output": (str,)},), **{f"{key}?": str for key in _TEXTS.values()}}
+_SHAPE = {
+    "Definition": (str,), "Categories": [str], "Positive Examples": [_EXAMPLE],
+    "Negative Examples": [_EXAMPLE], "Instances": ({"id?": str, "input": str, "output": (str,)},),
+    **{f"{key}?": str for key in _TEXTS.values()},
+}
 
 def _compare(value, shape, where, file):
     kind = str if shape is str else dict if isinstance(shape, dict) else list
     if not isinstance(value, kind) or (isinstance(shape, tuple) and not value):
         some = "list with at least one item" if isinstance(shape, tuple) else "list"
-        yield TaskError(file, where, value, {str: "write a string", dict: "write an object: {}", list: f"write a {some}: []"}[kind])
+        yield TaskError(
+            file, where, value,
+            {str: "write a string", dict: "write an object: {}", list: f"write a {some}: []"}[kind],
+        )
     elif kind is list:
         for n, item in enumerate(value): yield from _compare(item, shape[0], f"{where}[{n}]", file)
     elif kind is dict:
@@ -99,13 +120,24 @@ def _compare(value, shape, where, file):
 def _check(data, file):
     flat, ids = flat_fields(data) if isinstance(data, dict) else data, set()
     yield from _compare(flat, _SHAPE, "the file" if flat is data else "", file)
-    texts, rows = (flat.get(key) if isinstance(flat, dict) else [] for key in ("Definition", "Instances"))
-    if isinstance(texts, list) and any(isinstance(text, str) and not text.strip() for text in texts):
+    texts, rows = (
+        flat.get(key) if isinstance(flat, dict) else [] for key in ("Definition", "Instances")
+    )
+    if isinstance(texts, list) and any(
+        isinstance(text, str) and not text.strip() for text in texts
+    ):
         yield TaskError(file, "Definition", texts, "say in words what the task is")
-    rows = [(n, row) for n, row in enumerate(rows) if isinstance(row, dict)] if isinstance(rows, list) else []
+    rows = (
+        [(n, row) for n, row in enumerate(rows) if isinstance(row, dict)]
+        if isinstance(rows, list)
+        else []
+    )
     for n, row in rows if any("id" in row for _, row in rows) else []:
         if "id" not in row or str(row["id"]) in ids:
-            yield TaskError(file, f"Instances[{n}].id", row.get("id", NOTHING), "give each an id of its own, or no id to any")
+            yield TaskError(
+                file, f"Instances[{n}].id", row.get("id", NOTHING),
+                "give each an id of its own, or no id to any",
+            )
         ids.add(str(row.get("id")))
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #e380a055
@@ -124,60 +156,102 @@ def _kept(n_rows, n, seed, name):
 def _parse(data, name, n_instances=None, seed=None):
     flat, why, rows = flat_fields(data), _WHY[_schema(data)], data["Instances"]
     kept = _kept(len(rows), n_instances, seed, name)
-    good, bad = ([Example(e["input"], e["output"], e.get(why), e.get("suggestion")) for e in flat[key]] for key in _KINDS)
-    return Task(name, list(flat["Definition"]), good, bad, [_instance(rows[n], f"{name}-{n}") for n in kept],
-                list(flat["Categories"]), *(data.get(key, "") for key in _TEXTS.values()), _schema(data),
-                {**data, "Instances": [rows[n] for n in kept[:1]]})
+    good, bad = (
+        [Example(e["input"], e["output"], e.get(why), e.get("suggestion")) for e in flat[key]]
+        for key in _KINDS
+    )
+    return Task(
+        name, list(flat["Definition"]), good, bad,
+        [_instance(rows[n], f"{name}-{n}") for n in kept], list(flat["Categories"]),
+        *(data.get(key, "") for key in _TEXTS.values()), _schema(data),
+        {**data, "Instances": [rows[n] for n in kept[:1]]},
+    )
 
 def _from_json(data, name, file=None, n_instances=None):
     for error in chain(_check(data, file or name), lone_surrogates(data, file or name)): raise error
     return _parse(data, name, n_instances)
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #5cafb025
-_EMPTY = {"super-ni": {key: [] for key in ("Categories", "Definition", *_KINDS, "Instances")},
-          "v1": {**dict.fromkeys(_TEXTS.values(), ""), "Definition": [], "Examples": {}, "Instances": []}}
+_EMPTY = {
+    "super-ni": {key: [] for key in ("Categories", "Definition", *_KINDS, "Instances")},
+    "v1": {**dict.fromkeys(_TEXTS.values(), ""), "Definition": [], "Examples": {}, "Instances": []},
+}
 
 def _plain(task):
-    def row(e): return {k: v for k, v in zip(("input", "output", _WHY[task.schema], "suggestion"),
-                                             (e.input, e.output, e.explanation, e.suggestion)) if v is not None}
+    def row(e):
+        return {
+            k: v
+            for k, v in zip(
+                ("input", "output", _WHY[task.schema], "suggestion"),
+                (e.input, e.output, e.explanation, e.suggestion),
+            )
+            if v is not None
+        }
     examples = dict(zip(_KINDS, ([row(e) for e in task.positive], [row(e) for e in task.negative])))
     one = task.schema == "v1" and len(task.definition) == 1
-    return {"Definition": task.definition[0] if one else list(task.definition), "Categories": list(task.categories),
-            **{key: getattr(task, name) for name, key in _TEXTS.items()},
-            **({"Examples": examples} if task.schema == "v1" else examples)}
+    return {
+        "Definition": task.definition[0] if one else list(task.definition),
+        "Categories": list(task.categories),
+        **{key: getattr(task, name) for name, key in _TEXTS.items()},
+        **({"Examples": examples} if task.schema == "v1" else examples),
+    }
 
 def _to_json(task):
-    raw = task.raw if "Instances" in task.raw else {**task.raw, **_EMPTY[task.schema]}  # from a file, or made by hand
+    # from a file, or made by hand
+    raw = task.raw if "Instances" in task.raw else {**task.raw, **_EMPTY[task.schema]}
     was, numbered = _plain(_parse(raw, task.name)), all("id" in row for row in raw["Instances"])
-    rows = [{**({"id": i.id} if numbered else {}), "input": i.input, "output": list(i.output), **(i.extra or {})}
-            for i in task.instances]
+    rows = [
+        {
+            **({"id": i.id} if numbered else {}), "input": i.input, "output": list(i.output),
+            **(i.extra or {}),
+        }
+        for i in task.instances
+    ]
     return raw | {k: v for k, v in _plain(task).items() if v != was.get(k)} | {"Instances": rows}
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #aa47656b
 def _reworded(task, k):
     texts = task.definition
-    if not 0 <= k < len(texts): raise TaskError(task.name, "definition", texts, f"ask for a wording from 0 to {len(texts) - 1}, not {k}")
+    if not 0 <= k < len(texts):
+        raise TaskError(
+            task.name, "definition", texts, f"ask for a wording from 0 to {len(texts) - 1}, not {k}"
+        )
     return replace(task, definition=[texts[k], *texts[:k], *texts[k + 1:]])
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #033e29f9
 def _card(task):
-    parts = {"Title": task.title, "Definition": "".join(task.definition[:1]), "Prompt": task.prompt, "Things to avoid": task.avoid,
-             "Emphasis and caution": task.emphasis}
+    parts = {
+        "Title": task.title, "Definition": "".join(task.definition[:1]), "Prompt": task.prompt,
+        "Things to avoid": task.avoid, "Emphasis and caution": task.emphasis,
+    }
     lines = [f"**{cell(task.name)}** · {cell(task.category)} · {len(task.instances)} instances", ""]
-    lines += [f"> **{name}**: {cell(text, 1000)}\n>" for name, text in parts.items() if text not in ("", "-")]
+    lines += [
+        f"> **{name}**: {cell(text, 1000)}\n>"
+        for name, text in parts.items()
+        if text not in ("", "-")
+    ]
     lines += ["", "| | input | output | why |", "|---|---|---|---|"]
     for label, examples in (("good example", task.positive), ("bad example", task.negative)):
-        lines += [f"| {label} | {cell(e.input)} | {cell(e.output)} | {cell(e.explanation or '')} |" for e in examples[:2]]
-    lines += [f"| **instance** | **{cell(i.input)}** | **{cell(' / '.join(i.output))}** | |" for i in task.instances[:1]]
+        lines += [
+            f"| {label} | {cell(e.input)} | {cell(e.output)} | {cell(e.explanation or '')} |"
+            for e in examples[:2]
+        ]
+    lines += [
+        f"| **instance** | **{cell(i.input)}** | **{cell(' / '.join(i.output))}** | |"
+        for i in task.instances[:1]
+    ]
     return Table("\n".join(lines))
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #84a06526
 def _read(path):
     "The value of a task file, and its slips, found one by one."
-    if half := SURROGATE.search(Path(path).name): raise TaskError(path, "the name", half[0], "rename the file: its name is no UTF-8")
+    if half := SURROGATE.search(Path(path).name):
+        raise TaskError(path, "the name", half[0], "rename the file: its name is no UTF-8")
     text = read_text(path)
     data = decode_json(text, path)
-    return data, chain(_check(data, path), lone_surrogates(data, path) if ESCAPED_SURROGATE.search(text) else ())
+    return data, chain(
+        _check(data, path), lone_surrogates(data, path) if ESCAPED_SURROGATE.search(text) else ()
+    )
 
 def read_task(path,                            # A task file in either schema
               n_instances: int | None = None,  # Keep so many; None: all
@@ -198,19 +272,30 @@ def write_task(task: Task,  # Read from a file or made by hand
 # %% ../nbs/1_instructions/11_tasks.ipynb #faf7da55
 def _files(dir):
     folder = Path(dir)/"tasks" if os.path.isdir(Path(dir)/"tasks") else Path(dir)
-    files = {file.stem: file for file in sorted(folder.glob("*.json"))} if os.path.isdir(folder) else {}
-    if not files: raise TaskError(folder, "*.json", NOTHING, "give a folder of task files, or one with `tasks/` in it")
+    files = (
+        {file.stem: file for file in sorted(folder.glob("*.json"))} if os.path.isdir(folder) else {}
+    )
+    if not files:
+        raise TaskError(
+            folder, "*.json", NOTHING, "give a folder of task files, or one with `tasks/` in it"
+        )
     return files
 
 def _split(dir, split, files):
     path = Path(dir)/"splits/default"/f"{split}_tasks.txt"
     if not path.exists():
         there = sorted(p.name.removesuffix("_tasks.txt") for p in path.parent.glob("*_tasks.txt"))
-        raise TaskError(path, "split", NOTHING, f"choose from {there}, or None for all tasks; to split a folder of your own, write "
-                                                 "train_tasks.txt and test_tasks.txt into splits/default, a line with the name of each task")
+        raise TaskError(
+            path, "split", NOTHING,
+            f"choose from {there}, or None for all tasks; to split a folder of your own, write "
+            "train_tasks.txt and test_tasks.txt into splits/default, a line with the name of each task",
+        )
     names = read_text(path).split()
     if lost := [name for name in names if name not in files]:
-        raise TaskError(path, "task", lost[0], f"{len(lost)} of {len(names)} names have no file: add the files or drop the names")
+        raise TaskError(
+            path, "task", lost[0],
+            f"{len(lost)} of {len(names)} names have no file: add the files or drop the names",
+        )
     return names
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #0d23ac12
@@ -221,7 +306,9 @@ def load_tasks(dir,                             # A collection (with `tasks/` an
               ) -> list[Task]:                  # Sorted by name; `TaskError` for the first slip
     "Load the tasks of a collection, or of one of its official splits."
     if n_instances is not None and not (isinstance(n_instances, int) and n_instances > 0):
-        raise TaskError("load_tasks", "n_instances", n_instances, "keep at least 1 instance, or None for all")
+        raise TaskError(
+            "load_tasks", "n_instances", n_instances, "keep at least 1 instance, or None for all"
+        )
     files = _files(dir)
     names = files if split is None else set(_split(dir, split, files))
     return [read_task(file, n_instances, seed) for name, file in files.items() if name in names]
@@ -234,22 +321,37 @@ def task_file(dir,        # As for `load_tasks`
     files = _files(dir)
     if name in files: return files[name]
     near = [n for n in files if name and name in n][:3] or get_close_matches(name, files, 3, .5)
-    raise TaskError(dir, "task", name, f"did you mean {' or '.join(near)}?" if near else f"choose from its {len(files)} files, without .json")
+    raise TaskError(
+        dir, "task", name,
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"choose from its {len(files)} files, without .json",
+    )
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #f7a8223d
 def task_table(tasks: list[Task],  # Any tasks
               ) -> Table:          # One row each
     "An overview of tasks: counts, and lengths in words (the median of inputs and of first outputs)."
     def middle(texts): return sorted(len(t.split()) for t in texts)[len(texts) // 2] if texts else 0
-    lines = ["| task | category | wordings | good | bad | instances | definition | input | output |", "|---|---" + "|--:" * 7 + "|"]
+    lines = [
+        "| task | category | wordings | good | bad | instances | definition | input | output |",
+        "|---|---" + "|--:" * 7 + "|",
+    ]
     for t in tasks:
-        counts = [len(t.definition), len(t.positive), len(t.negative), len(t.instances), middle(t.definition[:1]),
-                  middle([i.input for i in t.instances]), middle([i.output[0] for i in t.instances])]
-        lines.append(f"| {cell(t.name)} | {cell(t.category)} | " + " | ".join(map(str, counts)) + " |")
+        counts = [
+            len(t.definition), len(t.positive), len(t.negative), len(t.instances),
+            middle(t.definition[:1]), middle([i.input for i in t.instances]),
+            middle([i.output[0] for i in t.instances]),
+        ]
+        lines.append(
+            f"| {cell(t.name)} | {cell(t.category)} | " + " | ".join(map(str, counts)) + " |"
+        )
     return Table("\n".join(lines))
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #a026f171
-_GROUPS = {"task": lambda t: [t.name], "dataset": lambda t: t.sources, "category": lambda t: [t.category]}
+_GROUPS = {
+    "task": lambda t: [t.name], "dataset": lambda t: t.sources, "category": lambda t: [t.category],
+}
 
 def leave_out(tasks: list[Task],                  # All tasks
               by: str,                            # "task", "dataset" or "category"
@@ -270,7 +372,11 @@ def random_split(tasks: list[Task],                  # All tasks
     "Draw k unseen tasks of each category (two in Mishra et al. 2022, section 5.1)."
     names = {}
     for t in tasks: names.setdefault(t.category, []).append(t.name)
-    unseen = {n for c, ns in names.items() for n in random.Random(f"{seed} {c}").sample(sorted(ns), min(k, len(ns)))}
+    unseen = {
+        n
+        for c, ns in names.items()
+        for n in random.Random(f"{seed} {c}").sample(sorted(ns), min(k, len(ns)))
+    }
     return [t for t in tasks if t.name not in unseen], [t for t in tasks if t.name in unseen]
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #947435ca

@@ -16,7 +16,9 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
 from .core import TaskError, read_object, write_whole
-from .runs import CADENCE, Run, begin, fingerprint, has_ended, naming, positive, seal, writing
+from instop_nb.runs import (
+    CADENCE, Run, begin, fingerprint, has_ended, naming, positive, seal, writing,
+)
 from .t5 import t5_optimizer
 
 # %% ../nbs/2_model/22b_trainer.ipynb #8ad19eb8
@@ -34,7 +36,11 @@ class BucketSampler(torch.utils.data.Sampler):
         for i in range(0, len(order), size):
             rows = sorted(order[i:i + size], key=self.lengths.__getitem__)
             batches = [rows[k:k + self.batch_size] for k in range(0, len(rows), self.batch_size)]
-            full = [k for k in torch.randperm(len(batches)).tolist() if len(batches[k]) == self.batch_size]
+            full = [
+                k
+                for k in torch.randperm(len(batches)).tolist()
+                if len(batches[k]) == self.batch_size
+            ]
             for k in full + [len(batches) - 1] * (len(full) < len(batches)): yield from batches[k]
 
 # %% ../nbs/2_model/22b_trainer.ipynb #0affcb6f
@@ -43,17 +49,21 @@ class SealedTrainer(Seq2SeqTrainer):
     def train(self, resume_from_checkpoint=None, **others):
         "Train, or load a run that had ended (transformers would train it one step more where an epoch is not over)."
         place = resume_from_checkpoint
-        if not place or not has_ended(place, self.args.max_steps): return super().train(resume_from_checkpoint=place, **others)
+        if not place or not has_ended(place, self.args.max_steps):
+            return super().train(resume_from_checkpoint=place, **others)
         self.state = TrainerState.load_from_json(str(Path(place)/"trainer_state.json"))
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_from_checkpoint(place)
         self._load_optimizer_and_scheduler(place)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint: self._load_best_model()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
     def _save_optimizer_and_scheduler(self, folder):
         super()._save_optimizer_and_scheduler(folder)
         if not hasattr(self.data_collator, "state_dict"): return
         batches = self.state.global_step * self.args.gradient_accumulation_steps
-        write_whole(Path(folder)/"collator.json", json.dumps(self.data_collator.state_dict(batches)))
+        write_whole(
+            Path(folder) / "collator.json", json.dumps(self.data_collator.state_dict(batches))
+        )
     def _load_optimizer_and_scheduler(self, folder):
         super()._load_optimizer_and_scheduler(folder)
         if folder is None or not hasattr(self.data_collator, "load_state_dict"): return
@@ -61,27 +71,36 @@ class SealedTrainer(Seq2SeqTrainer):
     def _save_checkpoint(self, *args, **kwargs):
         with naming(self.args.output_dir):
             with no_bars(): super()._save_checkpoint(*args, **kwargs)
-            if self.args.should_save: seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
+            if self.args.should_save:
+                seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
 
 # %% ../nbs/2_model/22b_trainer.ipynb #660d38ee
 class T5Trainer(SealedTrainer):
     "A trainer with `t5_optimizer` and `BucketSampler`, for which the loss of a step is the mean over its tokens."
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)  # A progress bar or nothing, never a line for each row of the log
-        self.model_accepts_loss_kwargs = True  # So that compute_loss is told the tokens of the whole step
-        self.bias_rate = getattr(self.model.config, "bias_rate", None)  # Of `t5_optimizer`; None: transformers' own AdamW
+        # A progress bar or nothing, never a line for each row of the log
+        self.remove_callback(PrinterCallback)
+        # So that compute_loss is told the tokens of the whole step
+        self.model_accepts_loss_kwargs = True
+        # Of `t5_optimizer`; None: transformers' own AdamW
+        self.bias_rate = getattr(self.model.config, "bias_rate", None)
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept
         "Make the optimizer that this trainer steps."
         if self.bias_rate is None: return super().create_optimizer()
-        if self.optimizer is None: self.optimizer = t5_optimizer(self.model, self.args.learning_rate, self.bias_rate)
+        if self.optimizer is None:
+            self.optimizer = t5_optimizer(self.model, self.args.learning_rate, self.bias_rate)
         return self.optimizer
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The loss of a micro-batch, weighted by its share of the step's tokens."
         labels = inputs["labels"]
-        if self.label_smoother is not None: inputs = {**inputs, "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels)}
+        if self.label_smoother is not None:
+            inputs = {
+                **inputs,
+                "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels),
+            }
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if num_items_in_batch is not None:
             loss = loss * (labels.ne(-100).sum() / num_items_in_batch)
@@ -89,7 +108,9 @@ class T5Trainer(SealedTrainer):
         return (loss, outputs) if return_outputs else loss
     def _get_train_sampler(self, train_dataset=None):
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return BucketSampler(rows["length"][:], self.args.train_batch_size * self.args.gradient_accumulation_steps)
+        return BucketSampler(
+            rows["length"][:], self.args.train_batch_size * self.args.gradient_accumulation_steps
+        )
 
 # %% ../nbs/2_model/22b_trainer.ipynb #0d2f42a1
 def training_arguments(
@@ -105,14 +126,22 @@ def training_arguments(
     "Arguments for `T5Trainer`: its schedule and clipping, no logging services, no half precision, one GPU a process."
     positive("training_arguments", steps=steps, batch_size=batch_size, learning_rate=learning_rate,
              gradient_accumulation_steps=others.get("gradient_accumulation_steps", 1))
-    if others.get("fp16"): raise TaskError("training_arguments", "fp16", True, "float16 overflows in T5's feed-forward layers: give bf16=True")
-    if others.get("save_total_limit") == 1: others["save_total_limit"] = 2  # One of them is whole, always
+    if others.get("fp16"):
+        raise TaskError(
+            "training_arguments", "fp16", True,
+            "float16 overflows in T5's feed-forward layers: give bf16=True",
+        )
+    if others.get("save_total_limit") == 1:
+        others["save_total_limit"] = 2  # One of them is whole, always
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
     defaults = dict(
-        max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate, seed=seed, warmup_steps=warmup,
-        lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": falling, "decay_type": "linear"},
-        max_grad_norm=1.0, remove_unused_columns=False, restore_callback_states_from_checkpoint=True,
-        report_to="none", save_strategy="no", logging_steps=50, dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available())
+        max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
+        seed=seed, warmup_steps=warmup, lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": falling, "decay_type": "linear"}, max_grad_norm=1.0,
+        remove_unused_columns=False, restore_callback_states_from_checkpoint=True, report_to="none",
+        save_strategy="no", logging_steps=50, dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
     arguments = Seq2SeqTrainingArguments(str(folder), **{**defaults, **others})
     arguments._n_gpu = min(arguments.n_gpu, 1)  # Else two GPUs would silently double the batch
     return arguments
@@ -141,7 +170,8 @@ def save_model(
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         (folder/"config.json").unlink(missing_ok=True)
-        for path in sorted(Path(draft).iterdir(), key=lambda path: path.name == "config.json"): os.replace(path, folder/path.name)
+        for path in sorted(Path(draft).iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, folder/path.name)
     return folder
 
 # %% ../nbs/2_model/22b_trainer.ipynb #0f910165
@@ -153,8 +183,13 @@ class LogToRun(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         "Called by the trainer whenever it logs."
         if not state.is_world_process_zero: return
-        plain = {k: v if v is None or isinstance(v, str) else float(v) for k, v in (logs or {}).items()}
-        self.run.log(step=state.global_step, **{k: v for k, v in plain.items() if k not in ("epoch", "total_flos")})
+        plain = {
+            k: v if v is None or isinstance(v, str) else float(v) for k, v in (logs or {}).items()
+        }
+        self.run.log(
+            step=state.global_step,
+            **{k: v for k, v in plain.items() if k not in ("epoch", "total_flos")},
+        )
 
 # %% ../nbs/2_model/22b_trainer.ipynb #d6a08328
 def train_in(
@@ -164,8 +199,11 @@ def train_in(
     resume: bool,        # Go on from the last checkpoint
 ) -> None:
     "Train, and keep log and checkpoints in a run's folder; the first process alone touches it."
-    settings = {name: value for name, value in settings.items() if name not in CADENCE} | {"model": fingerprint(trainer.model), "bias_rate": trainer.bias_rate}
-    if trainer.args.process_index: last = broadcast_object_list([None])[0]; return trainer.train(resume_from_checkpoint=last)
+    settings = {name: value for name, value in settings.items() if name not in CADENCE} | {
+        "model": fingerprint(trainer.model), "bias_rate": trainer.bias_rate,
+    }
+    if trainer.args.process_index:
+        last = broadcast_object_list([None])[0]; return trainer.train(resume_from_checkpoint=last)
     with writing(folder):
         last, = broadcast_object_list([begin(folder, resume, settings)])
         trainer.train(resume_from_checkpoint=last)

@@ -31,8 +31,14 @@ def get_tasks(
     seed: int = 0,           # Of the generated instances, and of those that are drawn from the files of "train"
 ) -> list[Task]:  # In a fixed order
     "The tasks of a split, from the micro-world or from files: to train on, a sample of each task's instances; to test on, the first."
-    if data != "micro": return load_tasks(data, split, n_instances, seed if split == "train" else None)
-    if split == "test": return [t for part in ("combinations", "categories") for t in micro_tasks(part, n_instances, seed)]
+    if data != "micro":
+        return load_tasks(data, split, n_instances, seed if split == "train" else None)
+    if split == "test":
+        return [
+            t
+            for part in ("combinations", "categories")
+            for t in micro_tasks(part, n_instances, seed)
+        ]
     return micro_tasks(split, n_instances, seed)
 
 # %% ../nbs/2_model/26_tuning.ipynb #5f405654
@@ -42,7 +48,10 @@ def check_disjoint(
 ) -> None:
     "TaskError for a task that is on both sides: its score would say nothing of unseen tasks."
     if both := sorted({t.name for t in train} & {t.name for t in test}):
-        raise TaskError("the splits", "task", both[0], f"list it in one split alone ({len(both)} of the test tasks are trained on)")
+        raise TaskError(
+            "the splits", "task", both[0],
+            f"list it in one split alone ({len(both)} of the test tasks are trained on)",
+        )
 
 # %% ../nbs/2_model/26_tuning.ipynb #380365ee
 DEFINITION = Encoding(n_pos=0)
@@ -67,25 +76,35 @@ def _read_answers(path, writer):
     known = {}
     for line in _lines(path, list):
         match line:
-            case [[*ids], str(text), who] if who == writer and all(isinstance(i, int) for i in ids): known[tuple(ids)] = text
+            case [[*ids], str(text), who] if who == writer and all(isinstance(i, int) for i in ids):
+                known[tuple(ids)] = text
     return known
 
 # %% ../nbs/2_model/26_tuning.ipynb #66a2b3fe
-def _no_memory(error): return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _no_memory(error):
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
-def _token_settings(model): return {name: getattr(model.generation_config, f"{name}_token_id") for name in ("decoder_start", "bos", "eos", "pad")}
+def _token_settings(model):
+    return {
+        name: getattr(model.generation_config, f"{name}_token_id")
+        for name in ("decoder_start", "bos", "eos", "pad")
+    }
 
 @contextmanager
 def _plain_settings(model):
     "Let a model keep no generation settings but its control tokens, for a while."
     asked = model.generation_config
-    model.generation_config = GenerationConfig(**{f"{name}_token_id": value for name, value in _token_settings(model).items()})
+    model.generation_config = GenerationConfig(
+        **{f"{name}_token_id": value for name, value in _token_settings(model).items()}
+    )
     try: yield
     finally: model.generation_config = asked
 
 def _greedy(model, tokenizer, rows, max_new_tokens):
     "The answers to some texts as ids; whatever the model's own generation settings ask for, one greedy answer each."
-    batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt").to(model.device)
+    batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt").to(
+        model.device
+    )
     with _plain_settings(model): written = model.generate(**batch, max_new_tokens=max_new_tokens)
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
@@ -96,7 +115,11 @@ def _batches(ask, rows, size):
         try: found = ask(some)
         except RuntimeError as error:
             if not _no_memory(error): raise
-            if len(some) == 1: raise TaskError("answers", "max_source", len(some[0]), "one text of so many tokens does not fit into memory: allow fewer") from None
+            if len(some) == 1:
+                raise TaskError(
+                    "answers", "max_source", len(some[0]),
+                    "one text of so many tokens does not fit into memory: allow fewer",
+                ) from None
         if found is None: size = len(some) // 2
         else: yield some, found; rows = rows[len(some):]
 
@@ -113,13 +136,35 @@ def answers(
 ) -> list[str]:  # In the order of the texts
     "The model's greedy answers; texts of equal ids are answered once, and batches have similar lengths."
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    rows = [tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]] if texts else []
-    writer = fingerprint([fingerprint(model), _token_settings(model), fingerprint(tokenizer), max_source, max_new_tokens]) if saved else None
+    rows = (
+        [
+            tuple(ids)
+            for ids in tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]
+        ]
+        if texts
+        else []
+    )
+    writer = (
+        fingerprint(
+            [
+                fingerprint(model), _token_settings(model), fingerprint(tokenizer), max_source,
+                max_new_tokens,
+            ]
+        )
+        if saved
+        else None
+    )
     known = _read_answers(saved, writer) if saved else {}
     left = sorted({ids for ids in rows if ids not in known}, key=lambda ids: (len(ids), ids))
     with tqdm(total=len(left), unit="text", disable=quiet) as bar:
-        for some, found in _batches(lambda some: _greedy(model, tokenizer, some, max_new_tokens), left, batch_size):
-            if saved: add_lines(saved, [json.dumps([*pair, writer], ensure_ascii=False) for pair in zip(some, found)])
+        for some, found in _batches(
+            lambda some: _greedy(model, tokenizer, some, max_new_tokens), left, batch_size
+        ):
+            if saved:
+                add_lines(
+                    saved,
+                    [json.dumps([*pair, writer], ensure_ascii=False) for pair in zip(some, found)],
+                )
             known |= dict(zip(some, found))
             bar.update(len(some))
     return [known[ids] for ids in rows]
@@ -140,11 +185,21 @@ def evaluate(
     asked = [(t, i, s) for t in tasks for i, s in sources(t, encoding)]
     texts = [s for *_, s in asked]
     ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
-    for j in near_limit(ids, encoding, max_source): texts[j] = encode(*asked[j][:2], encoding, tokenizer, max_source)
-    lengths = map(len, tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]) if texts else []
+    for j in near_limit(ids, encoding, max_source):
+        texts[j] = encode(*asked[j][:2], encoding, tokenizer, max_source)
+    lengths = (
+        map(len, tokenizer(texts, truncation=True, max_length=max_source)["input_ids"])
+        if texts
+        else []
+    )
     found = answers(model, tokenizer, texts, max_source, max_new_tokens, batch_size, quiet, saved)
-    return [{"id": i.id, "task": t.name, "category": t.category, "prediction": answer, "references": list(i.output), "source_length": n}
-            for (t, i, _), answer, n in zip(asked, found, lengths)]
+    return [
+        {
+            "id": i.id, "task": t.name, "category": t.category, "prediction": answer,
+            "references": list(i.output), "source_length": n,
+        }
+        for (t, i, _), answer, n in zip(asked, found, lengths)
+    ]
 
 # %% ../nbs/2_model/26_tuning.ipynb #caf3a882
 def tune(
@@ -163,10 +218,18 @@ def tune(
     **others,                # Of `training_arguments`: save_strategy="steps", save_steps=500, ..
 ):  # The same model, in eval mode
     "Instruction tuning (equation 1) with transformers' trainer; logs to the run's folder."
-    asked = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **others)
-    arguments = training_arguments(Path(folder)/"checkpoint", disable_tqdm=quiet, **{"use_cpu": model.device.type == "cpu", **asked})
-    trainer = T5Trainer(model.train(), arguments, train_dataset=rows.select_columns(["input_ids", "labels", "length"]),
-                        data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *callbacks])
+    asked = dict(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **others
+    )
+    arguments = training_arguments(
+        Path(folder) / "checkpoint", disable_tqdm=quiet,
+        **{"use_cpu": model.device.type == "cpu", **asked},
+    )
+    trainer = T5Trainer(
+        model.train(), arguments,
+        train_dataset=rows.select_columns(["input_ids", "labels", "length"]),
+        data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *callbacks],
+    )
     if bias_rate is not None: trainer.bias_rate = bias_rate
     train_in(folder, trainer, {**asked, "rows": fingerprint(rows)}, resume)
     return model.eval()
@@ -186,5 +249,8 @@ def group_table(
     scores: dict[str, dict],  # From `group_scores`
 ) -> Table:  # Exact match and ROUGE-L in percent, and n
     "Group scores as a table that a notebook renders."
-    lines = [f"| {cell(name)} | {s['exact_match']:.1f} | {s['rougeL']:.1f} | {s['n']} |" for name, s in scores.items()]
+    lines = [
+        f"| {cell(name)} | {s['exact_match']:.1f} | {s['rougeL']:.1f} | {s['n']} |"
+        for name, s in scores.items()
+    ]
     return Table("\n".join(["| | exact match, % | ROUGE-L | n |", "|---|---|---|---|", *lines]))

@@ -30,7 +30,11 @@ def tiny_t5(folder, texts=None):
     from instop_nb.models import load_model
     from instop_nb.t5 import micro_config, new_t5, train_tokenizer
     tokenizer = train_tokenizer(texts, 600) if texts else load_model("micro", device="cpu")[1]
-    new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, num_heads=2, num_layers=1, num_decoder_layers=1)).save_pretrained(folder)
+    new_t5(
+        micro_config(
+            len(tokenizer), d_model=16, d_ff=32, num_heads=2, num_layers=1, num_decoder_layers=1
+        )
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -40,9 +44,21 @@ def record_and_page(study, notebook):
     from instop_nb.study import read_record
     try: record = read_record(study.name)
     except FileNotFoundError: pytest.skip(f"{study.name}: the package has no record of it yet")
-    assert list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(study.arms) and record["scale"] == 1 and record["seeds"] >= 3
-    outputs = [output for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
-    lines = [line for output in outputs for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()]
+    assert (
+        list(dict.fromkeys(run["arm"] for run in record["runs"])) == list(study.arms)
+        and record["scale"] == 1
+        and record["seeds"] >= 3
+    )
+    outputs = [
+        output
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+    ]
+    lines = [
+        line
+        for output in outputs
+        for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()
+    ]
     return record, "".join("".join(output.get("text", "")) for output in outputs), lines
 
 
@@ -51,29 +67,45 @@ def check_that_no_run_is_repeated(study, runs, record, **options):
     from instop_nb.study import reproduce
     assert json.loads((runs / f"{study.name}.json").read_text()) == record
     def explode(*args, **kwargs): raise AssertionError("a finished run is made again")
-    assert reproduce(replace(study, run=explode), runs, seeds=1, workers=1, quiet=True, **options)["runs"] == record["runs"]
+    assert (
+        reproduce(replace(study, run=explode), runs, seeds=1, workers=1, quiet=True, **options)[
+            "runs"
+        ]
+        == record["runs"]
+    )
 
 
 @pytest.fixture
 def real_tasks():
     "Return the folder of real Super-NaturalInstructions tasks, or skip."
-    if not REAL.is_dir(): pytest.skip("no real tasks: put a natural-instructions clone at ../shared/natural-instructions")
+    if not REAL.is_dir():
+        pytest.skip(
+            "no real tasks: put a natural-instructions clone at ../shared/natural-instructions"
+        )
     return REAL
 
 
 @pytest.fixture(scope="session")
 def few_real_tasks(tmp_path_factory):
     "Return a folder with the shortest of the real tasks of each category, its ten shortest instances, where more prove nothing; or skip."
-    if not REAL.is_dir(): pytest.skip("no real tasks: put a natural-instructions clone at ../shared/natural-instructions")
+    if not REAL.is_dir():
+        pytest.skip(
+            "no real tasks: put a natural-instructions clone at ../shared/natural-instructions"
+        )
     from instop_nb.tasks import load_tasks, write_task
     folder = tmp_path_factory.mktemp("real")
     for part in ("tasks", "splits/default"): (folder / part).mkdir(parents=True)
     for split in ("train", "test"):
-        tasks = [replace(t, instances=sorted(t.instances, key=lambda i: len(i.input))[:10]) for t in load_tasks(REAL, split, 100)]
+        tasks = [
+            replace(t, instances=sorted(t.instances, key=lambda i: len(i.input))[:10])
+            for t in load_tasks(REAL, split, 100)
+        ]
         def length(task): return len(task.definition[0]) + max(len(i.input) for i in task.instances)
         chosen = {t.category: t for t in sorted(tasks, key=length, reverse=True)}.values()
         for task in chosen: write_task(task, folder / "tasks" / f"{task.name}.json")
-        (folder / "splits" / "default" / f"{split}_tasks.txt").write_text("".join(f"{task.name}\n" for task in chosen))
+        (folder / "splits" / "default" / f"{split}_tasks.txt").write_text(
+            "".join(f"{task.name}\n" for task in chosen)
+        )
     return folder
 
 

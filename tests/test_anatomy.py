@@ -17,7 +17,9 @@ WITHOUT_LESSON = ("00_", "98_", "99_")
 LESSONS = [path for path in CHAPTERS if not path.name.startswith(WITHOUT_LESSON)]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 EXPORT = re.compile(r"^#\|\s*exports?\s*$", re.MULTILINE)
-MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:home|root|tmp|work|Users|private|var/folders)\b(?:/[\w.-]+)?")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~-])/(?:home|root|tmp|work|Users|private|var/folders)\b(?:/[\w.-]+)?"
+)
 HALF_PRECISION = re.compile(r"fp16\s*=\s*True|\.half\(\)|(?<!b)float16")
 FOLDED = re.compile(r"^#\|\s*code-fold:\s*true", re.MULTILINE)
 EXPECTS_ERROR = re.compile(r"ExceptionExpected|test_fail|pytest\.raises|raise \w+Error")
@@ -37,7 +39,11 @@ def cells_of(path, kind="code"):
 
 def code_lines(cell):
     "Return a cell's lines of code: no directives, no empty lines."
-    return [line for line in readme.source(cell).splitlines() if line.strip() and not line.startswith("#|")]
+    return [
+        line
+        for line in readme.source(cell).splitlines()
+        if line.strip() and not line.startswith("#|")
+    ]
 
 
 def is_exported(cell):
@@ -47,7 +53,10 @@ def is_exported(cell):
 
 def python_of(cell):
     "Return a cell's code as Python alone, without the lines that only IPython understands."
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in readme.source(cell).splitlines())
+    return "\n".join(
+        "" if line.lstrip().startswith(("%", "!")) else line
+        for line in readme.source(cell).splitlines()
+    )
 
 
 def exported_nodes(path):
@@ -61,7 +70,8 @@ def exported_nodes(path):
 def names_of(node):
     "Return the public functions, classes and constants that a statement defines."
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names = [node.name]
-    elif isinstance(node, ast.Assign): names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+    elif isinstance(node, ast.Assign):
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
     else: names = []
     return [name for name in names if not name.startswith("_")]
 
@@ -69,13 +79,20 @@ def names_of(node):
 def public_definitions(path):
     "Yield (text of the cell, node) for each public function and class that the chapter exports."
     for _, text, node in exported_nodes(path):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"): yield text, node
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield text, node
 
 
 def public_methods(node):
     "Return the public methods of a class that are longer than one line (a shorter one explains itself); of a function, none."
-    return [item for item in getattr(node, "body", []) if isinstance(node, ast.ClassDef) and isinstance(item, ast.FunctionDef)
-            and not item.name.startswith("_") and item.end_lineno > item.lineno]
+    return [
+        item
+        for item in getattr(node, "body", [])
+        if isinstance(node, ast.ClassDef)
+        and isinstance(item, ast.FunctionDef)
+        and not item.name.startswith("_")
+        and item.end_lineno > item.lineno
+    ]
 
 
 def output_texts(cell):
@@ -84,7 +101,8 @@ def output_texts(cell):
         yield "".join(output.get("text", ""))
         yield "\n".join(output.get("traceback", []))
         for kind, data in output.get("data", {}).items():
-            if not kind.startswith("image/"): yield data if isinstance(data, str) else "".join(map(str, data))
+            if not kind.startswith("image/"):
+                yield data if isinstance(data, str) else "".join(map(str, data))
 
 
 def imported_modules(cell):
@@ -117,10 +135,16 @@ def flaws_of_exercise(cells):
     checks = [text for text in texts if re.search(r"print\(.*yours", text) and "expected" in text]
     own = set().union(*(bound(node) for text in texts[:1] for node in ast.parse(text).body))
     solutions = [text for text in code if FOLDED.search(text)]
-    flaws = {"no stub": not texts, "no hint in the stub": not any(re.search(r"#(?!\|)", text) for text in texts[:1]),
-             "nothing prints yours beside expected": not checks,
-             "the check does not use what the stub defines": checks and not any(own & mentioned(node) for text in checks for node in ast.parse(text).body),
-             "no folded solution": not solutions, "no assertion in the solution": solutions and not any(asserts(ast.parse(text)) for text in solutions)}
+    flaws = {
+        "no stub": not texts,
+        "no hint in the stub": not any(re.search(r"#(?!\|)", text) for text in texts[:1]),
+        "nothing prints yours beside expected": not checks,
+        "the check does not use what the stub defines": checks
+        and not any(own & mentioned(node) for text in checks for node in ast.parse(text).body),
+        "no folded solution": not solutions,
+        "no assertion in the solution": solutions
+        and not any(asserts(ast.parse(text)) for text in solutions),
+    }
     return [flaw for flaw, is_there in flaws.items() if is_there]
 
 
@@ -129,7 +153,11 @@ def flaws_of_exercise(cells):
 def statements_of(code):
     "Return the statements of a cell, but not an expression at its end that is only shown."
     body = ast.parse(code).body
-    return [node for node in body if node is not body[-1] or not isinstance(node, ast.Expr) or asserts(node)]
+    return [
+        node
+        for node in body
+        if node is not body[-1] or not isinstance(node, ast.Expr) or asserts(node)
+    ]
 
 
 def local(node):
@@ -148,20 +176,43 @@ def mentioned(node):
 def bound(node):
     "Return the names that a statement makes: a function, a class, or variables."
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return {node.name}
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)} - local(node)
+    return {
+        item.id
+        for item in ast.walk(node)
+        if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
+    } - local(node)
 
 
 def changed(node, made):
     "Return the variables that a statement hands to calls of names in `made` which stand alone: they can only fill or change what they get."
-    calls = [item.value for item in ast.walk(node) if isinstance(item, ast.Expr) and isinstance(item.value, ast.Call) and made & mentioned(item.value.func)]
-    functions = {item.func.id for call in calls for item in ast.walk(call) if isinstance(item, ast.Call) and isinstance(item.func, ast.Name)}
-    return {item.id for call in calls for item in ast.walk(call) if isinstance(item, ast.Name)} - functions - local(node)
+    calls = [
+        item.value
+        for item in ast.walk(node)
+        if isinstance(item, ast.Expr)
+        and isinstance(item.value, ast.Call)
+        and made & mentioned(item.value.func)
+    ]
+    functions = {
+        item.func.id
+        for call in calls
+        for item in ast.walk(call)
+        if isinstance(item, ast.Call) and isinstance(item.func, ast.Name)
+    }
+    return (
+        {item.id for call in calls for item in ast.walk(call) if isinstance(item, ast.Name)}
+        - functions
+        - local(node)
+    )
 
 
 def asserts(node):
     "Say whether something in a statement can fail: assert, test_eq and its kin, or an expected error."
-    return any(isinstance(item, ast.Assert) or isinstance(item, ast.Call) and re.match(r"test_|ExceptionExpected", ast.unparse(item.func))
-               for item in ast.walk(node))
+    return any(
+        isinstance(item, ast.Assert)
+        or isinstance(item, ast.Call)
+        and re.match(r"test_|ExceptionExpected", ast.unparse(item.func))
+        for item in ast.walk(node)
+    )
 
 
 def is_asserted(name, statements):
@@ -180,16 +231,25 @@ def is_asserted(name, statements):
 def test_header(path):
     first = cells_of(path)[0]
     name = path.stem.split("_", 1)[1]
-    assert readme.read_notebook(path)["cells"][0]["cell_type"] == "code", "the first cell must be code"
-    assert readme.source(first).strip() == f"#| default_exp {name}", f"the first cell must be: #| default_exp {name}"
+    assert readme.read_notebook(path)["cells"][0]["cell_type"] == "code", (
+        "the first cell must be code"
+    )
+    assert readme.source(first).strip() == f"#| default_exp {name}", (
+        f"the first cell must be: #| default_exp {name}"
+    )
     readme.header_of(readme.read_notebook(path), path.name)
 
 
 def test_the_course_has_been_timed_twice_and_is_short():
     "Every chapter has run twice in a row, and all of them together stay under 40 CPU minutes."
     seconds = json.loads((ROOT / readme.TIMES).read_text(encoding="utf-8"))["cpu_seconds"]
-    assert set(seconds) == {path.name for path in CHAPTERS}, "run it: python tools/execute.py --time"
-    assert all(len(runs) == 2 for runs in seconds.values()) and sum(map(max, seconds.values())) < 40 * 60
+    assert set(seconds) == {path.name for path in CHAPTERS}, (
+        "run it: python tools/execute.py --time"
+    )
+    assert (
+        all(len(runs) == 2 for runs in seconds.values())
+        and sum(map(max, seconds.values())) < 40 * 60
+    )
 
 
 @each_chapter
@@ -202,28 +262,49 @@ def test_cells_are_small(path):
 
 @each_lesson
 def test_two_figures_with_a_text_for_those_who_cannot_see_them(path):
-    figures = [cell for cell in cells_of(path) if re.search(r"^#\|\s*fig-alt:\s*\S", readme.source(cell), re.MULTILINE)]
+    figures = [
+        cell
+        for cell in cells_of(path)
+        if re.search(r"^#\|\s*fig-alt:\s*\S", readme.source(cell), re.MULTILINE)
+    ]
     assert len(figures) >= 2, "two cells with `#| fig-alt: ...` are needed"
     for cell in figures:
         shown = {kind for output in cell["outputs"] for kind in output.get("data", {})}
-        assert any(kind.startswith("image/") for kind in shown), f"no saved picture: {readme.source(cell)[:80]}"
+        assert any(kind.startswith("image/") for kind in shown), (
+            f"no saved picture: {readme.source(cell)[:80]}"
+        )
 
 
 @each_lesson
 def test_two_to_four_exercises_with_hint_check_and_folded_solution(path):
     found = exercises(readme.read_notebook(path)["cells"])
-    assert 2 <= len(found) <= 4, f"two to four exercises are needed, each begins '**1. ..': there are {len(found)}"
-    flaws = {f"exercise {n}": some for n, cells in enumerate(found, 1) if (some := flaws_of_exercise(cells))}
+    assert 2 <= len(found) <= 4, (
+        f"two to four exercises are needed, each begins '**1. ..': there are {len(found)}"
+    )
+    flaws = {
+        f"exercise {n}": some
+        for n, cells in enumerate(found, 1)
+        if (some := flaws_of_exercise(cells))
+    }
     assert not flaws
 
 
 @each_lesson
 def test_ends_with_recap_questions_and_next(path):
     text = "\n\n".join(readme.source(cell) for cell in cells_of(path, "markdown"))
-    endings = [re.search(pattern, text, re.MULTILINE) for pattern in (r"^## Recap", r"^## Questions", r"^Next: \[.+\]\((.+)\)")]
-    assert all(endings), "a chapter ends with '## Recap', '## Questions' and 'Next: [title](file.ipynb)'"
-    assert [match.start() for match in endings] == sorted(match.start() for match in endings), "in this order"
-    assert endings[2][1] == CHAPTERS[CHAPTERS.index(path) + 1].name, "the next chapter is the one with the next number"
+    endings = [
+        re.search(pattern, text, re.MULTILINE)
+        for pattern in (r"^## Recap", r"^## Questions", r"^Next: \[.+\]\((.+)\)")
+    ]
+    assert all(endings), (
+        "a chapter ends with '## Recap', '## Questions' and 'Next: [title](file.ipynb)'"
+    )
+    assert [match.start() for match in endings] == sorted(match.start() for match in endings), (
+        "in this order"
+    )
+    assert endings[2][1] == CHAPTERS[CHAPTERS.index(path) + 1].name, (
+        "the next chapter is the one with the next number"
+    )
 
 
 @each_chapter
@@ -231,23 +312,31 @@ def test_notebook_is_small_and_has_no_widgets(path):
     assert path.stat().st_size < 2**20
     text = path.read_text(encoding="utf-8")
     assert "widgets" not in json.loads(text)["metadata"], "widget state is saved in the metadata"
-    assert "application/vnd.jupyter.widget" not in text, "a widget is saved as an output: use a text progress bar"
+    assert "application/vnd.jupyter.widget" not in text, (
+        "a widget is saved as an output: use a text progress bar"
+    )
 
 
 @each_notebook
 def test_outputs_are_small_unless_pictures(path):
-    large = [readme.source(cell)[:80] for cell in cells_of(path) if sum(map(len, output_texts(cell))) > 100_000]
+    large = [
+        readme.source(cell)[:80]
+        for cell in cells_of(path)
+        if sum(map(len, output_texts(cell))) > 100_000
+    ]
     assert not large
 
 
 @each_notebook
 def test_links_exist(path):
-    targets = [target for cell in cells_of(path, "markdown") for target in links(readme.source(cell))]
+    targets = [
+        target for cell in cells_of(path, "markdown") for target in links(readme.source(cell))
+    ]
     assert not [target for target in targets if not (path.parent / target).exists()]
 
 
 def test_links_are_found():
-    text = "[a](b.ipynb#c) [d](https://e.f) ![g](h.png) `[i](j)` [k](#l) <img alt=\"\" src=\"m.png\">"
+    text = '[a](b.ipynb#c) [d](https://e.f) ![g](h.png) `[i](j)` [k](#l) <img alt="" src="m.png">'
     assert links(text) == ["b.ipynb", "h.png", "m.png"]
 
 
@@ -255,7 +344,12 @@ def links(text):
     "Return the files that a text links to or shows: no addresses, no anchors, nothing in code."
     text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)|<img[^>]* src=\"([^\"]+)\"", text)
-    return [file for some in targets for target in some if (file := target.split("#")[0]) and not re.match(r"[a-z]+:", target)]
+    return [
+        file
+        for some in targets
+        for target in some
+        if (file := target.split("#")[0]) and not re.match(r"[a-z]+:", target)
+    ]
 
 
 @each_chapter
@@ -282,7 +376,8 @@ def test_exported_names_are_used_later(path):
     unused = []
     for index, _, node in exported_nodes(path):
         for name in names_of(node):
-            if isinstance(node, ast.Assign): used = len(re.findall(rf"\b{name}\b", "\n".join(texts[index:]))) > 1
+            if isinstance(node, ast.Assign):
+                used = len(re.findall(rf"\b{name}\b", "\n".join(texts[index:]))) > 1
             else: used = re.search(rf"\b{name}\b", "\n".join(shown[index + 1:]))
             if not used: unused.append(name)
     assert not unused, f"shown in no later cell that is not exported: {unused}"
@@ -290,8 +385,15 @@ def test_exported_names_are_used_later(path):
 
 @each_lesson
 def test_exported_functions_and_classes_are_asserted(path):
-    statements = [node for cell in cells_of(path) if not is_exported(cell) for node in statements_of(python_of(cell))]
-    loose = [node.name for _, node in public_definitions(path) if not is_asserted(node.name, statements)]
+    statements = [
+        node
+        for cell in cells_of(path)
+        if not is_exported(cell)
+        for node in statements_of(python_of(cell))
+    ]
+    loose = [
+        node.name for _, node in public_definitions(path) if not is_asserted(node.name, statements)
+    ]
     assert not loose, f"no assertion names these, or a variable made from them: {loose}"
 
 
@@ -305,31 +407,51 @@ def test_what_counts_as_an_assertion_of_f(code, expected):
 
 def test_flaws_of_an_exercise_are_seen():
     def cell(kind, text): return {"cell_type": kind, "source": text}
-    good = [cell("markdown", "## Exercises\n\n**1. Twice.** Write `twice`."), cell("code", "def twice(x):\n    # hint: two\n    ..."),
-            cell("code", "print('yours', twice(2), 'expected', 4)"), cell("code", "#| code-fold: true\ndef solution(x): return 2 * x\nassert solution(2) == 4"),
-            cell("markdown", "## Recap")]
+    good = [
+        cell("markdown", "## Exercises\n\n**1. Twice.** Write `twice`."),
+        cell("code", "def twice(x):\n    # hint: two\n    ..."),
+        cell("code", "print('yours', twice(2), 'expected', 4)"),
+        cell("code", "#| code-fold: true\ndef solution(x): return 2 * x\nassert solution(2) == 4"),
+        cell("markdown", "## Recap"),
+    ]
     assert [flaws_of_exercise(cells) for cells in exercises(good)] == [[]]
-    for place, text, flaw in ((1, "def twice(x): ...", "no hint in the stub"), (2, "twice(2)", "nothing prints yours beside expected"),
-                              (2, "print('yours', solution(2), 'expected', 4)", "the check does not use what the stub defines"),
-                              (3, "assert True", "no folded solution"), (3, "#| code-fold: true\nsolution = 4", "no assertion in the solution")):
+    for place, text, flaw in (
+        (1, "def twice(x): ...", "no hint in the stub"),
+        (2, "twice(2)", "nothing prints yours beside expected"),
+        (
+            2, "print('yours', solution(2), 'expected', 4)",
+            "the check does not use what the stub defines",
+        ),
+        (3, "assert True", "no folded solution"),
+        (3, "#| code-fold: true\nsolution = 4", "no assertion in the solution"),
+    ):
         [cells] = exercises([*good[:place], cell("code", text), *good[place + 1:]])
         assert flaw in flaws_of_exercise(cells)
 
 
 @each_chapter
 def test_imports_come_from_lower_floors(path):
-    floor = {f"instop_nb.{chapter.stem.split('_', 1)[1]}": int(chapter.name[:2]) for chapter in CHAPTERS}
+    floor = {
+        f"instop_nb.{chapter.stem.split('_', 1)[1]}": int(chapter.name[:2]) for chapter in CHAPTERS
+    }
     for cell in cells_of(path):
         for name in imported_modules(cell):
             assert not name.startswith("."), f"write 'from instop_nb...' for {name}"
             if name.startswith("instop_nb."):
                 module = ".".join(name.split(".")[:2])
-                assert floor.get(module, 100) < int(path.name[:2]), f"{name} is not from a lower floor"
+                assert floor.get(module, 100) < int(path.name[:2]), (
+                    f"{name} is not from a lower floor"
+                )
 
 
 @each_chapter
 def test_exported_code_needs_no_development_tools(path):
-    names = {name.split(".")[0] for cell in cells_of(path) if is_exported(cell) for name in imported_modules(cell)}
+    names = {
+        name.split(".")[0]
+        for cell in cells_of(path)
+        if is_exported(cell)
+        for name in imported_modules(cell)
+    }
     assert not names & DEVELOPMENT_ONLY
 
 
@@ -342,8 +464,12 @@ def test_no_half_precision(path):
 
 @each_chapter
 def test_docstrings_are_one_line(path):
-    wrong = [node.name for _, definition in public_definitions(path) for node in [definition, *public_methods(definition)]
-             if len((ast.get_docstring(node) or "").splitlines()) != 1]
+    wrong = [
+        node.name
+        for _, definition in public_definitions(path)
+        for node in [definition, *public_methods(definition)]
+        if len((ast.get_docstring(node) or "").splitlines()) != 1
+    ]
     assert not wrong, f"give each a docstring of one line: {wrong}"
 
 
@@ -351,24 +477,33 @@ def test_docstrings_are_one_line(path):
 def test_parameters_are_explained(path):
     wrong = [problem for text, node in public_definitions(path) if isinstance(node, ast.FunctionDef)
              and not is_command(node) for problem in unexplained(node, text.splitlines())]
-    assert not wrong, f"write a comment behind each parameter, and behind the end of the signature for what is returned: {wrong}"
+    assert not wrong, (
+        f"write a comment behind each parameter, and behind the end of the signature for what is returned: {wrong}"
+    )
 
 
 def is_command(node):
     "Say whether a function is a command of the shell, whose options carry their help with them."
-    return any("command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return any(
+        "command" in ast.unparse(decorator) or "callback" in ast.unparse(decorator)
+        for decorator in node.decorator_list
+    )
 
 
 def unexplained(node, lines):
     "Return the parameters of a function, and its result, that no comment on a line of their own explains."
-    arguments = [*node.args.posonlyargs, *node.args.args, node.args.vararg, *node.args.kwonlyargs, node.args.kwarg]
+    arguments = [
+        *node.args.posonlyargs, *node.args.args, node.args.vararg, *node.args.kwonlyargs,
+        node.args.kwarg,
+    ]
     arguments = [argument for argument in arguments if argument]
     ends = [argument.end_lineno for argument in arguments]
     shared = {line for line in ends if ends.count(line) > 1}
     wrong = [f"{node.name}({argument.arg})" for argument in arguments
              if argument.end_lineno in shared or not has_comment(lines[argument.end_lineno - 1])]
     end_of_signature = max(node.lineno, node.body[0].lineno - 1)
-    if gives_result(node) and not has_comment(lines[end_of_signature - 1]): wrong.append(f"{node.name} ->")
+    if gives_result(node) and not has_comment(lines[end_of_signature - 1]):
+        wrong.append(f"{node.name} ->")
     return wrong
 
 
@@ -380,5 +515,9 @@ def has_comment(line):
 def gives_result(node):
     "Say whether a function returns or yields something, and does not say that it returns None."
     if isinstance(node.returns, ast.Constant) and node.returns.value is None: return False
-    return any(isinstance(item, (ast.Yield, ast.YieldFrom)) or isinstance(item, ast.Return) and item.value is not None
-               for item in ast.walk(node))
+    return any(
+        isinstance(item, (ast.Yield, ast.YieldFrom))
+        or isinstance(item, ast.Return)
+        and item.value is not None
+        for item in ast.walk(node)
+    )

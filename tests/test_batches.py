@@ -22,7 +22,9 @@ from instop_nb.models import load_tokenizer
 from instop_nb.t5 import train_tokenizer
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
+needs_real = pytest.mark.skipif(
+    not REAL.is_dir(), reason="../shared/natural-instructions is not here"
+)
 
 ALONE = Encoding(n_pos=0)
 NONE = Encoding(definition=False, n_pos=0)
@@ -30,10 +32,18 @@ NONE = Encoding(definition=False, n_pos=0)
 
 def make_task(name, n=40, **changes):
     "A task with three wordings, five examples and two references per instance."
-    fields = dict(definition=[f"{name} the number", f"Please {name} it.", f"What is it, if we {name} it?"],
-                  positive=[Example(f"{i} and {i}", f"{2 * i}", "Because of it.") for i in (1, 20, 300)],
-                  negative=[Example("7", "no", "A number is asked for."), Example("8", "none", "See above.")],
-                  instances=[Instance(f"{name}-{i}", " ".join(str(i + j) for j in range(i % 7 + 1)), [f"{i}", f"it is {i}"]) for i in range(n)])
+    fields = dict(
+        definition=[f"{name} the number", f"Please {name} it.", f"What is it, if we {name} it?"],
+        positive=[Example(f"{i} and {i}", f"{2 * i}", "Because of it.") for i in (1, 20, 300)],
+        negative=[Example("7", "no", "A number is asked for."), Example("8", "none", "See above.")],
+        instances=[
+            Instance(
+                f"{name}-{i}", " ".join(str(i + j) for j in range(i % 7 + 1)),
+                [f"{i}", f"it is {i}"],
+            )
+            for i in range(n)
+        ],
+    )
     return Task(name, **{**fields, **changes})
 
 
@@ -45,7 +55,14 @@ TOKENIZER = train_tokenizer([text for task in TASKS for _, text in sources(task)
 def tokenize(tmp_path):
     "tokenize_tasks with defaults for these tests, and a cache of its own."
     def call(**changes):
-        return tokenize_tasks(**{**dict(tasks=TASKS, tokenizer=TOKENIZER, encoding=ALONE, cache_dir=tmp_path / "cache"), **changes})
+        return tokenize_tasks(
+            **{
+                **dict(
+                    tasks=TASKS, tokenizer=TOKENIZER, encoding=ALONE, cache_dir=tmp_path / "cache"
+                ),
+                **changes,
+            }
+        )
     call.folder = tmp_path / "cache"
     return call
 
@@ -69,7 +86,9 @@ def test_one_row_per_instance_in_order(tokenize):
     data = tokenize()
     assert data.features == FEATURES and data.column_names == list(FEATURES)
     assert data["task"][:] == [0] * 40 + [1] * 25
-    assert data["input_ids"][:] == [TOKENIZER(encode(t, i, ALONE))["input_ids"] for t in TASKS for i in t.instances]
+    assert data["input_ids"][:] == [
+        TOKENIZER(encode(t, i, ALONE))["input_ids"] for t in TASKS for i in t.instances
+    ]
     assert data["length"][:] == [len(ids) for ids in data["input_ids"][:]]
 
 
@@ -77,21 +96,35 @@ def test_the_target_is_one_of_the_references_and_ends(tokenize):
     data = tokenize()
     references = [i.output for t in TASKS for i in t.instances]
     assert all(target in outputs for target, outputs in zip(texts(data, "labels"), references))
-    assert all(ids[-1] == TOKENIZER.eos_token_id for ids in data["labels"][:] + data["input_ids"][:])
-    places = Counter(outputs.index(target) for target, outputs in zip(texts(data, "labels"), references))
+    assert all(
+        ids[-1] == TOKENIZER.eos_token_id for ids in data["labels"][:] + data["input_ids"][:]
+    )
+    places = Counter(
+        outputs.index(target) for target, outputs in zip(texts(data, "labels"), references)
+    )
     assert min(places[0], places[1]) > 15
 
 
 def test_a_seed_draws_the_same_and_another_seed_draws_others(tokenize, tmp_path):
-    first, again, other = tokenize(all_wordings=True), tokenize(all_wordings=True, cache_dir=tmp_path / "b"), tokenize(all_wordings=True, seed=1)
+    first, again, other = (
+        tokenize(all_wordings=True), tokenize(all_wordings=True, cache_dir=tmp_path / "b"),
+        tokenize(all_wordings=True, seed=1),
+    )
     assert first[:] == again[:]
-    assert first["labels"][:] != other["labels"][:] and first["input_ids"][:] != other["input_ids"][:]
+    assert (
+        first["labels"][:] != other["labels"][:] and first["input_ids"][:] != other["input_ids"][:]
+    )
 
 
 def test_all_wordings_are_drawn_and_the_targets_stay(tokenize):
     data, plain = tokenize(all_wordings=True), tokenize()
-    expected = {text: k for t in TASKS for k in range(3) for _, text in sources(t.reworded(k), ALONE)}
-    drawn = Counter(expected[TOKENIZER.decode(TOKENIZER(text)["input_ids"], skip_special_tokens=True)] for text in texts(data, "input_ids"))
+    expected = {
+        text: k for t in TASKS for k in range(3) for _, text in sources(t.reworded(k), ALONE)
+    }
+    drawn = Counter(
+        expected[TOKENIZER.decode(TOKENIZER(text)["input_ids"], skip_special_tokens=True)]
+        for text in texts(data, "input_ids")
+    )
     assert set(drawn) == {0, 1, 2} and min(drawn.values()) > 10
     assert data["labels"][:] == plain["labels"][:]
 
@@ -132,14 +165,26 @@ def test_limits_are_those_of_the_encoding(tmp_path, limit, n_pos, n_neg, name, d
     tasks = [make_task("halve", 6)]
     encoding = Encoding(task_name=name, definition=definition, n_pos=n_pos, n_neg=n_neg)
     data = tokenize_tasks(tasks, TOKENIZER, encoding, limit, cache_dir=tmp_path)
-    expected = [TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)["input_ids"] for t in tasks for i in t.instances]
+    expected = [
+        TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)[
+            "input_ids"
+        ]
+        for t in tasks
+        for i in t.instances
+    ]
     assert data["input_ids"][:] == expected
 
 
 def test_what_is_cut_keeps_its_end(tokenize):
     data = tokenize(max_source=9, max_target=2)
-    assert {len(ids) for ids in data["input_ids"]} == {9} and max(len(ids) for ids in data["labels"]) == 2
-    assert all(ids[-1] == TOKENIZER.eos_token_id for column in ("input_ids", "labels") for ids in data[column])
+    assert {len(ids) for ids in data["input_ids"]} == {9} and max(
+        len(ids) for ids in data["labels"]
+    ) == 2
+    assert all(
+        ids[-1] == TOKENIZER.eos_token_id
+        for column in ("input_ids", "labels")
+        for ids in data[column]
+    )
 
 
 def test_a_wording_that_is_cut_stays_that_wording(tokenize):
@@ -156,8 +201,12 @@ def test_an_instance_is_input_and_output_without_an_end(tokenize):
     assert data.features == INSTANCE_FEATURES
     targets = texts(data, "labels")
     instances = [i for t in TASKS for i in t.instances]
-    assert texts(data, "instance_ids") == [f"Input: {i.input} Output: {target}" for i, target in zip(instances, targets)]
-    assert data["instance"][:] == [*range(40), *range(25)] and not any(TOKENIZER.eos_token_id in ids for ids in data["instance_ids"][:])
+    assert texts(data, "instance_ids") == [
+        f"Input: {i.input} Output: {target}" for i, target in zip(instances, targets)
+    ]
+    assert data["instance"][:] == [*range(40), *range(25)] and not any(
+        TOKENIZER.eos_token_id in ids for ids in data["instance_ids"][:]
+    )
 
 
 @pytest.mark.parametrize("which", ["own", "another"])
@@ -168,11 +217,18 @@ def test_what_is_read_besides_changes_nothing_else(tokenize, which):
 
 def test_another_instance_is_of_the_same_task_and_never_the_own(tokenize):
     data, own = tokenize(instance="another"), tokenize(instance="own")
-    possible = [[f"Input: {i.input} Output: {y}" for i in t.instances for y in i.output] for t in TASKS]
+    possible = [
+        [f"Input: {i.input} Output: {y}" for i in t.instances for y in i.output] for t in TASKS
+    ]
     drawn = texts(data, "instance_ids")
     assert all(text in possible[t] for t, text in zip(data["task"][:], drawn))
-    references = [{f"Input: {i.input} Output: {y}" for y in i.output} for t in TASKS for i in t.instances]
-    assert not any(text in mine for text, mine in zip(drawn, references)) and data["instance"][:] == own["instance"][:]
+    references = [
+        {f"Input: {i.input} Output: {y}" for y in i.output} for t in TASKS for i in t.instances
+    ]
+    assert (
+        not any(text in mine for text, mine in zip(drawn, references))
+        and data["instance"][:] == own["instance"][:]
+    )
     assert len(set(drawn)) > 30 and any("Output: it is" in text for text in drawn)
 
 
@@ -180,17 +236,28 @@ def test_another_instance_comes_from_seed_and_task(tokenize, tmp_path):
     first = tokenize(instance="another")
     assert first[:] == tokenize(instance="another", cache_dir=tmp_path / "b")[:]
     assert first["instance_ids"][:] != tokenize(instance="another", seed=1)["instance_ids"][:]
-    assert first["instance_ids"][40:] == tokenize(instance="another", tasks=TASKS[1:])["instance_ids"][:]
+    assert (
+        first["instance_ids"][40:]
+        == tokenize(instance="another", tasks=TASKS[1:])["instance_ids"][:]
+    )
 
 
 def test_each_other_instance_is_as_likely(tokenize):
     data = tokenize(tasks=[make_task(f"n{k}", 3) for k in range(300)], instance="another")
-    first = [text.split(" Output")[0] for text, n in zip(texts(data, "instance_ids"), data["instance"][:]) if n == 0]
-    assert set(Counter(first)) == {"Input: 1 2", "Input: 2 3 4"} and min(Counter(first).values()) > 110
+    first = [
+        text.split(" Output")[0]
+        for text, n in zip(texts(data, "instance_ids"), data["instance"][:])
+        if n == 0
+    ]
+    assert (
+        set(Counter(first)) == {"Input: 1 2", "Input: 2 3 4"} and min(Counter(first).values()) > 110
+    )
 
 
 def test_a_long_instance_keeps_its_output(tokenize):
-    task = make_task("halve", instances=[Instance("x", "1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1", ["42"])])
+    task = make_task(
+        "halve", instances=[Instance("x", "1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1", ["42"])]
+    )
     whole = tokenize(tasks=[task], instance="own")[0]["instance_ids"]
     short = tokenize(tasks=[task], instance="own", max_instance=len(whole) - 5)[0]["instance_ids"]
     tail = TOKENIZER("Output: 42", add_special_tokens=False)["input_ids"]
@@ -210,7 +277,10 @@ def test_files_with_and_without_instances_are_told_apart(tokenize, no_reading):
     assert len(list(tokenize.folder.iterdir())) == 4
     no_reading()
     assert "instance_ids" not in tokenize().column_names
-    assert tokenize(instance="own")["instance_ids"][:] != tokenize(instance="another")["instance_ids"][:]
+    assert (
+        tokenize(instance="own")["instance_ids"][:]
+        != tokenize(instance="another")["instance_ids"][:]
+    )
 
 
 # The cache
@@ -222,17 +292,29 @@ def test_the_second_call_reads_the_file(tokenize, no_reading):
     assert len(list(tokenize.folder.iterdir())) == 1
 
 
-CHANGES = {"tasks": dict(tasks=TASKS[::-1]), "name": dict(tasks=[make_task("third")]), "encoding": dict(encoding=Encoding()), "max_source": dict(max_source=20),
-           "max_target": dict(max_target=3), "all_wordings": dict(all_wordings=True), "seed": dict(seed=1), "cache_dir": None,
-           "tokenizer": dict(tokenizer=train_tokenizer(["another text, another tokenizer"], 300)),
-           "one input": dict(tasks=[TASKS[0], make_task("double", 25, instances=[*TASKS[1].instances[:-1], Instance("x", "9", ["4"])])])}
+CHANGES = {
+    "tasks": dict(tasks=TASKS[::-1]), "name": dict(tasks=[make_task("third")]),
+    "encoding": dict(encoding=Encoding()), "max_source": dict(max_source=20),
+    "max_target": dict(max_target=3), "all_wordings": dict(all_wordings=True), "seed": dict(seed=1),
+    "cache_dir": None,
+    "tokenizer": dict(tokenizer=train_tokenizer(["another text, another tokenizer"], 300)),
+    "one input": dict(
+        tasks=[
+            TASKS[0],
+            make_task(
+                "double", 25, instances=[*TASKS[1].instances[:-1], Instance("x", "9", ["4"])]
+            ),
+        ]
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_of_any_argument_makes_another(tokenize, no_reading, tmp_path, name):
     tokenize()
     no_reading()
-    with pytest.raises(AssertionError, match="tokenized"): tokenize(**CHANGES[name] or dict(cache_dir=tmp_path / "elsewhere"))
+    with pytest.raises(AssertionError, match="tokenized"):
+        tokenize(**CHANGES[name] or dict(cache_dir=tmp_path / "elsewhere"))
 
 
 def test_how_the_tokenizer_was_used_before_does_not_matter(tokenize, no_reading):
@@ -281,7 +363,11 @@ def test_the_default_folder_lies_in_the_cache_of_datasets(tokenize, tmp_path, mo
 def test_few_rows_leave_no_file(tokenize, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
     few, kept = tokenize(cache_dir=None), tokenize()
-    assert not (tmp_path / "hub").exists() and (few.features, few[:]) == (kept.features, kept[:]) and fingerprint(few) == fingerprint(kept)
+    assert (
+        not (tmp_path / "hub").exists()
+        and (few.features, few[:]) == (kept.features, kept[:])
+        and fingerprint(few) == fingerprint(kept)
+    )
 
 
 def test_control_tokens_as_signs_are_other_ids(tokenize):
@@ -301,7 +387,9 @@ def test_no_progress_bar_is_left_behind_or_switched_off(tokenize, capfd):
 
 def test_a_tokenizer_in_python_works_too(tokenize):
     first = tokenize(tokenizer=ByT5Tokenizer())
-    assert texts(first, "input_ids", ByT5Tokenizer())[3] == encode(TASKS[0], TASKS[0].instances[3], ALONE)
+    assert texts(first, "input_ids", ByT5Tokenizer())[3] == encode(
+        TASKS[0], TASKS[0].instances[3], ALONE
+    )
     tokenize(tokenizer=ByT5Tokenizer())
     assert len(list(tokenize.folder.iterdir())) == 1
 
@@ -316,24 +404,40 @@ def test_collator_pads_and_masks(tokenize):
     assert all(batch[name].dtype == torch.int64 for name in batch)
     for n, row in enumerate(rows):
         length, target = row["length"], len(row["labels"])
-        assert batch["input_ids"][n, :length].tolist() == row["input_ids"] and batch["labels"][n, :target].tolist() == row["labels"]
-        assert (batch["input_ids"][n, length:] == TOKENIZER.pad_token_id).all() and (batch["labels"][n, target:] == -100).all()
-        assert batch["attention_mask"][n].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
-    assert batch["task"].tolist() == [0, 0, 1] and batch["input_ids"].shape[1] == max(r["length"] for r in rows)
+        assert (
+            batch["input_ids"][n, :length].tolist() == row["input_ids"]
+            and batch["labels"][n, :target].tolist() == row["labels"]
+        )
+        assert (batch["input_ids"][n, length:] == TOKENIZER.pad_token_id).all() and (
+            batch["labels"][n, target:] == -100
+        ).all()
+        assert batch["attention_mask"][n].tolist() == [1] * length + [0] * (
+            batch["input_ids"].shape[1] - length
+        )
+    assert batch["task"].tolist() == [0, 0, 1] and batch["input_ids"].shape[1] == max(
+        r["length"] for r in rows
+    )
 
 
 def test_collator_pads_instances_by_themselves(tokenize):
     data = tokenize(instance="own")
     rows = [data[i] for i in (0, 6, 50)]
     batch = Collator(TOKENIZER)(rows)
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "task", "instance", "instance_ids", "instance_mask"}
+    assert set(batch) == {
+        "input_ids", "attention_mask", "labels", "task", "instance", "instance_ids",
+        "instance_mask",
+    }
     plain = Collator(TOKENIZER)([tokenize()[i] for i in (0, 6, 50)])
     assert all(torch.equal(batch[name], plain[name]) for name in plain)
     longest = max(len(row["instance_ids"]) for row in rows)
-    assert batch["instance_ids"].shape == batch["instance_mask"].shape == (3, longest) and batch["instance"].tolist() == [0, 6, 10]
+    assert batch["instance_ids"].shape == batch["instance_mask"].shape == (3, longest) and batch[
+        "instance"
+    ].tolist() == [0, 6, 10]
     for row, ids, mask in zip(rows, batch["instance_ids"], batch["instance_mask"]):
         n = len(row["instance_ids"])
-        assert ids.tolist() == row["instance_ids"] + [TOKENIZER.pad_token_id] * (longest - n) and mask.tolist() == [1] * n + [0] * (longest - n)
+        assert ids.tolist() == row["instance_ids"] + [TOKENIZER.pad_token_id] * (
+            longest - n
+        ) and mask.tolist() == [1] * n + [0] * (longest - n)
     assert all(batch[name].dtype == torch.int64 for name in batch)
 
 
@@ -373,7 +477,9 @@ def correlation(order):
 @given(st.lists(st.integers(1, 50), max_size=70), st.integers(1, 9), st.integers(1, 5))
 def test_buckets_give_each_row_once(lengths, size, pool):
     order = draw(0, lengths, size, pool)
-    assert sorted(order) == list(range(len(lengths))) and len(BucketSampler(lengths, size, pool)) == len(lengths)
+    assert sorted(order) == list(range(len(lengths))) and len(
+        BucketSampler(lengths, size, pool)
+    ) == len(lengths)
 
 
 def test_buckets_hold_less_padding_than_random_batches():
@@ -392,7 +498,9 @@ def test_a_pool_is_sorted_but_its_batches_are_shuffled():
 
 
 def test_neighbouring_batches_are_not_alike_as_in_the_sampler_of_the_library():
-    library = list(LengthGroupedSampler(8, lengths=LENGTHS, generator=torch.Generator().manual_seed(0)))
+    library = list(
+        LengthGroupedSampler(8, lengths=LENGTHS, generator=torch.Generator().manual_seed(0))
+    )
     assert correlation(library) > 0.7
     assert all(abs(correlation(draw(seed))) < 0.4 for seed in range(5))
 
@@ -401,7 +509,9 @@ def test_buckets_are_drawn_anew_each_epoch_and_again_with_the_same_seed():
     torch.manual_seed(0)
     sampler = BucketSampler(LENGTHS, 8)
     first, second = list(sampler), list(sampler)
-    assert first == draw(0) != second and {*map(frozenset, batches(first))} != {*map(frozenset, batches(second))}
+    assert first == draw(0) != second and {*map(frozenset, batches(first))} != {
+        *map(frozenset, batches(second))
+    }
 
 
 def test_everything_in_a_loader(tokenize):
@@ -417,7 +527,9 @@ def test_everything_in_a_loader(tokenize):
 
 def test_chosen_rows_in_a_loader(tokenize):
     data = tokenize().select([3, 60, 5, 2, 40])
-    loader = DataLoader(data, 2, sampler=BucketSampler(data["length"][:], 2), collate_fn=Collator(TOKENIZER))
+    loader = DataLoader(
+        data, 2, sampler=BucketSampler(data["length"][:], 2), collate_fn=Collator(TOKENIZER)
+    )
     assert sum(batch["attention_mask"].sum().item() for batch in loader) == sum(data["length"][:])
 
 
@@ -426,5 +538,11 @@ def test_chosen_rows_in_a_loader(tokenize):
 def test_real_tasks_get_the_same_ids_as_one_by_one(tmp_path, encoding, limit):
     tasks = load_tasks(REAL, n_instances=2)[::4]
     data = tokenize_tasks(tasks, TOKENIZER, encoding, limit, cache_dir=tmp_path)
-    expected = [TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)["input_ids"] for t in tasks for i in t.instances]
+    expected = [
+        TOKENIZER(encode(t, i, encoding, TOKENIZER, limit), truncation=True, max_length=limit)[
+            "input_ids"
+        ]
+        for t in tasks
+        for i in t.instances
+    ]
     assert data["input_ids"][:] == expected and max(data["length"]) <= limit

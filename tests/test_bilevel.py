@@ -24,17 +24,26 @@ def tasks(): return get_tasks("micro", "train", 10)
 def trainer(tasks, tmp_path):
     model, tokenizer = load_model("micro", device="cpu")
     meta_train, meta_test = meta_split(tasks)
-    rows, meta_rows = (tokenize_tasks(part, tokenizer, DEFINITION) for part in (meta_train, meta_test))
-    made = InstructionOptimizer(model, training_arguments(tmp_path, 4, disable_tqdm=True), DirectEmbedder.for_model(model, len(meta_train), l=3),
-                                meta_rows, train_dataset=rows, data_collator=Collator(tokenizer))
+    rows, meta_rows = (
+        tokenize_tasks(part, tokenizer, DEFINITION) for part in (meta_train, meta_test)
+    )
+    made = InstructionOptimizer(
+        model, training_arguments(tmp_path, 4, disable_tqdm=True),
+        DirectEmbedder.for_model(model, len(meta_train), l=3), meta_rows, train_dataset=rows,
+        data_collator=Collator(tokenizer),
+    )
     made.batch = made._prepare_inputs(made.data_collator([rows[i] for i in range(0, 320, 20)]))
     return made
 
 
 def test_meta_split_is_a_partition_and_repeats(tasks):
     a, b = meta_split(tasks, 0.2, seed=1)
-    assert {t.name for t in a} | {t.name for t in b} == {t.name for t in tasks} and not {t.name for t in a} & {t.name for t in b}
-    assert len(b) == round(0.2 * len(tasks)) and [t.name for t in b] == [t.name for t in meta_split(tasks, 0.2, seed=1)[1]]
+    assert {t.name for t in a} | {t.name for t in b} == {t.name for t in tasks} and not {
+        t.name for t in a
+    } & {t.name for t in b}
+    assert len(b) == round(0.2 * len(tasks)) and [t.name for t in b] == [
+        t.name for t in meta_split(tasks, 0.2, seed=1)[1]
+    ]
     assert [t.name for t in b] != [t.name for t in meta_split(tasks, 0.2, seed=2)[1]]
     for share in (0, 1, -1):
         with pytest.raises(TaskError, match="between 0 and 1"): meta_split(tasks, share)
@@ -43,20 +52,30 @@ def test_meta_split_is_a_partition_and_repeats(tasks):
 
 def test_meta_split_by_category_keeps_categories_whole(tasks):
     for share in (0.01, 0.3, 0.99):
-        inner, outer = ({t.category for t in part} for part in meta_split(tasks, share, seed=3, by="category"))
-        assert inner and outer and not inner & outer and inner | outer == {t.category for t in tasks}
+        inner, outer = (
+            {t.category for t in part} for part in meta_split(tasks, share, seed=3, by="category")
+        )
+        assert (
+            inner and outer and not inner & outer and inner | outer == {t.category for t in tasks}
+        )
 
 
 def test_kmeans_splits_are_partitions_of_alike_tasks(tasks):
     splits = kmeans_splits(tasks, *load_model("micro", device="cpu"), k=5)
     names = [t.name for _, group in splits for t in group]
     assert sorted(names) == sorted(t.name for t in tasks)
-    for inner, outer in splits: assert outer and len(inner) + len(outer) == len(tasks) and not {t.name for t in inner} & {t.name for t in outer}
+    for inner, outer in splits:
+        assert (
+            outer
+            and len(inner) + len(outer) == len(tasks)
+            and not {t.name for t in inner} & {t.name for t in outer}
+        )
 
 
 def test_validation_instances_are_other_instances(tasks):
     inner, valid = split_instances(tasks, 3)
-    for t, a, b in zip(tasks, inner, valid): assert a.instances + b.instances == t.instances and len(b.instances) == 3
+    for t, a, b in zip(tasks, inner, valid):
+        assert a.instances + b.instances == t.instances and len(b.instances) == 3
     with pytest.raises(TaskError, match=tasks[0].name): split_instances(tasks, 10)
 
 
@@ -64,22 +83,31 @@ def test_outer_step_moves_phi_and_leaves_theta(trainer):
     before = [p.detach().clone() for p in trainer.model.parameters()]
     row = trainer.outer_step()
     assert all(p.equal(b) and p.grad is None for p, b in zip(trainer.model.parameters(), before))
-    changed = {i for i, (new, old) in enumerate(zip(trainer.instruction.weight, trainer.start["weight"])) if not new.equal(old)}
+    changed = {
+        i
+        for i, (new, old) in enumerate(zip(trainer.instruction.weight, trainer.start["weight"]))
+        if not new.equal(old)
+    }
     assert changed == set(trainer.batch["task"].tolist()) and row["phi_moved"] > 0
 
 
 def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(trainer):
-    model, embedder, batch, outer_batch, gamma = trainer.model, trainer.instruction, trainer.batch, draw_meta_batch(trainer), 1e-4
+    model, embedder, batch, outer_batch, gamma = (
+        trainer.model, trainer.instruction, trainer.batch, draw_meta_batch(trainer), 1e-4,
+    )
     model, embedder = model.double(), embedder.double()
     theta, phi = dict(model.named_parameters()), list(embedder.parameters())
     inner = lambda: model(**trainer.instructed(batch)).loss
-    ours, = hypergradient(inner, lambda: model(**outer_batch).loss, list(theta.values()), phi, n_terms=0, gamma=gamma)
+    (ours,) = hypergradient(
+        inner, lambda: model(**outer_batch).loss, list(theta.values()), phi, n_terms=0, gamma=gamma
+    )
     direction, values = ours / ours.norm(), []
     for sign in (1, -1):
         with torch.no_grad(): phi[0].add_(sign * 0.01 * direction)
         grads = torch.autograd.grad(inner(), list(theta.values()))
         moved = {n: (p - gamma * g).detach() for (n, p), g in zip(theta.items(), grads)}
-        with torch.no_grad(): values.append(torch.func.functional_call(model, moved, (), outer_batch).loss.item())
+        with torch.no_grad():
+            values.append(torch.func.functional_call(model, moved, (), outer_batch).loss.item())
         with torch.no_grad(): phi[0].sub_(sign * 0.01 * direction)
     slope = (values[0] - values[1]) / 0.02
     assert slope == pytest.approx(ours.norm().item(), rel=0.05)
@@ -88,13 +116,16 @@ def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(train
 def test_outer_loss_sees_no_prefix(trainer):
     batch = draw_meta_batch(trainer)
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    hidden = trainer.model.get_encoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    hidden = trainer.model.get_encoder()(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+    ).last_hidden_state
     assert hidden.shape[1] == batch["input_ids"].shape[1]
 
 
 # Every learnable instruction, and every control
 
-def candidates(tasks, tokenizer): return draw_candidates(tasks, tokenizer, n=2, blanks=1, max_length=32)
+def candidates(tasks, tokenizer):
+    return draw_candidates(tasks, tokenizer, n=2, blanks=1, max_length=32)
 
 KINDS = {
     "embedder-dp": lambda m, tok, tasks: DirectEmbedder.for_model(m, len(tasks), l=3),
@@ -111,26 +142,42 @@ def fit(tasks, folder, kind="embedder-dp", outer=Outer(K=4), steps=16, **others)
     model, tokenizer = load_model("micro", device="cpu")
     meta_train, meta_test = meta_split(tasks)
     made = KINDS[kind](model, tokenizer, meta_train)
-    trainer = optimize(model, tokenizer, made, meta_train, meta_test, folder, steps, outer, batch_size=8, quiet=True, instance="own", **others)
+    trainer = optimize(
+        model, tokenizer, made, meta_train, meta_test, folder, steps, outer, batch_size=8,
+        quiet=True, instance="own", **others,
+    )
     return trainer, Run(folder).metrics()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_instruction_trains_before_the_definition_and_in_its_place(tasks, tmp_path, kind):
     for encoding in (DEFINITION, NO_INSTRUCTION):
-        trainer, log = fit(tasks, tmp_path / str(encoding.definition), kind, Outer(K=2), 4, encoding=encoding, outer_encoding=DEFINITION)
+        trainer, log = fit(
+            tasks, tmp_path / str(encoding.definition), kind, Outer(K=2), 4, encoding=encoding,
+            outer_encoding=DEFINITION,
+        )
         outer = [r for r in log if "outer_loss" in r]
         assert [r["step"] for r in outer] == [2, 4]
         learns = kind.startswith(("embedder", "extractor"))
         assert (outer[-1]["phi_moved"] > 0) == ("gamma_Hv" in outer[-1]) == learns
         assert ("selected" in outer[-1]) == (kind.startswith("extractor") or kind == "coin")
-        saved = torch.load(tmp_path / str(encoding.definition) / "instruction.pt", weights_only=True)
+        saved = torch.load(
+            tmp_path / str(encoding.definition) / "instruction.pt", weights_only=True
+        )
         assert len(saved["tasks"]) == len(meta_split(tasks)[0])
-        assert all(v.equal(trainer.instruction.state_dict()[k]) for k, v in saved["instruction"].items())
+        assert all(
+            v.equal(trainer.instruction.state_dict()[k]) for k, v in saved["instruction"].items()
+        )
 
 
 def test_frozen_stays_frozen_and_the_inner_batches_are_the_same(tasks, tmp_path):
-    learned, frozen = (fit(tasks, tmp_path / str(rate), outer=Outer(K=4, phi_rate=rate), arguments=dict(logging_steps=1))[1] for rate in (1e-2, 0.0))
+    learned, frozen = (
+        fit(
+            tasks, tmp_path / str(rate), outer=Outer(K=4, phi_rate=rate),
+            arguments=dict(logging_steps=1),
+        )[1]
+        for rate in (1e-2, 0.0)
+    )
     assert [r["phi_moved"] for r in frozen if "phi_moved" in r] == [0.0] * 4
     first = [[r["loss"] for r in log if "loss" in r][:4] for log in (learned, frozen)]
     assert first[0] == first[1]  # Until the first outer step nothing tells the two apart
@@ -162,29 +209,45 @@ def test_dropout_is_off_in_the_outer_step_unless_faithful(trainer):
 
 
 def test_phi_is_clipped_and_l2_pulls_it_towards_zero(tasks, tmp_path):
-    plain, heavy = (fit(tasks, tmp_path / str(l2), outer=Outer(K=1, l2=l2, phi_rate=0.1))[0] for l2 in (0.0, 100.0))
+    plain, heavy = (
+        fit(tasks, tmp_path / str(l2), outer=Outer(K=1, l2=l2, phi_rate=0.1))[0]
+        for l2 in (0.0, 100.0)
+    )
     assert heavy.instruction.weight.norm() < plain.instruction.weight.norm()
 
 
 def test_perturbation_reaches_the_inner_loss_alone_and_leaves_phi(trainer):
     trainer.outer = Outer(perturbation=0.5)
     losses = {trainer.compute_loss(trainer.model, trainer.batch).item() for _ in range(3)}
-    assert len(losses) == 3 and trainer.instruction.weight.equal(trainer.start["weight"]) and trainer.instruction.weight.requires_grad
-    with torch.no_grad(): assert trainer.model(**trainer.instructed(trainer.batch)).loss == trainer.model(**trainer.instructed(trainer.batch)).loss
+    assert (
+        len(losses) == 3
+        and trainer.instruction.weight.equal(trainer.start["weight"])
+        and trainer.instruction.weight.requires_grad
+    )
+    with torch.no_grad():
+        assert (
+            trainer.model(**trainer.instructed(trainer.batch)).loss
+            == trainer.model(**trainer.instructed(trainer.batch)).loss
+        )
 
 
 def test_validation_keeps_the_best_and_stops(tasks, tmp_path):
     looks = iter([1.0, 5.0, 2.0, 1.0, 9.0])
     trainer, log = fit(tasks, tmp_path, validate=lambda model: next(looks), every=4, patience=2)
-    assert [r["eval_score"] for r in log if "eval_score" in r] == [1.0, 5.0, 2.0, 1.0] and trainer.state.global_step == 16
-    best = torch.load(tmp_path / "checkpoint" / "checkpoint-8" / "instruction.pt", weights_only=True)
+    assert [r["eval_score"] for r in log if "eval_score" in r] == [
+        1.0, 5.0, 2.0, 1.0,
+    ] and trainer.state.global_step == 16
+    best = torch.load(
+        tmp_path / "checkpoint" / "checkpoint-8" / "instruction.pt", weights_only=True
+    )
     assert best["instruction"]["weight"].equal(trainer.instruction.weight)
     with pytest.raises(TaskError, match="validate"): fit(tasks, tmp_path / "none", every=4)
 
 
 class StopAt(TrainerCallback):
     def __init__(self, step): self.step = step
-    def on_step_end(self, args, state, control, **kwargs): control.should_training_stop |= state.global_step == self.step
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.global_step == self.step
 
 
 @pytest.mark.parametrize("kind, outer, killed", [
@@ -192,8 +255,13 @@ class StopAt(TrainerCallback):
     ("extractor-ic", Outer(K=4, product="differences"), 11), ("embedder-ic", Outer(K=5, warmup=1), 6), ("noise", Outer(K=4), 9), ("coin", Outer(K=4), 13)])
 def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path, kind, outer, killed):
     def run(name, **others):
-        trainer, log = fit(tasks, tmp_path / name, kind, outer, arguments=dict(save_strategy="steps", save_steps=6), **others)
-        return [*trainer.model.parameters(), *trainer.instruction.parameters()], [r["outer_loss"] for r in log if "outer_loss" in r]
+        trainer, log = fit(
+            tasks, tmp_path / name, kind, outer,
+            arguments=dict(save_strategy="steps", save_steps=6), **others,
+        )
+        return [*trainer.model.parameters(), *trainer.instruction.parameters()], [
+            r["outer_loss"] for r in log if "outer_loss" in r
+        ]
     (whole, losses), _ = run("whole"), run("cut", callbacks=[StopAt(killed)])
     resumed, continued = run("cut", resume=True)
     assert all(a.equal(b) for a, b in zip(whole, resumed)) and continued[-1] == losses[-1]
@@ -207,21 +275,36 @@ def test_the_hypergradient_does_not_depend_on_accumulation(product, kind, tasks,
     def moved(size, parts):
         model, tokenizer = load_model("micro", device="cpu")
         meta_train, meta_test = tasks[:8], tasks[8:10]
-        phi = DirectEmbedder.for_model(model, 8, 2) if kind == "embedder" else InstanceExtractor(model, draw_candidates(meta_train, tokenizer, 3))
-        trainer = optimize(model, tokenizer, phi, meta_train, meta_test, tmp_path / f"{product}-{size}", 1, Outer(K=1, meta_batch_size=4, gamma=1e-3, product=product),
-                           batch_size=size, instance="another", quiet=True, arguments=dict(gradient_accumulation_steps=parts, logging_steps=1))
+        phi = (
+            DirectEmbedder.for_model(model, 8, 2)
+            if kind == "embedder"
+            else InstanceExtractor(model, draw_candidates(meta_train, tokenizer, 3))
+        )
+        trainer = optimize(
+            model, tokenizer, phi, meta_train, meta_test, tmp_path / f"{product}-{size}", 1,
+            Outer(K=1, meta_batch_size=4, gamma=1e-3, product=product), batch_size=size,
+            instance="another", quiet=True,
+            arguments=dict(gradient_accumulation_steps=parts, logging_steps=1),
+        )
         return next(row for row in trainer.state.log_history if "phi_grad_norm" in row), trainer
     (whole, a), (cut, b) = moved(8, 1), moved(2, 4)
-    assert len(b.batches) == 4 and cut["phi_grad_norm"] == pytest.approx(whole["phi_grad_norm"], rel=2e-2 if product == "differences" else 1e-3)
+    assert len(b.batches) == 4 and cut["phi_grad_norm"] == pytest.approx(
+        whole["phi_grad_norm"], rel=2e-2 if product == "differences" else 1e-3
+    )
     assert cut["outer_loss"] == pytest.approx(whole["outer_loss"], rel=1e-4)
 
 
 def test_smoothing_reaches_the_inner_loss_of_the_hypergradient(tasks, tmp_path):
     def norm(factor):
         model, tokenizer = load_model("micro", device="cpu")
-        trainer = optimize(model, tokenizer, DirectEmbedder.for_model(model, 4, 2), tasks[:4], tasks[4:6], tmp_path / str(factor), 1, Outer(K=1, meta_batch_size=4, gamma=1e-3),
-                           batch_size=4, quiet=True, arguments=dict(label_smoothing_factor=factor))
-        return next(row for row in trainer.state.log_history if "phi_grad_norm" in row)["phi_grad_norm"]
+        trainer = optimize(
+            model, tokenizer, DirectEmbedder.for_model(model, 4, 2), tasks[:4], tasks[4:6],
+            tmp_path / str(factor), 1, Outer(K=1, meta_batch_size=4, gamma=1e-3), batch_size=4,
+            quiet=True, arguments=dict(label_smoothing_factor=factor),
+        )
+        return next(row for row in trainer.state.log_history if "phi_grad_norm" in row)[
+            "phi_grad_norm"
+        ]
     assert norm(.5) != pytest.approx(norm(0.), rel=1e-2)
 
 
@@ -236,8 +319,11 @@ def test_differences_are_refused_where_they_would_drown(tasks, tmp_path):
     "With bf16=True transformers computes in half precision where nobody outside can see it."
     def run(product, dtype=None, **arguments):
         model, tokenizer = load_model("micro", device="cpu", dtype=dtype)
-        return optimize(model, tokenizer, DirectEmbedder.for_model(model, 2, 2), tasks[:2], tasks[2:4], tmp_path / product, 1, Outer(K=1, meta_batch_size=2, product=product),
-                        batch_size=2, quiet=True, arguments=arguments)
+        return optimize(
+            model, tokenizer, DirectEmbedder.for_model(model, 2, 2), tasks[:2], tasks[2:4],
+            tmp_path / product, 1, Outer(K=1, meta_batch_size=2, product=product), batch_size=2,
+            quiet=True, arguments=arguments,
+        )
     with pytest.raises(TaskError, match="bf16.*'exact'"): run("differences", bf16=True)
     with pytest.raises(TaskError, match="half precision"): run("differences", torch.bfloat16)
     assert run("exact", bf16=True).state.global_step == 1

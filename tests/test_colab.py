@@ -10,7 +10,10 @@ import pytest
 import readme
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ["settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt"]
+PARTS = [
+    "settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+    "constraints.txt",
+]
 RUN_TWICE = """
 import importlib.util, os, sys, types
 from importlib.machinery import ModuleSpec
@@ -36,18 +39,28 @@ print(commands, importlib.util.find_spec("instop_nb") is not None)
 def can_build():
     "Say whether pip, setuptools and a way to make wheels are installed."
     has = importlib.util.find_spec
-    return bool(has("pip") and has("setuptools") and (has("wheel") or has("setuptools.command.bdist_wheel")))
+    return bool(
+        has("pip") and has("setuptools") and (has("wheel") or has("setuptools.command.bdist_wheel"))
+    )
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     "Build a wheel from a copy of the repository, without net; return its path, or skip."
-    if not can_build(): pytest.skip("cannot build a wheel offline: pip, setuptools and wheel must be installed")
+    if not can_build():
+        pytest.skip("cannot build a wheel offline: pip, setuptools and wheel must be installed")
     folder = tmp_path_factory.mktemp("wheel")
     for name in PARTS: shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "instop_nb", folder / "instop_nb", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation",
-                    "-w", folder / "dist", folder], check=True)
+    shutil.copytree(
+        ROOT / "instop_nb", folder / "instop_nb", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index",
+            "--no-build-isolation", "-w", folder / "dist", folder,
+        ],
+        check=True,
+    )
     return next((folder / "dist").glob("*.whl"))
 
 
@@ -56,10 +69,13 @@ def python(tmp_path):
     "Make an environment that has all packages of this one but instop_nb; return its Python."
     packages = tmp_path / "packages"
     packages.mkdir()
-    for site in [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]:
+    for site in [
+        Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")
+    ]:
         for entry in site.iterdir():
             ours = entry.name.lower().replace("-", "_").startswith(("instop_nb", "__editable__"))
-            if not ours and not (packages / entry.name).exists(): (packages / entry.name).symlink_to(entry)
+            if not ours and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     own = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     (own / "packages.pth").write_text(f"{packages}\n")
@@ -72,10 +88,19 @@ def run_twice(python, wheel, folder, in_colab):
     address = f"git+{settings['git_url']}@{settings['branch']}"
     code = readme.install_code(settings)
     assert address in code
-    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "IPYTHONDIR": str(folder / "ipython"), "IN_COLAB": "yes" if in_colab else ""}
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([python, "-c", RUN_TWICE, code.replace(address, wheel.as_uri())], cwd=folder,
-                          env={**environment, **offline}, capture_output=True, text=True)
+    offline = {
+        "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "IPYTHONDIR": str(folder / "ipython"),
+        "IN_COLAB": "yes" if in_colab else "",
+    }
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    done = subprocess.run(
+        [python, "-c", RUN_TWICE, code.replace(address, wheel.as_uri())], cwd=folder,
+        env={**environment, **offline}, capture_output=True, text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip().splitlines()
 

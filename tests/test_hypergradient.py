@@ -15,7 +15,9 @@ from instop_nb.series import largest_curvature, partial_sums, series_explorer, s
 
 torch.set_num_threads(1)
 double = torch.float64
-pytestmark = pytest.mark.filterwarnings("ignore:gamma is so small", "ignore:the terms of the series", "ignore:the inner Hessian")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:gamma is so small", "ignore:the terms of the series", "ignore:the inner Hessian"
+)
 METHODS = [*SOLVERS, "unrolled"]
 
 
@@ -25,16 +27,23 @@ class Quadratic:
         g = torch.Generator().manual_seed(seed)
         def draw(*shape): return torch.randn(*shape, generator=g, dtype=double)
         Q = torch.linalg.qr(draw(n, n))[0]
-        self.A, self.B, self.t, self.c = Q @ torch.logspace(0, -spread, n, dtype=double).diag() @ Q.T, draw(n, k), draw(n), c
+        self.A, self.B, self.t, self.c = (
+            Q @ torch.logspace(0, -spread, n, dtype=double).diag() @ Q.T, draw(n, k), draw(n), c,
+        )
         self.A = (self.A + self.A.T) / 2
         phi = draw(k)
         theta = torch.linalg.solve(self.A, self.B @ phi) if at_minimum else draw(n)
-        self.theta, self.phi = ([p.clone().requires_grad_() for p in (x[:1], x[1:])] for x in (theta, phi))
+        self.theta, self.phi = (
+            [p.clone().requires_grad_() for p in (x[:1], x[1:])] for x in (theta, phi)
+        )
 
     def inner(self):
         th, ph = torch.cat(self.theta), torch.cat(self.phi)
         return th @ self.A @ th / 2 - th @ self.B @ ph
-    def outer(self): return (torch.cat(self.theta) - self.t).square().sum() / 2 + self.c * torch.cat(self.phi).square().sum() / 2
+    def outer(self):
+        return (torch.cat(self.theta) - self.t).square().sum() / 2 + self.c * torch.cat(
+            self.phi
+        ).square().sum() / 2
 
     def answer(self, inverse):
         v1 = torch.cat(self.theta).detach() - self.t
@@ -47,7 +56,8 @@ class Quadratic:
         theta, phi = torch.cat(self.theta).detach(), torch.cat(self.phi).detach()
         for _ in range(K): theta = theta - gamma * (self.A @ theta - self.B @ phi)
         return self.B.T @ (self.series(K - 1, gamma) @ (theta - self.t)) + self.c * phi
-    def damped(self, damping): return torch.linalg.inv(self.A + damping * torch.eye(len(self.A), dtype=double))
+    def damped(self, damping):
+        return torch.linalg.inv(self.A + damping * torch.eye(len(self.A), dtype=double))
 
 
 def close(found, expected, tolerance=1e-10):
@@ -60,17 +70,29 @@ def check_all(hypergradient):
     for seed, c, at_minimum in (0, 0., True), (1, .5, False):
         p = Quadratic(seed=seed, c=c, at_minimum=at_minimum)
         call = lambda **kwargs: hypergradient(p.inner, p.outer, p.theta, p.phi, **kwargs)
-        for M, gamma in (0, .3), (1, .3), (4, .3), (1, 1e-5): close(call(n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)))
+        for M, gamma in (0, .3), (1, .3), (4, .3), (1, 1e-5):
+            close(call(n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)))
         close(call(method="exact"), p.answer(torch.linalg.inv(p.A)))
         close(call(n_terms=2000, gamma=1.), p.answer(torch.linalg.inv(p.A)))
         close(call(method="exact", damping=.2), p.answer(p.damped(.2)))
         close(call(method="cg", n_terms=5, damping=.2), p.answer(p.damped(.2)))
         close(call(method="cg", n_terms=8), p.answer(torch.linalg.inv(p.A)))
-        close(call(method="identity", n_terms=3, gamma=.1), p.answer(.4 * torch.eye(5, dtype=double)))
-        for K, gamma in (1, .3), (4, .3): close(call(method="unrolled", n_terms=K, gamma=gamma), p.unrolled(K, gamma))
-        for M in 0, 3: close(call(n_terms=M, gamma=.3, product="differences"), p.answer(p.series(M, .3)), 1e-7)
-        close(hypergradient(p.inner, [p.outer, p.outer], p.theta, p.phi, method="exact"), 2 * p.answer(torch.linalg.inv(p.A)))
-        close(hypergradient(p.inner, p.outer, [*p.theta, p.theta[1]], p.phi, n_terms=2, gamma=.3), p.answer(p.series(2, .3)))
+        close(
+            call(method="identity", n_terms=3, gamma=0.1),
+            p.answer(0.4 * torch.eye(5, dtype=double)),
+        )
+        for K, gamma in (1, .3), (4, .3):
+            close(call(method="unrolled", n_terms=K, gamma=gamma), p.unrolled(K, gamma))
+        for M in 0, 3:
+            close(call(n_terms=M, gamma=.3, product="differences"), p.answer(p.series(M, .3)), 1e-7)
+        close(
+            hypergradient(p.inner, [p.outer, p.outer], p.theta, p.phi, method="exact"),
+            2 * p.answer(torch.linalg.inv(p.A)),
+        )
+        close(
+            hypergradient(p.inner, p.outer, [*p.theta, p.theta[1]], p.phi, n_terms=2, gamma=0.3),
+            p.answer(p.series(2, 0.3)),
+        )
     check_unrolled(hypergradient)
 
 
@@ -83,7 +105,10 @@ def check_unrolled(hypergradient):
         for _ in range(3): w = w - .2 * (grad(inner(w), w, create_graph=True)[0] + damping * w)
         expected = torch.stack(grad((w - 2)**2 + phi**2, [phi]))
         for product, tolerance in ("exact", 1e-12), ("differences", 1e-8):
-            found = hypergradient(lambda: inner(theta), lambda: (theta - 2)**2 + phi**2, [theta], [phi], "unrolled", 3, .2, product, damping)
+            found = hypergradient(
+                lambda: inner(theta), lambda: (theta - 2) ** 2 + phi**2, [theta], [phi], "unrolled",
+                3, 0.2, product, damping,
+            )
             close(found, expected, tolerance)
 
 
@@ -104,7 +129,9 @@ MUTANTS = {
     "missing gamma in the series": ("t.sub(h, alpha=gamma)", "t.sub(h)"),
     "one term too many": ("range(n_terms):\n        term", "range(n_terms + 1):\n        term"),
     "only the last term": ("s.add_(t)", "s.copy_(t)"),
-    "transposed product": ("return _grad(self.grads, phi, v)", "return transposed(self.grads, phi, v)"),
+    "transposed product": (
+        "return _grad(self.grads, phi, v)", "return transposed(self.grads, phi, v)",
+    ),
     "direct term left out": ("[i + d for", "[i for"),
     "direct term subtracted": ("[i + d for", "[i - d for"),
     "shared tensors counted twice": ("list({id(t): t for t in theta}.values())", "theta"),
@@ -120,7 +147,10 @@ MUTANTS = {
     "differences, wrong sign": ("_move(self.theta, v, step)", "_move(self.theta, v, -step)"),
     "differences, not from the start": ("_set(self.theta, start); ", ""),
     "differences, theta left moved": ("finally: _set(theta, saved)", "finally: pass"),
-    "micro-batches, only the last": ("value.backward(inputs=inputs)", "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=inputs)"),
+    "micro-batches, only the last": (
+        "value.backward(inputs=inputs)",
+        "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=inputs)",
+    ),
 }
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -139,23 +169,48 @@ def test_mutants_are_caught(name):
        M=st.integers(0, 12), gamma=st.floats(1e-3, 1.9))
 def test_random_quadratics(n, k, spread, seed, c, M, gamma):
     p = Quadratic(n, k, spread, seed, c)
-    close(hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma), p.answer(p.series(M, gamma)), 1e-9)
-    close(hypergradient(p.inner, p.outer, p.theta, p.phi, method="exact"), p.answer(torch.linalg.inv(p.A)), 1e-9)
-    close(hypergradient(p.inner, p.outer, p.theta, p.phi, "cg", 4 * n, damping=.1), p.answer(p.damped(.1)), 1e-8)
-    close(hypergradient(p.inner, p.outer, p.theta, p.phi, "unrolled", M + 1, gamma), p.unrolled(M + 1, gamma), 1e-9)
-    close(hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma, product="differences"), p.answer(p.series(M, gamma)), 1e-5)
+    close(
+        hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma),
+        p.answer(p.series(M, gamma)), 1e-9,
+    )
+    close(
+        hypergradient(p.inner, p.outer, p.theta, p.phi, method="exact"),
+        p.answer(torch.linalg.inv(p.A)), 1e-9,
+    )
+    close(
+        hypergradient(p.inner, p.outer, p.theta, p.phi, "cg", 4 * n, damping=0.1),
+        p.answer(p.damped(0.1)), 1e-8,
+    )
+    close(
+        hypergradient(p.inner, p.outer, p.theta, p.phi, "unrolled", M + 1, gamma),
+        p.unrolled(M + 1, gamma), 1e-9,
+    )
+    close(
+        hypergradient(
+            p.inner, p.outer, p.theta, p.phi, n_terms=M, gamma=gamma, product="differences"
+        ),
+        p.answer(p.series(M, gamma)), 1e-5,
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), method=st.sampled_from(METHODS), product=st.sampled_from([*PRODUCTS]))
 def test_parts_that_take_no_part(seed, method, product):
-    p, (a, b, d) = Quadratic(seed=seed), [torch.ones(2, 3, dtype=double, requires_grad=True) for _ in range(3)]
-    if (method, product) == ("exact", "differences"): return  # a dense Hessian of what takes no part is singular
+    p, (a, b, d) = (
+        Quadratic(seed=seed),
+        [torch.ones(2, 3, dtype=double, requires_grad=True) for _ in range(3)],
+    )
+    if (method, product) == ("exact", "differences"):
+        return  # a dense Hessian of what takes no part is singular
     expected = hypergradient(p.inner, p.outer, p.theta, p.phi, method, 3, .5, product)
-    inner = lambda: p.inner() + a.sum()           # a: in the inner loss, but with a constant gradient
+    # a: in the inner loss, but with a constant gradient
+    inner = lambda: p.inner() + a.sum()
     outer = lambda: p.outer() + b.square().sum()  # b: in the outer loss only
-    if method == "cg" and product == "differences": return  # its steps depend on all of v1, also on what takes no part
-    found = hypergradient(inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, .5, product)
+    if method == "cg" and product == "differences":
+        return  # its steps depend on all of v1, also on what takes no part
+    found = hypergradient(
+        inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, 0.5, product
+    )
     close([found[0], found[2]], torch.cat(expected), 1e-12 if product == "exact" else 1e-5)
     assert found[1].shape == d.shape and not found[1].any()
 
@@ -173,7 +228,10 @@ def test_strange_layouts(method, product):
     flat = lambda: theta.t().reshape(-1)
     inner = lambda: flat() @ p.A @ flat() / 2 - flat() @ p.B @ phi
     outer = lambda: (flat() - p.t).square().sum() / 2
-    close(hypergradient(inner, outer, [theta], [phi], method, 4, .5, product), expected, 1e-10 if product == "exact" else 1e-6)
+    close(
+        hypergradient(inner, outer, [theta], [phi], method, 4, 0.5, product), expected,
+        1e-10 if product == "exact" else 1e-6,
+    )
 
 
 def test_linear_inner_loss_gives_the_direct_term():
@@ -185,9 +243,18 @@ def test_linear_inner_loss_gives_the_direct_term():
 def test_against_training_again():
     "A nonlinear inner problem, solved to the last digit for shifted phi."
     g = torch.Generator().manual_seed(0)
-    x, y, x2, y2 = (torch.randn(*s, generator=g, dtype=double) for s in ((20, 3), (20,), (20, 3), (20,)))
-    theta, phi = torch.zeros(3, dtype=double, requires_grad=True), torch.zeros(20, dtype=double, requires_grad=True)
-    inner = lambda: (phi.exp() * torch.log(torch.cosh(x @ theta - y))).mean() + .1 * theta.square().sum() + .1 * (theta**4).sum()
+    x, y, x2, y2 = (
+        torch.randn(*s, generator=g, dtype=double) for s in ((20, 3), (20,), (20, 3), (20,))
+    )
+    theta, phi = (
+        torch.zeros(3, dtype=double, requires_grad=True),
+        torch.zeros(20, dtype=double, requires_grad=True),
+    )
+    inner = lambda: (
+        (phi.exp() * torch.log(torch.cosh(x @ theta - y))).mean()
+        + 0.1 * theta.square().sum()
+        + 0.1 * (theta**4).sum()
+    )
     outer = lambda: torch.log(torch.cosh(x2 @ theta - y2)).mean()
     def train():
         for _ in range(30):
@@ -200,7 +267,9 @@ def test_against_training_again():
         loss = train()
         with torch.no_grad(): phi[i] -= by
         return loss
-    again = torch.tensor([(shifted(i, 1e-4) - shifted(i, -1e-4)) / 2e-4 for i in range(20)], dtype=double)
+    again = torch.tensor(
+        [(shifted(i, 1e-4) - shifted(i, -1e-4)) / 2e-4 for i in range(20)], dtype=double
+    )
     train()
     close(hypergradient(inner, outer, [theta], [phi], "exact"), again, 1e-6)
     close(hypergradient(inner, outer, [theta], [phi], n_terms=300, gamma=.5), again, 1e-6)
@@ -212,7 +281,9 @@ def test_nothing_is_left_behind(method, product):
     p = Quadratic()
     p.theta[0].grad = torch.ones(1, dtype=double)
     before = [t.detach().clone() for t in p.theta + p.phi]
-    with torch.no_grad(): found = hypergradient(p.inner, p.outer, p.theta, p.phi, method, product=product)  # works inside no_grad too
+    with torch.no_grad():
+        # works inside no_grad too
+        found = hypergradient(p.inner, p.outer, p.theta, p.phi, method, product=product)
     assert p.theta[0].grad.item() == 1 and all(t.grad is None for t in [p.theta[1], *p.phi])
     assert all(torch.equal(a, b) for a, b in zip(before, p.theta + p.phi))
     assert not any(f.requires_grad for f in found) and all(t.requires_grad for t in p.theta + p.phi)
@@ -246,12 +317,20 @@ def test_errors(change, words):
 
 def test_more_errors():
     p = Quadratic()
-    with pytest.raises(ValueError, match="give a function"): hypergradient(p.inner(), p.outer, p.theta, p.phi)
-    with pytest.raises(ValueError, match="a tensor is in both"): hypergradient(p.inner, p.outer, p.theta, p.theta)
+    with pytest.raises(ValueError, match="give a function"):
+        hypergradient(p.inner(), p.outer, p.theta, p.phi)
+    with pytest.raises(ValueError, match="a tensor is in both"):
+        hypergradient(p.inner, p.outer, p.theta, p.theta)
     flat = torch.ones(2, requires_grad=True)
-    with pytest.raises(ValueError, match="singular"): hypergradient(lambda: flat[0]**2 * p.phi[0].sum(), lambda: flat.sum(), [flat], p.phi, "exact")
+    with pytest.raises(ValueError, match="singular"):
+        hypergradient(
+            lambda: flat[0] ** 2 * p.phi[0].sum(), lambda: flat.sum(), [flat], p.phi, "exact"
+        )
     big = torch.ones(6000, requires_grad=True)
-    with pytest.raises(ValueError, match="6,000"): hypergradient(lambda: big.square().sum() * p.phi[0].sum(), lambda: big.sum(), [big], p.phi, "exact")
+    with pytest.raises(ValueError, match="6,000"):
+        hypergradient(
+            lambda: big.square().sum() * p.phi[0].sum(), lambda: big.sum(), [big], p.phi, "exact"
+        )
 
 
 # The account
@@ -260,7 +339,12 @@ def test_the_result_tells_how_it_was_found():
     p = Quadratic(n=4, k=4, spread=0.)  # all curvatures are 1
     found = hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=2, gamma=.25)
     v1 = (torch.cat(p.theta) - p.t).norm().item()
-    assert found.how == "neumann, exact" and found.v_norm == pytest.approx(v1) and found.ratio == pytest.approx(.25) and not found.warning
+    assert (
+        found.how == "neumann, exact"
+        and found.v_norm == pytest.approx(v1)
+        and found.ratio == pytest.approx(0.25)
+        and not found.warning
+    )
     assert "neumann, exact" in repr(found) and "no warning" in repr(found) and len(found) == 2
     assert hypergradient(p.inner, p.outer, p.theta, p.phi, "identity").ratio != found.ratio
 
@@ -282,7 +366,11 @@ def test_warnings(options, words):
 
 def test_negative_curvature():
     "The series grows, cg stops; damping mends both."
-    w, f, slope = torch.zeros(3, dtype=double, requires_grad=True), torch.ones(3, dtype=double, requires_grad=True), torch.tensor([1., 2., -.5], dtype=double)
+    w, f, slope = (
+        torch.zeros(3, dtype=double, requires_grad=True),
+        torch.ones(3, dtype=double, requires_grad=True),
+        torch.tensor([1.0, 2.0, -0.5], dtype=double),
+    )
     inner, outer = lambda: (w**2 * slope).sum() / 2 - (w * f).sum(), lambda: w.sum()
     assert "diverges" in hypergradient(inner, outer, [w], [f], n_terms=20, gamma=.5).warning
     assert "cg stopped" in hypergradient(inner, outer, [w], [f], "cg", 5).warning
@@ -295,8 +383,13 @@ def test_negative_curvature():
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_largest_curvature(product):
     for curvatures in [3., 1., .5], [1., -4., .5], [2.]:
-        w, c = torch.ones(len(curvatures), dtype=double, requires_grad=True), torch.tensor(curvatures, dtype=double)
-        assert largest_curvature(lambda: (w**2 * c).sum() / 2, [w], n=60, product=product) == pytest.approx(max(curvatures), rel=1e-4)
+        w, c = (
+            torch.ones(len(curvatures), dtype=double, requires_grad=True),
+            torch.tensor(curvatures, dtype=double),
+        )
+        assert largest_curvature(
+            lambda: (w**2 * c).sum() / 2, [w], n=60, product=product
+        ) == pytest.approx(max(curvatures), rel=1e-4)
 
 
 # Theta comes back, bit for bit
@@ -310,8 +403,13 @@ def test_theta_comes_back_after_an_error():
         calls.append(1)
         if len(calls) == 3: raise KeyboardInterrupt
         return sum((t**2).sum() for t in theta) * phi.sum()
-    with pytest.raises(KeyboardInterrupt): hypergradient(inner, lambda: sum(t.sum() for t in theta), theta, [phi], product="differences")
-    assert len(calls) == 3 and all(torch.equal(a, b) and b.requires_grad and b.grad is None for a, b in zip(before, theta))
+    with pytest.raises(KeyboardInterrupt):
+        hypergradient(
+            inner, lambda: sum(t.sum() for t in theta), theta, [phi], product="differences"
+        )
+    assert len(calls) == 3 and all(
+        torch.equal(a, b) and b.requires_grad and b.grad is None for a, b in zip(before, theta)
+    )
     with pytest.raises(ZeroDivisionError), kept(theta):
         with torch.no_grad(): theta[0].add_(1)
         1 / 0
@@ -319,8 +417,11 @@ def test_theta_comes_back_after_an_error():
 
 
 def test_half_precision_has_no_differences():
-    w, f = torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2, requires_grad=True)
-    with pytest.raises(ValueError, match="bfloat16.*float32"): hypergradient(lambda: (w * f).sum()**2, lambda: w.sum(), [w], [f], product="differences")
+    w, f = (
+        torch.ones(2, dtype=torch.bfloat16, requires_grad=True), torch.ones(2, requires_grad=True),
+    )
+    with pytest.raises(ValueError, match="bfloat16.*float32"):
+        hypergradient(lambda: (w * f).sum()**2, lambda: w.sum(), [w], [f], product="differences")
     w = torch.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match="autocast"), torch.autocast("cpu", torch.bfloat16):
         hypergradient(lambda: (w * f).sum()**2, lambda: w.sum(), [w], [f], product="differences")
@@ -332,28 +433,46 @@ def test_half_precision_has_no_differences():
 def t5():
     from transformers import T5Config, T5ForConditionalGeneration
     torch.manual_seed(0)
-    model = T5ForConditionalGeneration(T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=.1,
-        decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False)).eval()
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=32, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.1,
+            decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        )
+    ).eval()
     prefix = torch.randn(3, 8, requires_grad=True)
     ids, labels, ids2, labels2 = (torch.randint(2, 32, (2, n)) for n in (5, 3, 5, 3))
-    def embedded(prefix): return torch.cat([prefix.expand(2, -1, -1), model.get_input_embeddings()(ids)], 1)
+    def embedded(prefix):
+        return torch.cat([prefix.expand(2, -1, -1), model.get_input_embeddings()(ids)], 1)
     inner = lambda: model(inputs_embeds=embedded(prefix), labels=labels).loss
     outer = lambda: model(input_ids=ids2, labels=labels2).loss
-    return types.SimpleNamespace(model=model, prefix=prefix, embedded=embedded, labels=labels, inner=inner, outer=outer, outer_ids=ids2, outer_labels=labels2)
+    return types.SimpleNamespace(
+        model=model, prefix=prefix, embedded=embedded, labels=labels, inner=inner, outer=outer,
+        outer_ids=ids2, outer_labels=labels2,
+    )
 
 
 def test_t5_runs_with_its_default_attention(t5):
     assert t5.model.config._attn_implementation == "sdpa"
     flash = torch.backends.cuda.flash_sdp_enabled()
-    found, = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], n_terms=2, gamma=1e-3)
+    (found,) = hypergradient(
+        t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], n_terms=2, gamma=1e-3
+    )
     assert found.shape == t5.prefix.shape and found.isfinite().all() and found.any()
-    assert all(p.grad is None for p in [*t5.model.parameters(), t5.prefix]) and torch.backends.cuda.flash_sdp_enabled() == flash
+    assert (
+        all(p.grad is None for p in [*t5.model.parameters(), t5.prefix])
+        and torch.backends.cuda.flash_sdp_enabled() == flash
+    )
 
 
 @pytest.mark.parametrize("method", ["neumann", "identity"])
 def test_differences_on_a_t5(t5, method):
     "The error that the two products may have against each other, in single precision; and it is not zero."
-    exact, near = (hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], method, 1, .01, product)[0] for product in PRODUCTS)
+    exact, near = (
+        hypergradient(
+            t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], method, 1, 0.01, product
+        )[0]
+        for product in PRODUCTS
+    )
     assert 0 < (exact - near).norm() < 3e-3 * exact.norm()
 
 
@@ -365,7 +484,9 @@ def test_one_dropout_mask_for_all_evaluations(t5):
         found = []
         for product in PRODUCTS:
             torch.manual_seed(3)
-            found.append(hypergradient(t5.inner, outer, theta, [t5.prefix], "neumann", 1, .01, product)[0])
+            found.append(
+                hypergradient(t5.inner, outer, theta, [t5.prefix], "neumann", 1, 0.01, product)[0]
+            )
         assert (found[0] - found[1]).norm() < 1e-2 * found[0].norm()
     finally: t5.model.eval()
 
@@ -374,19 +495,29 @@ def test_differences_keep_a_compiled_model_and_double_backward_says_what_to_do(t
     exact = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01)[0]
     compiled = torch.compile(t5.model, backend="aot_eager")
     inner = lambda: compiled(inputs_embeds=t5.embedded(t5.prefix), labels=t5.labels).loss
-    near = hypergradient(inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01, product="differences")[0]
+    near = hypergradient(
+        inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=0.01, product="differences"
+    )[0]
     assert (exact - near).norm() < 3e-3 * exact.norm()
-    with pytest.raises(ValueError, match="take product 'differences'"): hypergradient(inner, t5.outer, t5.model.parameters(), [t5.prefix])
+    with pytest.raises(ValueError, match="take product 'differences'"):
+        hypergradient(inner, t5.outer, t5.model.parameters(), [t5.prefix])
 
 
 def test_checkpointing(t5):
     plain = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01)[0]
     t5.model.gradient_checkpointing_enable(dict(use_reentrant=False)); t5.model.train()
-    parts = [(m, name) for m in t5.model.modules() for name in ("p", "dropout") if isinstance(getattr(m, name, None), float)]
+    parts = [
+        (m, name)
+        for m in t5.model.modules()
+        for name in ("p", "dropout")
+        if isinstance(getattr(m, name, None), float)
+    ]
     for m, name in parts: setattr(m, name, 0.)
     try:
         for product, tolerance in ("exact", 1e-5), ("differences", 3e-3):
-            found = hypergradient(t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=.01, product=product)[0]
+            found = hypergradient(
+                t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], gamma=0.01, product=product
+            )[0]
             assert (plain - found).norm() < tolerance * plain.norm()
     finally:
         t5.model.gradient_checkpointing_disable(); t5.model.eval()
@@ -410,35 +541,58 @@ def test_t5_against_dense_matrices(t5, monkeypatch):
     from torch.autograd.functional import hessian, jacobian
     from torch.func import functional_call
     from transformers.models.t5.modeling_t5 import T5LayerNorm
-    def norm(self, x): return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+    def norm(self, x):
+        return (
+            self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        )
     monkeypatch.setattr(T5LayerNorm, "forward", norm)  # the original falls back to single precision
     model = t5.model.double()
     try:
         prefix = t5.prefix.detach().double().requires_grad_()
         inner = lambda: model(inputs_embeds=t5.embedded(prefix), labels=t5.labels).loss
-        named = {n: p for n, p in model.named_parameters() if "SelfAttention.q" in n or "final_layer_norm" in n}
+        named = {
+            n: p
+            for n, p in model.named_parameters()
+            if "SelfAttention.q" in n or "final_layer_norm" in n
+        }
         sizes = [p.numel() for p in named.values()]
         def loss(flat, pre):
             parts = {n: x.reshape(p.shape) for (n, p), x in zip(named.items(), flat.split(sizes))}
-            return functional_call(model, parts, kwargs=dict(inputs_embeds=t5.embedded(pre), labels=t5.labels)).loss
+            return functional_call(
+                model, parts, kwargs=dict(inputs_embeds=t5.embedded(pre), labels=t5.labels)
+            ).loss
         flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
         with sdpa_kernel(SDPBackend.MATH):
             H = hessian(lambda f: loss(f, prefix.detach()), flat)
-            mixed = jacobian(lambda pre: jacobian(lambda f: loss(f, pre), flat, create_graph=True), prefix.detach())
+            mixed = jacobian(
+                lambda pre: jacobian(lambda f: loss(f, pre), flat, create_graph=True),
+                prefix.detach(),
+            )
         v1 = torch.cat([v.reshape(-1) for v in grad(t5.outer(), list(named.values()))])
-        E, gamma, damping = torch.eye(len(flat), dtype=double), 1 / torch.linalg.eigvalsh(H).abs().max(), 2 * torch.linalg.eigvalsh(H).abs().max()
+        E, gamma, damping = (
+            torch.eye(len(flat), dtype=double), 1 / torch.linalg.eigvalsh(H).abs().max(),
+            2 * torch.linalg.eigvalsh(H).abs().max(),
+        )
         def check(v2, tolerance, **options):
             expected = torch.einsum("i,ijk->jk", v2, mixed).reshape(-1)
-            close(hypergradient(inner, t5.outer, named.values(), [prefix], gamma=float(gamma), **options), expected, tolerance)
+            close(
+                hypergradient(
+                    inner, t5.outer, named.values(), [prefix], gamma=float(gamma), **options
+                ),
+                expected, tolerance,
+            )
         for M in 0, 1, 5:
-            series = -gamma * sum(torch.linalg.matrix_power(E - gamma * H, m) for m in range(M + 1)) @ v1
+            series = (
+                -gamma * sum(torch.linalg.matrix_power(E - gamma * H, m) for m in range(M + 1)) @ v1
+            )
             check(series, 1e-12, n_terms=M)
             check(series, 1e-6, n_terms=M, product="differences")
             check(-gamma * (M + 1) * v1, 1e-12, method="identity", n_terms=M)
         solved = -torch.linalg.solve(H + damping * E, v1)
         check(solved, 1e-12, method="exact", damping=float(damping))
         check(solved, 1e-12, method="cg", n_terms=200, damping=float(damping))
-        with sdpa_kernel(SDPBackend.MATH): check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, float(gamma))
+        with sdpa_kernel(SDPBackend.MATH):
+            check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, float(gamma))
     finally: model.float()
 
 
@@ -450,7 +604,10 @@ def check_t5_unrolled(loss, t5, named, prefix, flat, sizes, inner, gamma):
     for _ in range(2): w = w - gamma * grad(loss(w, prefix), w, create_graph=True)[0]
     batch = dict(input_ids=t5.outer_ids, labels=t5.outer_labels)
     expected = grad(functional_call(t5.model, parts(w), kwargs=batch).loss, prefix)[0].reshape(-1)
-    close(hypergradient(inner, t5.outer, named.values(), [prefix], "unrolled", 2, gamma), expected, 1e-12)
+    close(
+        hypergradient(inner, t5.outer, named.values(), [prefix], "unrolled", 2, gamma), expected,
+        1e-12,
+    )
 
 
 # The picture of the series
@@ -473,13 +630,18 @@ def test_partial_sums_are_the_series():
 def test_the_picture_shows_the_errors_of_the_series(gamma, says):
     p = Quadratic(k=2)
     exact = p.answer(torch.linalg.inv(p.A))
-    expected = [((p.answer(p.series(M, gamma)) - exact).norm() / exact.norm()).item() for M in range(13)]
+    expected = [
+        ((p.answer(p.series(M, gamma)) - exact).norm() / exact.norm()).item() for M in range(13)
+    ]
     figure = series_picture(p.inner, p.outer, p.theta, p.phi, gamma, 12)
     errors, along, across = errors_of(figure)
     assert errors == pytest.approx(expected, rel=1e-9)
-    assert ((along - 1)**2 + across**2).sqrt().tolist() == pytest.approx(expected, rel=1e-9)  # phi has two numbers: the page loses nothing
+    # phi has two numbers: the page loses nothing
+    assert ((along - 1)**2 + across**2).sqrt().tolist() == pytest.approx(expected, rel=1e-9)
     title = figure.get_suptitle()
-    assert title.startswith(f"γ = {gamma:.2g}, M = 12: error {expected[-1]:.2g}\n") and says in title
+    assert (
+        title.startswith(f"γ = {gamma:.2g}, M = 12: error {expected[-1]:.2g}\n") and says in title
+    )
 
 
 def test_the_explorer_draws_what_its_sliders_say():
@@ -488,7 +650,8 @@ def test_the_explorer_draws_what_its_sliders_say():
     def is_drawn():
         expected = series_picture(p.inner, p.outer, p.theta, p.phi, 10**log_gamma.value, M.value)
         return box.result.get_suptitle() == expected.get_suptitle()
-    assert is_drawn() and M.value == 3 and abs(log_gamma.value - .25) < .02  # the largest curvature is 1, the border 2
+    # the largest curvature is 1, the border 2
+    assert is_drawn() and M.value == 3 and abs(log_gamma.value - .25) < .02
     first = box.result
     log_gamma.value = -1.
     assert is_drawn() and box.result is not first and "γ = 0.1, M = 3" in box.result.get_suptitle()
@@ -506,6 +669,13 @@ def test_differences_see_half_precision_inside_the_loss():
     def cast(): return ((w.to(torch.float16) @ x.to(torch.float16)).float() ** 2).sum()
     def outer(): return (w ** 2).sum()
     for inner in (opened, cast):
-        with pytest.raises(ValueError, match="differences.*float16"): hypergradient(inner, outer, [w], [x], gamma=.1, product="differences")
+        with pytest.raises(ValueError, match="differences.*float16"):
+            hypergradient(inner, outer, [w], [x], gamma=.1, product="differences")
         assert hypergradient(inner, outer, [w], [x], gamma=.1, product="exact")[0].isfinite().all()
-    assert hypergradient(lambda: ((w @ x) ** 2).sum(), outer, [w], [x], gamma=.1, product="differences")[0].isfinite().all()
+    assert (
+        hypergradient(
+            lambda: ((w @ x) ** 2).sum(), outer, [w], [x], gamma=0.1, product="differences"
+        )[0]
+        .isfinite()
+        .all()
+    )

@@ -18,25 +18,40 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from instop_nb import metrics
-from instop_nb.metrics import EXACT_MATCH_CATEGORIES, copy_example, copy_input, exact_match, from_tk_instruct, gpt2_tokenizer, normalise_answer, porter_stem, read_predictions, reported_measure, rouge_1, rouge_l, rouge_pair, rouge_tokens, score, score_row, score_table, script_warnings, shared_tokens, unicode_form
-from instop_nb.statistics import Difference, median_iqr, paired_bootstrap, paired_t_interval, t_interval
+from instop_nb.metrics import (
+    EXACT_MATCH_CATEGORIES, copy_example, copy_input, exact_match, from_tk_instruct, gpt2_tokenizer,
+    normalise_answer, porter_stem, read_predictions, reported_measure, rouge_1, rouge_l, rouge_pair,
+    rouge_tokens, score, score_row, score_table, script_warnings, shared_tokens, unicode_form,
+)
+from instop_nb.statistics import (
+    Difference, median_iqr, paired_bootstrap, paired_t_interval, t_interval,
+)
 from instop_nb.ranking import rank_classify
 from instop_nb.models import load_model
 from instop_nb.t5 import micro_config, new_t5
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 REAL = Path(__file__).parents[1] / "../shared/natural-instructions"
-words = st.sampled_from("the a cat cats sat sitting sits on mat, mats. quickly 12 Größe ! generalization generalizes".split())
+words = st.sampled_from(
+    "the a cat cats sat sitting sits on mat, mats. quickly 12 Größe ! generalization generalizes".split()
+)
 texts = st.one_of(st.lists(words, max_size=9).map(" ".join), st.text(max_size=20))
-row = st.fixed_dictionaries({"task": st.sampled_from("abc"), "category": st.sampled_from("xy"), "prediction": texts,
-                             "references": st.lists(texts, min_size=1, max_size=3)})
+row = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from("abc"), "category": st.sampled_from("xy"), "prediction": texts,
+        "references": st.lists(texts, min_size=1, max_size=3),
+    }
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(texts, st.lists(texts, min_size=1, max_size=3))
 def test_rouge_is_that_of_the_package(prediction, references):
     for measure, mine in (("rouge1", rouge_1), ("rougeL", rouge_l)):
-        fresh = [RougeScorer([measure], use_stemmer=True).score(r, prediction)[measure].fmeasure for r in references]
+        fresh = [
+            RougeScorer([measure], use_stemmer=True).score(r, prediction)[measure].fmeasure
+            for r in references
+        ]
         assert mine(prediction, references) == max(fresh)
 
 
@@ -62,20 +77,31 @@ def test_no_tokens_score_zero():
 @given(st.lists(row, min_size=1, max_size=12))
 def test_averages(rows):
     found = score(rows)
-    def mean(part): return 100 * sum(rouge_l(r["prediction"], r["references"]) for r in part) / len(part)
+    def mean(part):
+        return 100 * sum(rouge_l(r["prediction"], r["references"]) for r in part) / len(part)
     tasks = {r["task"] for r in rows}
     of = {t: [r for r in rows if r["task"] == t] for t in tasks}
-    assert found["overall"]["rougeL"] == pytest.approx(mean(rows)) and found["overall"]["n"] == len(rows)
+    assert found["overall"]["rougeL"] == pytest.approx(mean(rows)) and found["overall"]["n"] == len(
+        rows
+    )
     assert set(found["per_task"]) == tasks and found["mean_over_tasks"]["n"] == len(tasks)
     for t in tasks: assert found["per_task"][t]["rougeL"] == pytest.approx(mean(of[t]))
-    assert found["mean_over_tasks"]["rougeL"] == pytest.approx(sum(mean(of[t]) for t in tasks) / len(tasks))
-    for c, s in found["per_category"].items(): assert s["rougeL"] == pytest.approx(mean([r for r in rows if r["category"] == c]))
+    assert found["mean_over_tasks"]["rougeL"] == pytest.approx(
+        sum(mean(of[t]) for t in tasks) / len(tasks)
+    )
+    for c, s in found["per_category"].items():
+        assert s["rougeL"] == pytest.approx(mean([r for r in rows if r["category"] == c]))
     json.dumps(found)
 
 
 def test_each_pair_is_scored_once():
     for memory in (rouge_pair, rouge_tokens, metrics._best): memory.cache_clear()
-    score([dict(task="t", category="c", prediction=p, references=["yes", "no"]) for p in ("yes", "no", "maybe") * 1000])
+    score(
+        [
+            dict(task="t", category="c", prediction=p, references=["yes", "no"])
+            for p in ("yes", "no", "maybe") * 1000
+        ]
+    )
     assert rouge_pair.cache_info().misses == 6 and rouge_tokens.cache_info().misses == 3
 
 
@@ -90,22 +116,39 @@ def test_bad_line(tmp_path, line, words):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(good) + "\n\n" + line + "\n")
     with pytest.raises(ValueError) as e: read_predictions(path)
-    assert str(path) in str(e.value) and "line 3" in str(e.value) and words in str(e.value) and "write" in str(e.value)
+    assert (
+        str(path) in str(e.value)
+        and "line 3" in str(e.value)
+        and words in str(e.value)
+        and "write" in str(e.value)
+    )
 
 
 @pytest.mark.parametrize("value", [3, 1e999, float("nan"), None, True, 10**4000, ["x"], {"a": [1] * 10**5}, [[["x"] * 10**4] * 10**3], "\x1b[2J" * 999])
 def test_a_value_that_is_none_is_named_in_few_words(value):
     for field in ("prediction", "references"):
-        if field == "prediction" and isinstance(value, str) or value == ["x"] and field == "references": continue
-        with pytest.raises(ValueError) as caught: metrics.check_row({**good, field: value}, "p.jsonl, line 3")
-        assert f"p.jsonl, line 3: field '{field}' is " in str(caught.value) and len(str(caught.value)) < 200 and str(caught.value).isprintable()
+        if (
+            field == "prediction"
+            and isinstance(value, str)
+            or value == ["x"]
+            and field == "references"
+        ):
+            continue
+        with pytest.raises(ValueError) as caught:
+            metrics.check_row({**good, field: value}, "p.jsonl, line 3")
+        assert (
+            f"p.jsonl, line 3: field '{field}' is " in str(caught.value)
+            and len(str(caught.value)) < 200
+            and str(caught.value).isprintable()
+        )
     with pytest.raises(ValueError, match="not an object") as caught: metrics.check_row([value])
     assert len(str(caught.value)) < 200
 
 
 # Letters and forms
 
-def said(prediction, *references): return dict(task="t", category="c", prediction=prediction, references=list(references))
+def said(prediction, *references):
+    return dict(task="t", category="c", prediction=prediction, references=list(references))
 
 
 @pytest.mark.parametrize("rows, references, predictions", [
@@ -113,7 +156,11 @@ def said(prediction, *references): return dict(task="t", category="c", predictio
     ([said("ＲＥＤ", "red")], "0 of 1", "1 of 1"), ([said("٣", "3")], "0 of 1", "1 of 1"), ([said("लाल 3", "3 café"), said("Größe", "size")], "0 of 2", "1 of 2")])
 def test_texts_that_rouge_is_blind_for_are_counted(rows, references, predictions):
     line = script_warnings(rows)[0]
-    assert f"{references} references and {predictions} predictions" in line and "Latin" in line and "--xlingual" in line
+    assert (
+        f"{references} references and {predictions} predictions" in line
+        and "Latin" in line
+        and "--xlingual" in line
+    )
     assert not any("ROUGE" in line for line in script_warnings(rows, xlingual=True))
 
 
@@ -128,7 +175,10 @@ def test_answers_that_differ_in_form_alone_are_counted(one, other):
     for a, b in ((one, other), (other, one)):
         assert exact_match(a, [b]) == 0, "the rule stays Super-NI's"
         assert exact_match(unicode_form(a), ["something else", unicode_form(b)]) == 1
-        assert "1 of 2 predictions differ" in script_warnings([said(a, "no", b), said("tea", "te")], True)[0]
+        assert (
+            "1 of 2 predictions differ"
+            in script_warnings([said(a, "no", b), said("tea", "te")], True)[0]
+        )
 
 
 @given(texts)
@@ -140,8 +190,11 @@ def test_one_form_is_stable(text):
 
 # Tk-Instruct's predictions
 
-THEIRS = {"id": "t1-0", "Task": "t1", "Categories": ["Colour Naming", "Other"], "Definition": ["Name it."], "Positive Examples": [],
-          "Instance": {"id": "t1-0", "input": "A lamp", "output": ["red", "rot"]}, "prediction": "Rot."}
+THEIRS = {
+    "id": "t1-0", "Task": "t1", "Categories": ["Colour Naming", "Other"],
+    "Definition": ["Name it."], "Positive Examples": [],
+    "Instance": {"id": "t1-0", "input": "A lamp", "output": ["red", "rot"]}, "prediction": "Rot.",
+}
 
 
 @pytest.mark.parametrize("row, category", [
@@ -151,7 +204,9 @@ def test_predictions_of_tk_instruct_are_read(row, category, tmp_path):
     path = tmp_path / "predicted_examples.jsonl"
     path.write_text(json.dumps(row) + "\n")
     found, = read_predictions(path)
-    assert (found["id"], found["task"], found["category"], found["references"]) == ("t1-0", "t1", category, ["red", "rot"]) and score([found])["overall"]["exact_match"] == 100
+    assert (found["id"], found["task"], found["category"], found["references"]) == (
+        "t1-0", "t1", category, ["red", "rot"],
+    ) and score([found])["overall"]["exact_match"] == 100
 
 
 @pytest.mark.parametrize("change, says", [
@@ -164,32 +219,45 @@ def test_slips_in_predictions_of_tk_instruct_are_named(change, says, tmp_path):
 
 
 def test_other_rows_stay_as_they_are_and_bare_ones_are_told_what_they_need(tmp_path):
-    assert from_tk_instruct(good) is good and from_tk_instruct({**THEIRS, "task": "x"}) == {**THEIRS, "task": "x"}
+    assert from_tk_instruct(good) is good and from_tk_instruct({**THEIRS, "task": "x"}) == {
+        **THEIRS, "task": "x",
+    }
     (tmp_path / "p.jsonl").write_text('{"id": "t1-0", "prediction": "red"}')
-    with pytest.raises(ValueError, match="id and prediction alone"): read_predictions(tmp_path / "p.jsonl")
+    with pytest.raises(ValueError, match="id and prediction alone"):
+        read_predictions(tmp_path / "p.jsonl")
 
 
 def test_names_are_no_markup_in_a_table():
     evil = "<img src=x>|`a`\n# b \x1b[2J"
     for by in ("per_category", "per_task"):
         table = score_table(score([dict(good, task=evil, category=evil)]), by)
-        assert "<img" not in table and "\x1b" not in table and len({line.count("|") for line in table.splitlines()}) == 1
+        assert (
+            "<img" not in table
+            and "\x1b" not in table
+            and len({line.count("|") for line in table.splitlines()}) == 1
+        )
 
 
 def test_numbers_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="once or more"): paired_bootstrap([good], [good], n=0)
-    with pytest.raises(ValueError, match="batch_size"): rank_classify(None, None, ["x"], [["y"]], batch_size=0)
+    with pytest.raises(ValueError, match="batch_size"):
+        rank_classify(None, None, ["x"], [["y"]], batch_size=0)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(OSError, match="neither a folder with a tokenizer"): gpt2_tokenizer(str(tmp_path))
+    with pytest.raises(OSError, match="neither a folder with a tokenizer"):
+        gpt2_tokenizer(str(tmp_path))
 
 
 def test_good_file(tmp_path):
     path = tmp_path / "p.jsonl"
-    path.write_text("\n".join(json.dumps({**good, "prediction": p, "id": 1}) for p in ("x\u2028y", "ä")) + "\n\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(json.dumps({**good, "prediction": p, "id": 1}) for p in ("x\u2028y", "ä"))
+        + "\n\n", encoding="utf-8",
+    )
     assert [r["prediction"] for r in read_predictions(path)] == ["x\u2028y", "ä"]
     path.write_text("\n")
     with pytest.raises(ValueError, match="no predictions"): read_predictions(path)
-    with pytest.raises(FileNotFoundError, match="no such file"): read_predictions(tmp_path / "q.jsonl")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_predictions(tmp_path / "q.jsonl")
     with pytest.raises(ValueError, match="no predictions"): score([])
 
 
@@ -197,7 +265,9 @@ def test_good_file(tmp_path):
 def test_interval_is_scipys(values, confidence):
     mean, half = t_interval(values, confidence)
     if half < 1e-9: return
-    low, high = scipy.stats.t.interval(confidence, len(values) - 1, loc=mean, scale=scipy.stats.sem(values))
+    low, high = scipy.stats.t.interval(
+        confidence, len(values) - 1, loc=mean, scale=scipy.stats.sem(values)
+    )
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
 
 
@@ -207,9 +277,16 @@ def test_interval_refuses(values, confidence):
 
 
 def test_heuristics():
-    task = Task("t", ["Repeat."], [Example("a", "b")], [], [Instance("1", "x y", ["x y"]), Instance("2", "z", ["b", "q"])], ["Copy"])
+    task = Task(
+        "t", ["Repeat."], [Example("a", "b")], [],
+        [Instance("1", "x y", ["x y"]), Instance("2", "z", ["b", "q"])], ["Copy"],
+    )
     assert [r["prediction"] for r in copy_input(task)] == ["x y", "z"]
-    assert score(copy_input(task))["overall"]["exact_match"] == score(copy_example(task))["overall"]["exact_match"] == 50
+    assert (
+        score(copy_input(task))["overall"]["exact_match"]
+        == score(copy_example(task))["overall"]["exact_match"]
+        == 50
+    )
     with pytest.raises(ValueError, match="no positive example"): copy_example(Task("t", ["Do."]))
 
 
@@ -228,7 +305,8 @@ letters = st.text(alphabet="abc", max_size=12)
 @pytest.mark.parametrize("a, b, any_order, same_order", [
     ("abcd", "acbd", 4, 3), ("abc", "cba", 3, 1), ("", "a", 0, 0), ("a", "", 0, 0), ("aaa", "aa", 2, 2), ("abab", "baba", 4, 3), ("aab", "bcc", 1, 1),
     ("x" * 200, "y" + "x" * 150, 150, 150), ("ab" * 100, "b" * 80 + "a" * 80, 160, 100)])
-def test_shared_tokens(a, b, any_order, same_order): assert shared_tokens(a, b) == (any_order, same_order)
+def test_shared_tokens(a, b, any_order, same_order):
+    assert shared_tokens(a, b) == (any_order, same_order)
 
 
 @given(letters, letters)
@@ -246,15 +324,19 @@ def test_common_subsequence_is_that_of_the_table(a, b):
 def test_tokens(text, tokens): assert rouge_tokens(text) == tokens
 
 
-ENDINGS = ("s sses ies ss eed ed ied ing at bl iz y ational tional enci anci izer bli abli alli entli eli ousli ization ation ator alism iveness fulness "
-           "ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance ence er ic able ible ant ement ment ent ion ou ism ate iti "
-           "ous ive ize e ll").split()
+ENDINGS = (
+    "s sses ies ss eed ed ied ing at bl iz y ational tional enci anci izer bli abli alli entli eli ousli ization ation ator alism iveness fulness "
+    "ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance ence er ic able ible ant ement ment ent ion ou ism ate iti "
+    "ous ive ize e ll"
+).split()
 parts = st.sampled_from(ENDINGS + "a b e l s t y z sk d ng th tr fall hopp x1 9 ough".split())
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(parts, max_size=5).map("".join))
 def test_stems_are_those_of_the_package(word):
-    assert [porter_stem(word)] == RougeScorer(["rouge1"], use_stemmer=True)._tokenizer.tokenize(word) or word == ""
+    assert [porter_stem(word)] == RougeScorer(["rouge1"], use_stemmer=True)._tokenizer.tokenize(
+        word
+    ) or word == ""
 
 
 @pytest.mark.parametrize("word, stem", [
@@ -278,7 +360,10 @@ def byte_tokenizer(tmp_path_factory):
     "A byte-level BPE of GPT-2's kind, through a folder."
     folder = tmp_path_factory.mktemp("bpe")
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(["the cat sat on the mat", "The cats are sitting on mats", "größer"] * 5, vocab_size=330, show_progress=False)
+    bpe.train_from_iterator(
+        ["the cat sat on the mat", "The cats are sitting on mats", "größer"] * 5, vocab_size=330,
+        show_progress=False,
+    )
     PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer).save_pretrained(folder)
     return gpt2_tokenizer(str(folder))
 
@@ -287,19 +372,26 @@ def byte_tokenizer(tmp_path_factory):
 @given(prediction=texts, reference=texts)
 def test_cross_lingual_rouge_is_that_of_the_package(byte_tokenizer, prediction, reference):
     tokenize = lambda text: [token.lstrip("Ġ") for token in byte_tokenizer.tokenize(text)]
-    scores = RougeScorer(["rouge1", "rougeL"], tokenizer=SimpleNamespace(tokenize=tokenize)).score(reference, prediction)
+    scores = RougeScorer(["rouge1", "rougeL"], tokenizer=SimpleNamespace(tokenize=tokenize)).score(
+        reference, prediction
+    )
     assert rouge_1(prediction, [reference], byte_tokenizer) == scores["rouge1"].fmeasure
     assert rouge_l(prediction, [reference], byte_tokenizer) == scores["rougeL"].fmeasure
 
 
 def test_cross_lingual_rules(byte_tokenizer):
-    assert rouge_tokens("the cat", byte_tokenizer) == ("the", "cat") and byte_tokenizer.tokenize("the cat") == ["the", "Ġcat"]
-    assert rouge_tokens("  the", byte_tokenizer)[0] == ""  # a space of its own stays a token, of no letters
+    assert rouge_tokens("the cat", byte_tokenizer) == ("the", "cat") and byte_tokenizer.tokenize(
+        "the cat"
+    ) == ["the", "Ġcat"]
+    # a space of its own stays a token, of no letters
+    assert rouge_tokens("  the", byte_tokenizer)[0] == ""
     assert rouge_l("Cat", ["cat"], byte_tokenizer) < 1 == rouge_l("Cat", ["cat"])
     assert rouge_l("cats", ["cat"], byte_tokenizer) < 1 == rouge_l("cats", ["cat"])
     rows = [dict(task="t", category="c", prediction="猫が座る。", references=["犬", "猫が座る。"])]
     assert score(rows)["overall"] == dict(exact_match=100, rouge1=0, rougeL=0, n=1)
-    assert score(rows, xlingual_tokenizer=byte_tokenizer)["overall"] == dict(exact_match=100, rouge1=100, rougeL=100, n=1)
+    assert score(rows, xlingual_tokenizer=byte_tokenizer)["overall"] == dict(
+        exact_match=100, rouge1=100, rougeL=100, n=1
+    )
     many = " ".join(["cat"] * 3000)
     assert len(rouge_tokens(many, byte_tokenizer)) == 3000  # longer than any model, and still whole
 
@@ -325,12 +417,14 @@ def test_processes_change_nothing():
     rows = bench["label_rows"](60) + bench["sentence_rows"](60)
     assert score(rows, processes=2) == score(rows, processes=1) == score(rows)
     assert score(rows[:3], processes=5) == score(rows[:3])
-    with pytest.raises(ValueError, match="processes: found 0; give 1 or more"): score(rows, processes=0)
+    with pytest.raises(ValueError, match="processes: found 0; give 1 or more"):
+        score(rows, processes=0)
 
 
 def test_processes_only_where_they_pay(monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
-    def useful(n): return metrics._useful_processes([dict(prediction="x" * n, references=["y"])] * 1000)
+    def useful(n):
+        return metrics._useful_processes([dict(prediction="x" * n, references=["y"])] * 1000)
     assert useful(1000) == 1  # the same pair a thousand times is one
     assert [useful(n) for n in (110_000_000, 185_000_000, 500_000_000)] == [1, 3, 4]
 
@@ -348,34 +442,56 @@ print(score(rows, processes=2) == score(rows) and score(rows, Letters(), process
 @pytest.mark.parametrize("how, method", [("script", "spawn"), ("standard input", "fork")])
 def test_processes_where_main_cannot_be_imported(tmp_path, how, method):
     "No guard in the script, or no script at all; whatever start method the program has set."
-    if method not in torch.multiprocessing.get_all_start_methods(): pytest.skip(f"no {method} on this system")
+    if method not in torch.multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(method=method))
-    call = dict(args=[sys.executable, script]) if how == "script" else dict(args=[sys.executable, "-"], input=script.read_text())
-    done = subprocess.run(**call, capture_output=True, text=True, timeout=1800, cwd=Path(__file__).parents[1])
+    call = (
+        dict(args=[sys.executable, script])
+        if how == "script"
+        else dict(args=[sys.executable, "-"], input=script.read_text())
+    )
+    done = subprocess.run(
+        **call, capture_output=True, text=True, timeout=1800, cwd=Path(__file__).parents[1]
+    )
     assert done.stdout.split() == ["60"], done.stderr
 
 
 # Reports
 
 def test_six_categories_report_exact_match():
-    assert EXACT_MATCH_CATEGORIES == ("Textual Entailment", "Cause Effect Classification", "Coreference Resolution", "Dialogue Act Recognition",
-                                      "Answerability Classification", "Word Analogy")
+    assert EXACT_MATCH_CATEGORIES == (
+        "Textual Entailment", "Cause Effect Classification", "Coreference Resolution",
+        "Dialogue Act Recognition", "Answerability Classification", "Word Analogy",
+    )
     assert {reported_measure(c) for c in EXACT_MATCH_CATEGORIES} == {"exact_match"}
-    assert reported_measure("textual_entailment") == reported_measure("Word  analogy") == "exact_match"
+    assert (
+        reported_measure("textual_entailment") == reported_measure("Word  analogy") == "exact_match"
+    )
     others = "Overlap Extraction,Keyword Tagging,Question Rewriting,Title Generation,Data to Text,Grammar Error Correction,Summarization"
     assert {reported_measure(c) for c in others.split(",")} == {"rougeL"}
 
 
 def test_table():
-    rows = [dict(task="t1", category="Word Analogy", prediction="a cat", references=["cat"]),
-            dict(task="t2", category="Title Generation", prediction="cats", references=["the cat", "cat"])]
+    rows = [
+        dict(task="t1", category="Word Analogy", prediction="a cat", references=["cat"]),
+        dict(
+            task="t2", category="Title Generation", prediction="cats", references=["the cat", "cat"]
+        ),
+    ]
     assert score_table(score(rows)).splitlines() == [
-        "|  | exact match | ROUGE-1 | ROUGE-L | n | reports |", "| --- | --- | --- | --- | --- | --- |",
-        "| Title Generation | 0.0 | 100.0 | 100.0 | 1 | ROUGE-L |", "| Word Analogy | 0.0 | 66.7 | 66.7 | 1 | exact match |",
-        "| **mean over tasks** | 0.0 | 83.3 | 83.3 | 2 |  |", "| **overall (by instance)** | 0.0 | 83.3 | 83.3 | 2 |  |"]
+        "|  | exact match | ROUGE-1 | ROUGE-L | n | reports |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| Title Generation | 0.0 | 100.0 | 100.0 | 1 | ROUGE-L |",
+        "| Word Analogy | 0.0 | 66.7 | 66.7 | 1 | exact match |",
+        "| **mean over tasks** | 0.0 | 83.3 | 83.3 | 2 |  |",
+        "| **overall (by instance)** | 0.0 | 83.3 | 83.3 | 2 |  |",
+    ]
     by_task = score_table(score(rows), by="per_task").splitlines()
-    assert by_task[0] == "|  | exact match | ROUGE-1 | ROUGE-L | n |" and by_task[2] == "| t1 | 0.0 | 66.7 | 66.7 | 1 |"
+    assert (
+        by_task[0] == "|  | exact match | ROUGE-1 | ROUGE-L | n |"
+        and by_task[2] == "| t1 | 0.0 | 66.7 | 66.7 | 1 |"
+    )
     with pytest.raises(ValueError, match="choose"): score_table(score(rows), by="task")
 
 
@@ -385,11 +501,16 @@ def test_table():
 def tiny():
     "A T5 with random weights, and the micro T5's tokenizer."
     _, tokenizer = load_model("micro", device="cpu")
-    return new_t5(micro_config(len(tokenizer), d_model=16, d_ff=32, d_kv=8, num_heads=2), seed=3), tokenizer
+    return new_t5(
+        micro_config(len(tokenizer), d_model=16, d_ff=32, d_kv=8, num_heads=2), seed=3
+    ), tokenizer
 
 
 SOURCES = ["axe", "Which of them is a fish, cod or hat?", "", "fox fig hat bee " * 6, "12 %"]
-OPTIONS = [["yes", "no", "yes, it may well be so"], ["cod"], ["", "a", "a a a a a a a"], ["fox", "fig"], ["12", "%", "twelve per cent", "Größe"]]
+OPTIONS = [
+    ["yes", "no", "yes, it may well be so"], ["cod"], ["", "a", "a a a a a a a"], ["fox", "fig"],
+    ["12", "%", "twelve per cent", "Größe"],
+]
 
 
 def one_by_one(model, tokenizer, source, option):
@@ -402,7 +523,9 @@ def one_by_one(model, tokenizer, source, option):
 @pytest.mark.parametrize("by", ["sum", "mean"])
 def test_ranks_are_those_of_the_loss(tiny, by, batch_size):
     choices, scores = rank_classify(*tiny, SOURCES, OPTIONS, by, batch_size)
-    assert [len(s) for s in scores] == [3, 1, 3, 2, 4] and choices == [int(np.argmax(s)) for s in scores]
+    assert [len(s) for s in scores] == [3, 1, 3, 2, 4] and choices == [
+        int(np.argmax(s)) for s in scores
+    ]
     for source, options, found in zip(SOURCES, OPTIONS, scores):
         for option, value in zip(options, found):
             mean, n = one_by_one(tiny[0].eval(), tiny[1], source, option)
@@ -414,15 +537,23 @@ def test_the_end_counts_and_length_is_not_normalised(tiny):
     ends = tokenizer(text_target="a").input_ids
     assert ends[-1] == tokenizer.eos_token_id
     with torch.no_grad():
-        logits = model.eval()(**tokenizer("axe", return_tensors="pt"), labels=torch.tensor([ends])).logits[0]
+        logits = model.eval()(
+            **tokenizer("axe", return_tensors="pt"), labels=torch.tensor([ends])
+        ).logits[0]
     by_hand = torch.log_softmax(logits, -1)[range(len(ends)), ends].sum().item()
-    assert rank_classify(model, tokenizer, ["axe"], [["a"]])[1][0][0] == pytest.approx(by_hand, rel=1e-5)
+    assert rank_classify(model, tokenizer, ["axe"], [["a"]])[1][0][0] == pytest.approx(
+        by_hand, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_of_equals_the_first(tiny, batch_size):
-    assert rank_classify(*tiny, ["axe", "bee"], [["hat"] * 3, ["fox", "fox"]], batch_size=batch_size)[0] == [0, 0]
-    [choice], [scores] = rank_classify(*tiny, ["bee"], [["fox", "fig", "cod"] * 5], batch_size=batch_size)
+    assert rank_classify(
+        *tiny, ["axe", "bee"], [["hat"] * 3, ["fox", "fox"]], batch_size=batch_size
+    )[0] == [0, 0]
+    [choice], [scores] = rank_classify(
+        *tiny, ["bee"], [["fox", "fig", "cod"] * 5], batch_size=batch_size
+    )
     assert choice < 3 and scores == scores[:3] * 5
 
 
@@ -447,16 +578,30 @@ def test_each_source_is_encoded_once_without_gradient(tiny, monkeypatch):
 
 
 def test_dropout_is_off(tiny):
-    model = new_t5(micro_config(len(tiny[1]), d_model=16, d_ff=32, d_kv=8, num_heads=2, dropout_rate=.5), seed=3).train()
-    assert rank_classify(model, tiny[1], SOURCES, OPTIONS) == rank_classify(model, tiny[1], SOURCES, OPTIONS)
+    model = new_t5(
+        micro_config(len(tiny[1]), d_model=16, d_ff=32, d_kv=8, num_heads=2, dropout_rate=0.5),
+        seed=3,
+    ).train()
+    assert rank_classify(model, tiny[1], SOURCES, OPTIONS) == rank_classify(
+        model, tiny[1], SOURCES, OPTIONS
+    )
 
 
 def test_source_without_end_as_t0_has_it(tiny):
     model, tokenizer = tiny
     ids = tokenizer("axe bee", return_tensors="pt", add_special_tokens=False).input_ids
-    with torch.no_grad(): loss = model.eval()(input_ids=ids, labels=torch.tensor([tokenizer("hat").input_ids])).loss.item()
-    found = rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean", source_end=False)[1][0][0]
-    assert found == pytest.approx(-loss, rel=1e-5) != rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean")[1][0][0]
+    with torch.no_grad():
+        loss = model.eval()(
+            input_ids=ids, labels=torch.tensor([tokenizer("hat").input_ids])
+        ).loss.item()
+    found = rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean", source_end=False)[1][0][
+        0
+    ]
+    assert (
+        found
+        == pytest.approx(-loss, rel=1e-5)
+        != rank_classify(model, tokenizer, ["axe bee"], [["hat"]], "mean")[1][0][0]
+    )
 
 
 def test_long_sources_and_options_are_cut(tiny):
@@ -492,22 +637,32 @@ def test_quartiles_are_in_order(values):
 def test_paired_interval():
     assert paired_t_interval([60, 70, 65], [61, 71, 66]) == (1, 0)
     assert paired_t_interval([60, 70], [63, 71]) == pytest.approx((2, 12.7062), rel=1e-4)
-    with pytest.raises(ValueError, match="give one score for each of the 2 seeds"): paired_t_interval([1, 2], [1])
+    with pytest.raises(ValueError, match="give one score for each of the 2 seeds"):
+        paired_t_interval([1, 2], [1])
 
 
 def answers(right, n=10):
-    return [dict(task=f"t{t}", category="c", prediction="yes" if i < k else "no", references=["yes"]) for t, k in enumerate(right) for i in range(n)]
+    return [
+        dict(task=f"t{t}", category="c", prediction="yes" if i < k else "no", references=["yes"])
+        for t, k in enumerate(right)
+        for i in range(n)
+    ]
 
 
 def test_bootstrap_counts_what_can_be_counted():
     "Two tasks, gains 20 and -10: draws are -10, 5 (twice), 20; so p = 2 * 1/4."
     found = paired_bootstrap(answers([3, 5]), answers([5, 4]), "exact_match", n=20_000)
-    assert found.difference == pytest.approx(5) and found[1:3] == pytest.approx((-10, 20)) and found.p == pytest.approx(.5, abs=.02)
+    assert (
+        found.difference == pytest.approx(5)
+        and found[1:3] == pytest.approx((-10, 20))
+        and found.p == pytest.approx(0.5, abs=0.02)
+    )
 
 
 def test_bootstrap_by_instance_and_by_task_differ():
     "One large task and one small: by instance the mean is over rows, by task over tasks."
-    def rows(large, small): return answers([large], 9) + [dict(r, task="u") for r in answers([small], 1)]
+    def rows(large, small):
+        return answers([large], 9) + [dict(r, task="u") for r in answers([small], 1)]
     a, b = rows(0, 1), rows(9, 0)
     assert paired_bootstrap(a, b, "rougeL", "instance", n=50).difference == pytest.approx(80)
     assert paired_bootstrap(a, b, "rougeL", "task", n=50).difference == pytest.approx(0)
@@ -518,7 +673,9 @@ def test_bootstrap_is_seeded_and_antisymmetric():
     one, same, other = (paired_bootstrap(a, b, "exact_match", seed=s, n=500) for s in (1, 1, 2))
     assert one == same != other and isinstance(one, Difference)
     back = paired_bootstrap(b, a, "exact_match", seed=1, n=500)
-    assert (back.difference, back.p) == (-one.difference, one.p) and (back.low, back.high) == pytest.approx((-one.high, -one.low))
+    assert (back.difference, back.p) == (-one.difference, one.p) and (
+        back.low, back.high,
+    ) == pytest.approx((-one.high, -one.low))
     assert paired_bootstrap(a, a) == Difference(0, 0, 0, 1)
     wide = paired_bootstrap(a, b, "exact_match", seed=1, n=500, confidence=.5)
     assert one.low < wide.low < wide.high < one.high
@@ -530,7 +687,11 @@ def test_bootstrap_holds_its_level():
     outside = 0
     for _ in range(150):
         a, b = (answers(rng.integers(3, 8, 30)) for _ in range(2))
-        outside += not (d := paired_bootstrap(a, b, "exact_match", n=200, confidence=.8)).low <= 0 <= d.high
+        outside += (
+            not (d := paired_bootstrap(a, b, "exact_match", n=200, confidence=0.8)).low
+            <= 0
+            <= d.high
+        )
     assert .1 < outside / 150 < .32
 
 
@@ -540,14 +701,21 @@ def test_bootstrap_holds_its_level():
     (dict(a=[dict(task="t0")] * 20), "a[0]: field 'category' is missing"), (dict(confidence=95), "confidence: 95; give a number between 0 and 1"),
     (dict(measure="bleu"), "measure: found 'bleu'; choose from"), (dict(by="category"), "by: found 'category'; choose from")])
 def test_bootstrap_refuses(change, words):
-    with pytest.raises(ValueError) as e: paired_bootstrap(**{**dict(a=answers([3, 4]), b=answers([2, 4])), **change})
+    with pytest.raises(ValueError) as e:
+        paired_bootstrap(**{**dict(a=answers([3, 4]), b=answers([2, 4])), **change})
     assert words in str(e.value)
 
 
 def test_scores_of_a_row():
-    row = dict(task="t", category="c", prediction="The cats", references=["a dog", "cat the", "the cat!"])
+    row = dict(
+        task="t", category="c", prediction="The cats", references=["a dog", "cat the", "the cat!"]
+    )
     assert score_row(row) == dict(exact_match=0, rouge1=100, rougeL=100)
-    assert score_row({**row, "prediction": "cats the"}) == dict(exact_match=0, rouge1=100, rougeL=100)
-    assert score_row({**row, "references": ["the big cat"]}) == pytest.approx(dict(exact_match=0, rouge1=80, rougeL=80))
+    assert score_row({**row, "prediction": "cats the"}) == dict(
+        exact_match=0, rouge1=100, rougeL=100
+    )
+    assert score_row({**row, "references": ["the big cat"]}) == pytest.approx(
+        dict(exact_match=0, rouge1=80, rougeL=80)
+    )
     for wrong in ("cat", []):
         with pytest.raises(ValueError, match="give a list"): score_row({**row, "references": wrong})

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.microworld import ARGUMENTS, CATEGORIES, FORMS, KIND, KINDS, WORLD, definitions, draw_words, is_held_out, make_instances, micro_tasks, novelty, solve
+from instop_nb.microworld import (
+    ARGUMENTS, CATEGORIES, FORMS, KIND, KINDS, WORLD, definitions, draw_words, is_held_out,
+    make_instances, micro_tasks, novelty, solve,
+)
 from instop_nb.books import chance, one_shot_ceiling, world_text, write_world
 from instop_nb.tasks import Task, load_tasks
 from instop_nb.core import TaskError
@@ -17,7 +20,13 @@ from instop_nb.survey import validate_tasks
 def test_the_world_is_as_large_as_promised():
     tasks = micro_tasks(n_instances=1)
     assert len(tasks) >= 200 and len({t.category for t in tasks}) >= 22
-    assert all(len(t.definition) >= 4 and len(set(t.definition)) == 4 and len(t.positive) >= 2 and len(t.negative) >= 2 for t in tasks)
+    assert all(
+        len(t.definition) >= 4
+        and len(set(t.definition)) == 4
+        and len(t.positive) >= 2
+        and len(t.negative) >= 2
+        for t in tasks
+    )
     assert all(e.explanation for t in tasks for e in t.positive + t.negative)
     assert {novelty(t.name) for t in tasks} == {"seen", "argument", "pair", "primitive"}
     yes_no = [t for t in tasks if t.category.endswith("?")]
@@ -46,26 +55,59 @@ def test_answers(name, answer):
 
 
 def test_every_instance_has_the_answer_of_its_task():
-    assert all(solve(t.name, i.input) == i.output[0] for t in micro_tasks(n_instances=5) for i in t.instances)
-    assert all(solve(t.name, e.input) == e.output for t in micro_tasks(n_instances=1) for e in t.positive)
-    assert all(solve(t.name, e.input) != e.output for t in micro_tasks(n_instances=1) for e in t.negative)
+    assert all(
+        solve(t.name, i.input) == i.output[0]
+        for t in micro_tasks(n_instances=5)
+        for i in t.instances
+    )
+    assert all(
+        solve(t.name, e.input) == e.output for t in micro_tasks(n_instances=1) for e in t.positive
+    )
+    assert all(
+        solve(t.name, e.input) != e.output for t in micro_tasks(n_instances=1) for e in t.negative
+    )
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 5), st.integers(0, 5))
 def test_no_held_out_instance_is_ever_trained_on(n_train, n_test, seed, other_seed):
-    train = {i.input for t in random.Random(seed).sample(micro_tasks("train", n_train, seed), 40) for i in t.instances}
-    test = {i.input for s in ("combinations", "categories") for t in micro_tasks(s, n_test, other_seed)[:20] for i in t.instances}
-    again = {i.input for t in micro_tasks("train", 2, other_seed, held_out=True)[:20] for i in t.instances}
+    train = {
+        i.input
+        for t in random.Random(seed).sample(micro_tasks("train", n_train, seed), 40)
+        for i in t.instances
+    }
+    test = {
+        i.input
+        for s in ("combinations", "categories")
+        for t in micro_tasks(s, n_test, other_seed)[:20]
+        for i in t.instances
+    }
+    again = {
+        i.input
+        for t in micro_tasks("train", 2, other_seed, held_out=True)[:20]
+        for i in t.instances
+    }
     assert not train & (test | again)
 
 
 def test_splits_do_not_depend_on_sizes_or_seeds():
-    names = {split: [t.name for t in micro_tasks(split, 1)] for split in ("train", "combinations", "categories")}
-    for n, seed in ((3, 7), (20, 1)): assert names == {split: [t.name for t in micro_tasks(split, n, seed)] for split in names}
-    assert sum(map(len, names.values())) == len(WORLD) == len({n for part in names.values() for n in part})
+    names = {
+        split: [t.name for t in micro_tasks(split, 1)]
+        for split in ("train", "combinations", "categories")
+    }
+    for n, seed in ((3, 7), (20, 1)):
+        assert names == {split: [t.name for t in micro_tasks(split, n, seed)] for split in names}
+    assert (
+        sum(map(len, names.values()))
+        == len(WORLD)
+        == len({n for part in names.values() for n in part})
+    )
     c, a, _ = WORLD[names["train"][0]]
-    assert make_instances(c, a, "t", 9)[:4] == make_instances(c, a, "t", 4) != make_instances(c, a, "t", 4, seed=1)
+    assert (
+        make_instances(c, a, "t", 9)[:4]
+        == make_instances(c, a, "t", 4)
+        != make_instances(c, a, "t", 4, seed=1)
+    )
 
 
 def test_no_unseen_task_is_a_seen_one_in_other_words():
@@ -84,7 +126,9 @@ def test_held_out_values_are_balanced_and_every_value_is_trained_as_a_target():
         count = Counter(v for a in held for v in a)
         for slot in range(len(held[0])):
             values = {a[slot] for a, _ in tasks}
-            assert max(count[v] for v in values) - min(count[v] for v in values) <= 1, (c.name, count)
+            assert max(count[v] for v in values) - min(count[v] for v in values) <= 1, (
+                c.name, count,
+            )
             assert values <= {v for a in kept for v in a}, c.name
 
 
@@ -94,8 +138,14 @@ def test_inputs_do_not_give_their_task_away():
     places = lambda text: text.split() + [f"{i} {w}" for i, w in enumerate(text.split())]
     train, fresh = micro_tasks("train", 150), micro_tasks("train", 30, seed=1)
     vector = CountVectorizer(analyzer=places)
-    model = MultinomialNB().fit(vector.fit_transform([i.input for t in train for i in t.instances]), [t.name for t in train for _ in t.instances])
-    right = sum((model.predict(vector.transform([i.input for i in t.instances])) == t.name).sum() for t in fresh)
+    model = MultinomialNB().fit(
+        vector.fit_transform([i.input for t in train for i in t.instances]),
+        [t.name for t in train for _ in t.instances],
+    )
+    right = sum(
+        (model.predict(vector.transform([i.input for i in t.instances])) == t.name).sum()
+        for t in fresh
+    )
     n = 30 * len(fresh)
     chance_, sd = n / len(fresh), (n / len(fresh)) ** 0.5
     assert abs(right - chance_) < 4 * sd
@@ -141,7 +191,9 @@ def test_written_world_is_valid_and_the_same(tmp_path):
     assert not problems and len(tasks) == len(WORLD)
     for t in load_tasks(tmp_path, "train")[:30]:
         again = next(x for x in micro_tasks("train", 2) if x.name == t.name)
-        assert (t.definition, t.positive, t.negative, t.instances) == (again.definition, again.positive, again.negative, again.instances)
+        assert (t.definition, t.positive, t.negative, t.instances) == (
+            again.definition, again.positive, again.negative, again.instances,
+        )
         assert Task.from_json(again.to_json(), again.name).to_json() == again.to_json()
 
 

@@ -11,21 +11,34 @@ from instop_nb.formats import to_super_ni, to_v1
 from instop_nb.tasks import Example, Instance, Task, load_tasks, read_task, write_task
 from instop_nb.core import Part, TaskError, coloured
 
-POS, POS_WHY, NEG_WHY = "Positive Examples Full Only", "Positive Examples Full Explanations", "Negative Examples Full Explanations"
+POS, POS_WHY, NEG_WHY = (
+    "Positive Examples Full Only", "Positive Examples Full Explanations",
+    "Negative Examples Full Explanations",
+)
 FILE = {
-    "Title": "Halves", "Prompt": "  Halve it.\n", "Definition": "Halve the number", "Things to Avoid": "Do not double.",
-    "Emphasis & Caution": "-",
-    "Examples": {"Positive Examples": [{"input": "4", "output": "2", "reason": "2 and 2 make 4."}, {"input": " 10", "output": "5 ", "reason": "-"}],
-                 "Negative Examples": [{"input": "8", "output": "16", "reason": "The double.", "suggestion": "Write 4."},
-                                       {"input": "6", "output": "4", "reason": "Too much", "suggestion": " "},
-                                       {"input": "2", "output": "2", "reason": "The same.", "suggestion": "-"}]},
+    "Title": "Halves", "Prompt": "  Halve it.\n", "Definition": "Halve the number",
+    "Things to Avoid": "Do not double.", "Emphasis & Caution": "-",
+    "Examples": {
+        "Positive Examples": [
+            {"input": "4", "output": "2", "reason": "2 and 2 make 4."},
+            {"input": " 10", "output": "5 ", "reason": "-"},
+        ],
+        "Negative Examples": [
+            {"input": "8", "output": "16", "reason": "The double.", "suggestion": "Write 4."},
+            {"input": "6", "output": "4", "reason": "Too much", "suggestion": " "},
+            {"input": "2", "output": "2", "reason": "The same.", "suggestion": "-"},
+        ],
+    },
     "Instances": [{"input": f"{2 * n}", "output": [f"{n}", "as text"]} for n in range(1, 91)],
 }
 TASK = Task.from_json(FILE, "halves")
 
 
 def task_with(**changes): return Task.from_json({**FILE, **changes}, "halves")
-def examples_with(**changes): return task_with(Examples={**FILE["Examples"], **{f"{kind} Examples": e for kind, e in changes.items()}})
+def examples_with(**changes):
+    return task_with(
+        Examples={**FILE["Examples"], **{f"{kind} Examples": e for kind, e in changes.items()}}
+    )
 def before_question(text, input="7"): return text.removesuffix(f"input: {input}\noutput:")
 
 
@@ -54,12 +67,16 @@ def test_the_eleven_released_encodings(name, expected):
 
 def test_there_are_eleven():
     assert len(V1_ENCODINGS) == len(set(V1_ENCODINGS.values())) == 11
-    assert encode_v1(TASK, "7") == encode_v1(TASK, "7", ("Definition", "Prompt", "Things to Avoid", "Emphasis & Caution", NEG_WHY, POS_WHY), 2)
+    assert encode_v1(TASK, "7") == encode_v1(
+        TASK, "7",
+        ("Definition", "Prompt", "Things to Avoid", "Emphasis & Caution", NEG_WHY, POS_WHY), 2,
+    )
 
 
 def test_the_order_is_the_callers():
     assert encode_v1(TASK, "7", ["Things to Avoid", POS, "Prompt", "Title"], 1) == (
-        "Things to Avoid: Do not double.\ninput: 4\noutput: 2\nPrompt: Halve it.\nTitle: Halves\ninput: 7\noutput:")
+        "Things to Avoid: Do not double.\ninput: 4\noutput: 2\nPrompt: Halve it.\nTitle: Halves\ninput: 7\noutput:"
+    )
 
 
 def test_the_input_is_left_as_it_is():
@@ -70,16 +87,36 @@ def test_the_input_is_left_as_it_is():
 @pytest.mark.parametrize("text, line", [
     ("-", ""), (" - ", "Prompt: -\n"), ("--", "Prompt: --\n"), ("", "Prompt: \n"), (" \n", "Prompt: \n"), ("\ta\nb ", "Prompt: a\nb\n"), ("二", "Prompt: 二\n")])
 def test_texts_are_stripped_and_a_dash_is_left_out(text, line):
-    assert encode_v1(task_with(Prompt=text), "7", ("Title", "Prompt")) == f"Title: Halves\n{line}input: 7\noutput:"
+    assert (
+        encode_v1(task_with(Prompt=text), "7", ("Title", "Prompt"))
+        == f"Title: Halves\n{line}input: 7\noutput:"
+    )
 
 
 def test_only_a_file_with_the_field_gives_an_empty_line():
-    assert before_question(encode_v1(task_with(Title="", Prompt=""), "7", ("Title", "Prompt"))) == "Title: \nPrompt: \n"
+    assert (
+        before_question(encode_v1(task_with(Title="", Prompt=""), "7", ("Title", "Prompt")))
+        == "Title: \nPrompt: \n"
+    )
     lacking = {key: value for key, value in FILE.items() if key != "Prompt"}
-    assert before_question(encode_v1(Task.from_json(lacking, "t"), "7", ("Title", "Prompt"))) == "Title: Halves\n"
+    assert (
+        before_question(encode_v1(Task.from_json(lacking, "t"), "7", ("Title", "Prompt")))
+        == "Title: Halves\n"
+    )
     super_ni = Task("t", ["Halve"])
-    assert before_question(encode_v1(super_ni, "7", ("Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution"))) == "Definition: Halve\n"
-    assert before_question(encode_v1(replace(super_ni, prompt="Do it"), "7", ("Prompt",))) == "Prompt: Do it\n"
+    assert (
+        before_question(
+            encode_v1(
+                super_ni, "7",
+                ("Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution"),
+            )
+        )
+        == "Definition: Halve\n"
+    )
+    assert (
+        before_question(encode_v1(replace(super_ni, prompt="Do it"), "7", ("Prompt",)))
+        == "Prompt: Do it\n"
+    )
 
 
 # What begins a source
@@ -91,12 +128,20 @@ def test_only_a_file_with_the_field_gives_an_empty_line():
 def test_an_empty_line_in_front(fields, begins):
     text = encode_v1(TASK, "7", fields, 1)
     assert text.startswith(begins) and "\n\n" not in text
-    assert encode_v1(TASK, "7", fields, 1, faithful=False) == text.removeprefix("\n").replace(".suggestion", ".\nsuggestion")
+    assert encode_v1(TASK, "7", fields, 1, faithful=False) == text.removeprefix("\n").replace(
+        ".suggestion", ".\nsuggestion"
+    )
 
 
 def test_an_example_from_the_instances_begins_with_an_empty_line():
-    assert encode_v1(examples_with(Positive=[]), "7", (POS,), 1) == "\ninput: 2\noutput: 1\ninput: 7\noutput:"
-    assert encode_v1(examples_with(Positive=[]), "7", (POS,), 1, faithful=False) == "input: 2\noutput: 1\ninput: 7\noutput:"
+    assert (
+        encode_v1(examples_with(Positive=[]), "7", (POS,), 1)
+        == "\ninput: 2\noutput: 1\ninput: 7\noutput:"
+    )
+    assert (
+        encode_v1(examples_with(Positive=[]), "7", (POS,), 1, faithful=False)
+        == "input: 2\noutput: 1\ninput: 7\noutput:"
+    )
 
 
 # Examples
@@ -135,18 +180,29 @@ def test_reason_and_suggestion(reason, suggestion, line, mended):
     task = examples_with(Negative=[{key: value for key, value in row.items() if value is not None}])
     head = "Negative Example1- \ninput: a\noutput: b"
     assert encode_v1(task, "7", (NEG_WHY,), 1) == f"\n{head}{line}\ninput: 7\noutput:"
-    assert encode_v1(task, "7", (NEG_WHY,), 1, faithful=False) == f"{head}{mended}\ninput: 7\noutput:"
+    assert (
+        encode_v1(task, "7", (NEG_WHY,), 1, faithful=False) == f"{head}{mended}\ninput: 7\noutput:"
+    )
 
 
 def test_a_good_example_shows_no_suggestion():
     task = examples_with(Positive=[{"input": "a", "output": "b", "reason": "r", "suggestion": "s"}])
-    assert encode_v1(task, "7", (POS_WHY,), 1) == "\nPositive Example1- \ninput: a\noutput: b\nreason: r\ninput: 7\noutput:"
+    assert (
+        encode_v1(task, "7", (POS_WHY,), 1)
+        == "\nPositive Example1- \ninput: a\noutput: b\nreason: r\ninput: 7\noutput:"
+    )
 
 
 @pytest.mark.parametrize("none", ["-", ["-"], []])
 def test_a_dash_instead_of_examples(none):
-    assert encode_v1(examples_with(Negative=none), "7", ("Title", NEG_WHY), 5) == "Title: Halves\ninput: 7\noutput:"
-    assert encode_v1(examples_with(Positive=none), "7", ("Title", POS), 1) == "Title: Halves\ninput: 2\noutput: 1\ninput: 7\noutput:"
+    assert (
+        encode_v1(examples_with(Negative=none), "7", ("Title", NEG_WHY), 5)
+        == "Title: Halves\ninput: 7\noutput:"
+    )
+    assert (
+        encode_v1(examples_with(Positive=none), "7", ("Title", POS), 1)
+        == "Title: Halves\ninput: 2\noutput: 1\ninput: 7\noutput:"
+    )
 
 
 def test_there_are_no_more_bad_examples_than_there_are():
@@ -155,18 +211,26 @@ def test_there_are_no_more_bad_examples_than_there_are():
 
 @pytest.mark.parametrize("fields", [(POS,), (POS_WHY,)])
 def test_more_good_examples_come_from_the_instances(fields):
-    inputs = [line for line in encode_v1(TASK, "7", fields, 70).splitlines() if line.startswith("input: ")]
+    inputs = [
+        line for line in encode_v1(TASK, "7", fields, 70).splitlines() if line.startswith("input: ")
+    ]
     numbers = [*range(60), 80, *range(61, 68)]  # not 60: there the test begins
-    assert inputs == ["input: 4", "input:  10", *(f"input: {2 * (n + 1)}" for n in numbers), "input: 7"]
+    assert inputs == [
+        "input: 4", "input:  10", *(f"input: {2 * (n + 1)}" for n in numbers), "input: 7",
+    ]
 
 
 def test_an_example_from_the_instances_has_its_first_output_and_no_reason():
     assert encode_v1(TASK, "7", (POS_WHY,), 4).endswith(
-        "\nPositive Example3- \ninput: 2\noutput: 1\nPositive Example4- \ninput: 4\noutput: 2\ninput: 7\noutput:")
+        "\nPositive Example3- \ninput: 2\noutput: 1\nPositive Example4- \ninput: 4\noutput: 2\ninput: 7\noutput:"
+    )
 
 
 def test_no_examples_are_shown_unless_asked_for():
-    assert encode_v1(TASK, "7", ("Title", NEG_WHY, POS, POS_WHY), 0) == "Title: Halves\ninput: 7\noutput:"
+    assert (
+        encode_v1(TASK, "7", ("Title", NEG_WHY, POS, POS_WHY), 0)
+        == "Title: Halves\ninput: 7\noutput:"
+    )
 
 
 # Requests that cannot be met
@@ -175,24 +239,31 @@ def test_no_examples_are_shown_unless_asked_for():
 def test_more_examples_than_there_are(n, enough):
     def cut(size): return replace(TASK, instances=TASK.instances[:size])
     assert encode_v1(cut(enough), "7", (POS,), n).count("input: ") == n + 1
-    with pytest.raises(TaskError, match="halves: n_examples: found .*2 good examples"): encode_v1(cut(enough - 1), "7", (POS,), n)
+    with pytest.raises(TaskError, match="halves: n_examples: found .*2 good examples"):
+        encode_v1(cut(enough - 1), "7", (POS,), n)
     assert encode_v1(cut(0), "7", ("Title", NEG_WHY), n), "no good example is asked for"
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, "2", None])
 def test_wrong_numbers_of_examples(wrong):
-    with pytest.raises(TaskError, match="n_examples.*0 or more"): encode_v1(TASK, "7", n_examples=wrong)
+    with pytest.raises(TaskError, match="n_examples.*0 or more"):
+        encode_v1(TASK, "7", n_examples=wrong)
 
 
 @pytest.mark.parametrize("wrong", [("prompt",), ("Prompt", "Hints"), ("Positive Examples",), "Prompt"])
 def test_unknown_fields(wrong):
     with pytest.raises(TaskError) as error: encode_v1(TASK, "7", wrong)
-    for name in ("Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution", POS, POS_WHY, NEG_WHY): assert name in str(error.value)
+    for name in (
+        "Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution", POS, POS_WHY,
+        NEG_WHY,
+    ):
+        assert name in str(error.value)
     assert error.value.value not in V1_ENCODINGS["Prompt"]
 
 
 def test_no_definition_to_show():
-    with pytest.raises(TaskError, match="definition"): encode_v1(Task("t", []), "7", ("Definition",))
+    with pytest.raises(TaskError, match="definition"):
+        encode_v1(Task("t", []), "7", ("Definition",))
 
 
 # The parts
@@ -201,24 +272,46 @@ KINDS = ["title", "definition", "prompt", "avoid", "negative", "positive", "posi
 
 
 def test_parts():
-    parts = instruction_v1(TASK, ("Title", "Definition", "Prompt", "Things to Avoid", "Emphasis & Caution", NEG_WHY, POS), 1)
+    parts = instruction_v1(
+        TASK,
+        ("Title", "Definition", "Prompt", "Things to Avoid", "Emphasis & Caution", NEG_WHY, POS), 1,
+    )
     assert [part.kind for part in parts] == KINDS[:6]
-    assert parts[2] == Part("prompt", "Prompt: Halve it.\n") and all(part.text.endswith("\n") for part in parts)
-    assert instruction_v1(TASK, ()) == [Part("question", "\n")] and instruction_v1(TASK, (), faithful=False) == []
+    assert parts[2] == Part("prompt", "Prompt: Halve it.\n") and all(
+        part.text.endswith("\n") for part in parts
+    )
+    assert (
+        instruction_v1(TASK, ()) == [Part("question", "\n")]
+        and instruction_v1(TASK, (), faithful=False) == []
+    )
 
 
 texts = st.text("ab-. \n", max_size=6) | st.text(max_size=6)
 notes = st.none() | texts
 examples = st.lists(st.builds(Example, texts, texts, notes, notes), max_size=3)
 wordings = st.lists(texts.filter(str.strip), min_size=1, max_size=3)
-instances = st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=2)), min_size=4, max_size=4).map(
-    lambda rows: [Instance(f"t-{n}", *row) for n, row in enumerate(rows)])
+instances = st.lists(
+    st.tuples(texts, st.lists(texts, min_size=1, max_size=2)), min_size=4, max_size=4
+).map(lambda rows: [Instance(f"t-{n}", *row) for n, row in enumerate(rows)])
 titles = st.sampled_from(["", "-"]) | texts
-super_ni_tasks = st.builds(Task, st.just("t"), wordings, st.lists(st.builds(Example, texts, texts, notes), max_size=3),
-                           st.lists(st.builds(Example, texts, texts, notes), max_size=3), instances, st.lists(texts, max_size=2))
-v1_tasks = st.builds(Task, st.just("t"), wordings.map(lambda w: w[:1]), examples, examples, instances, st.just([]), titles, titles, titles, titles,
-                     st.just("v1"))
-fields = st.lists(st.sampled_from(["Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution", POS, POS_WHY, NEG_WHY]), max_size=6)
+super_ni_tasks = st.builds(
+    Task, st.just("t"), wordings, st.lists(st.builds(Example, texts, texts, notes), max_size=3),
+    st.lists(st.builds(Example, texts, texts, notes), max_size=3), instances,
+    st.lists(texts, max_size=2),
+)
+v1_tasks = st.builds(
+    Task, st.just("t"), wordings.map(lambda w: w[:1]), examples, examples, instances, st.just([]),
+    titles, titles, titles, titles, st.just("v1"),
+)
+fields = st.lists(
+    st.sampled_from(
+        [
+            "Title", "Prompt", "Definition", "Things to Avoid", "Emphasis & Caution", POS, POS_WHY,
+            NEG_WHY,
+        ]
+    ),
+    max_size=6,
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -249,34 +342,64 @@ def test_too_few_instances(size, n):
 def test_test_instances_are_there_in_number(size, n):
     try: chosen = v1_indices(size, n)
     except TaskError: assert size <= 60 + n; return
-    assert len(chosen) == n and chosen[0] == 60 and chosen[-1] < size - 1 and len({b - a for a, b in zip(chosen, chosen[1:])}) <= 1
+    assert (
+        len(chosen) == n
+        and chosen[0] == 60
+        and chosen[-1] < size - 1
+        and len({b - a for a, b in zip(chosen, chosen[1:])}) <= 1
+    )
 
 
 # From one schema to the other
 
-SUPER = Task.from_json({"Contributors": ["A"], "Source": ["s", "t"], "URL": ["-"], "Categories": ["Math"], "Definition": ["Halve", "Take half"],
-                        "Input_language": ["English"], "Positive Examples": [{"input": "4", "output": "2", "explanation": "so", "by": "B"}],
-                        "Negative Examples": [], "Instances": [{"id": "h-0", "input": "2", "output": ["1"], "note": 5}]}, "half")
+SUPER = Task.from_json(
+    {
+        "Contributors": ["A"], "Source": ["s", "t"], "URL": ["-"], "Categories": ["Math"],
+        "Definition": ["Halve", "Take half"], "Input_language": ["English"],
+        "Positive Examples": [{"input": "4", "output": "2", "explanation": "so", "by": "B"}],
+        "Negative Examples": [],
+        "Instances": [{"id": "h-0", "input": "2", "output": ["1"], "note": 5}],
+    },
+    "half",
+)
 
 
 def test_to_v1():
     task, dropped = to_v1(SUPER)
-    assert dropped == ["Contributors[0]: 'A'", "Source[0]: 's'", "Source[1]: 't'", "Definition[1]: 'Take half'", "Input_language[0]: 'English'",
-                       "Positive Examples[0].by: 'B'"]
+    assert dropped == [
+        "Contributors[0]: 'A'", "Source[0]: 's'", "Source[1]: 't'", "Definition[1]: 'Take half'",
+        "Input_language[0]: 'English'", "Positive Examples[0].by: 'B'",
+    ]
     assert task.to_json() == {
-        "Title": "-", "Prompt": "-", "Things to Avoid": "-", "Emphasis & Caution": "-", "Definition": "Halve", "Categories": ["Math"],
-        "Examples": {"Positive Examples": [{"input": "4", "output": "2", "reason": "so"}], "Negative Examples": []},
-        "Instances": [{"id": "h-0", "input": "2", "output": ["1"], "note": 5}]}
-    assert encode_v1(task, "7", n_examples=1) == "Definition: Halve\nPositive Example1- \ninput: 4\noutput: 2\nreason: so\ninput: 7\noutput:"
+        "Title": "-", "Prompt": "-", "Things to Avoid": "-", "Emphasis & Caution": "-",
+        "Definition": "Halve", "Categories": ["Math"],
+        "Examples": {
+            "Positive Examples": [{"input": "4", "output": "2", "reason": "so"}],
+            "Negative Examples": [],
+        },
+        "Instances": [{"id": "h-0", "input": "2", "output": ["1"], "note": 5}],
+    }
+    assert (
+        encode_v1(task, "7", n_examples=1)
+        == "Definition: Halve\nPositive Example1- \ninput: 4\noutput: 2\nreason: so\ninput: 7\noutput:"
+    )
 
 
 def test_to_super_ni():
     task, dropped = to_super_ni(task_with(URL="here"))
-    assert dropped == ["Title: 'Halves'", "Prompt: '  Halve it.\\n'", "Things to Avoid: 'Do not double.'",
-                       "Negative Examples[0].suggestion: 'Write 4.'", "URL: 'here'"]
+    assert dropped == [
+        "Title: 'Halves'", "Prompt: '  Halve it.\\n'", "Things to Avoid: 'Do not double.'",
+        "Negative Examples[0].suggestion: 'Write 4.'", "URL: 'here'",
+    ]
     data = task.to_json()
-    assert (data["Definition"], data["Positive Examples"][0]) == (["Halve the number"], {"input": "4", "output": "2", "explanation": "2 and 2 make 4."})
-    assert "Title" not in data and "Examples" not in data and all("suggestion" not in e for e in data["Negative Examples"])
+    assert (data["Definition"], data["Positive Examples"][0]) == (
+        ["Halve the number"], {"input": "4", "output": "2", "explanation": "2 and 2 make 4."},
+    )
+    assert (
+        "Title" not in data
+        and "Examples" not in data
+        and all("suggestion" not in e for e in data["Negative Examples"])
+    )
     assert data["Instances"][0] == {"id": "halves-0", "input": "2", "output": ["1", "as text"]}
 
 
@@ -300,8 +423,16 @@ def test_there_and_back_from_super_ni(task):
     v1, dropped = to_v1(task)
     back, nothing_more = to_super_ni(v1)
     assert back == replace(task, definition=task.definition[:1]) and nothing_more == []
-    assert dropped == [f"Definition[{n}]: {text!r}" for n, text in enumerate(task.definition) if n and not nothing(text)]
-    assert read_again(v1) == v1 and v1.schema == read_again(v1).schema == "v1" and read_again(back) == back
+    assert dropped == [
+        f"Definition[{n}]: {text!r}"
+        for n, text in enumerate(task.definition)
+        if n and not nothing(text)
+    ]
+    assert (
+        read_again(v1) == v1
+        and v1.schema == read_again(v1).schema == "v1"
+        and read_again(back) == back
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -310,13 +441,35 @@ def test_there_and_back_from_v1(task):
     super_ni, dropped = to_super_ni(task)
     back, nothing_more = to_v1(super_ni)
     bare = [[replace(e, suggestion=None) for e in some] for some in (task.positive, task.negative)]
-    assert back == replace(task, title="-", prompt="-", avoid="-", emphasis="-", positive=bare[0], negative=bare[1]) and nothing_more == []
-    lost = [f"{name}: {text!r}" for name, text in (("Title", task.title), ("Prompt", task.prompt), ("Things to Avoid", task.avoid),
-                                                  ("Emphasis & Caution", task.emphasis)) if not nothing(text)]
-    lost += [f"{kind}[{n}].suggestion: {e.suggestion!r}" for kind, some in (("Positive Examples", task.positive), ("Negative Examples", task.negative))
-             for n, e in enumerate(some) if not nothing(e.suggestion)]
+    assert (
+        back
+        == replace(
+            task, title="-", prompt="-", avoid="-", emphasis="-", positive=bare[0], negative=bare[1]
+        )
+        and nothing_more == []
+    )
+    lost = [
+        f"{name}: {text!r}"
+        for name, text in (
+            ("Title", task.title), ("Prompt", task.prompt), ("Things to Avoid", task.avoid),
+            ("Emphasis & Caution", task.emphasis),
+        )
+        if not nothing(text)
+    ]
+    lost += [
+        f"{kind}[{n}].suggestion: {e.suggestion!r}"
+        for kind, some in (
+            ("Positive Examples", task.positive), ("Negative Examples", task.negative),
+        )
+        for n, e in enumerate(some)
+        if not nothing(e.suggestion)
+    ]
     assert sorted(dropped) == sorted(lost)
-    assert read_again(super_ni) == super_ni and super_ni.schema == "super-ni" and read_again(back) == back
+    assert (
+        read_again(super_ni) == super_ni
+        and super_ni.schema == "super-ni"
+        and read_again(back) == back
+    )
 
 
 def test_real_tasks_there_and_back(real_tasks, tmp_path):
@@ -325,4 +478,6 @@ def test_real_tasks_there_and_back(real_tasks, tmp_path):
         assert read_task(write_task(v1, tmp_path / f"{task.name}.json")) == v1
         back, nothing_more = to_super_ni(v1)
         assert back == replace(task, definition=task.definition[:1]) and nothing_more == []
-        assert any(line.startswith("Source[0]: ") for line in dropped) and not any("Examples" in line for line in dropped)
+        assert any(line.startswith("Source[0]: ") for line in dropped) and not any(
+            "Examples" in line for line in dropped
+        )

@@ -16,7 +16,9 @@ README = ROOT / "README.md"
 def commands():
     "Yield every make and instop command of the README, in sh blocks and between backticks, as a list of words."
     text = README.read_text(encoding="utf-8")
-    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    lines = (
+        "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    )
     for line in lines + re.findall(r"`((?:make|instop) [^`\n]+)`", text):
         words = shlex.split(line, comments=True)
         if words: yield [Path(words[0]).name, *words[1:]]
@@ -32,8 +34,11 @@ def test_readme_is_under_150_lines():
 
 
 def test_readme_has_one_picture_and_it_exists():
-    pictures = [target for target in re.findall(r"(?m)^!\[[^\]]+\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
-                if "://" not in target]
+    pictures = [
+        target
+        for target in re.findall(r"(?m)^!\[[^\]]+\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
     assert len(pictures) == 1 and (ROOT / pictures[0]).exists(), pictures
 
 
@@ -45,12 +50,15 @@ def test_relative_links_of_the_readme_exist():
 
 def test_make_targets_of_the_readme_exist():
     targets = set(re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    named = {word for words in commands() if words[0] == "make" for word in words[1:] if "=" not in word}
+    named = {
+        word for words in commands() if words[0] == "make" for word in words[1:] if "=" not in word
+    }
     assert named and named <= targets, named - targets
 
 
 def test_instop_commands_of_the_readme_exist():
-    if importlib.util.find_spec("instop_nb.cli") is None: pytest.skip("instop_nb.cli does not exist yet")
+    if importlib.util.find_spec("instop_nb.cli") is None:
+        pytest.skip("instop_nb.cli does not exist yet")
     import typer
     from instop_nb.cli import app
     known = typer.main.get_command(app).commands
@@ -68,7 +76,10 @@ def test_instop_commands_of_the_readme_exist():
 @pytest.fixture
 def copy(tmp_path):
     "Return a copy of all that tools/readme.py reads and writes, brought up to date."
-    for name in ("settings.ini", "README.md", readme.RECORD, *[f"nbs/{path.name}" for path in (ROOT / "nbs").glob("*.ipynb")]):
+    for name in (
+        "settings.ini", "README.md", readme.RECORD,
+        *[f"nbs/{path.name}" for path in (ROOT / "nbs").glob("*.ipynb")],
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     readme.main(check=False, root=tmp_path)
@@ -88,7 +99,9 @@ def test_a_second_run_writes_nothing(copy, capsys):
 def test_the_install_cell_stands_right_after_the_header(copy):
     for path in readme.chapters(copy):
         cells = readme.read_notebook(path)["cells"]
-        assert [n for n, cell in enumerate(cells) if cell["id"] == "install-in-colab"] == [2], path.name
+        assert [n for n, cell in enumerate(cells) if cell["id"] == "install-in-colab"] == [2], (
+            path.name
+        )
         assert readme.source(cells[2]) == readme.install_code(readme.read_settings(copy))
 
 

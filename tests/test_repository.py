@@ -9,8 +9,16 @@ import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = readme.read_settings(ROOT)
-ADDRESS = re.compile("|".join([rf"\b{re.escape(SETTINGS['user'])}\b", re.escape(f"{SETTINGS['user']}/{SETTINGS['repo']}"),
-                               re.escape(SETTINGS["doc_host"]), re.escape(SETTINGS["git_url"])]), re.IGNORECASE)
+ADDRESS = re.compile(
+    "|".join(
+        [
+            rf"\b{re.escape(SETTINGS['user'])}\b",
+            re.escape(f"{SETTINGS['user']}/{SETTINGS['repo']}"), re.escape(SETTINGS["doc_host"]),
+            re.escape(SETTINGS["git_url"]),
+        ]
+    ),
+    re.IGNORECASE,
+)
 
 
 def files():
@@ -18,7 +26,11 @@ def files():
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                             cwd=ROOT, capture_output=True, text=True)
     if listed.returncode: pytest.skip("not in a git clone: git cannot list the files")
-    return [ROOT / name for name in sorted(set(listed.stdout.split("\0"))) if name and (ROOT / name).is_file()]
+    return [
+        ROOT / name
+        for name in sorted(set(listed.stdout.split("\0")))
+        if name and (ROOT / name).is_file()
+    ]
 
 
 def written_by_hand(path):
@@ -33,8 +45,11 @@ def written_by_hand(path):
 def generated_lines():
     "Return all lines with the address that tools/readme.py writes now, in notebooks and in README.md."
     names = [path.name for path in readme.chapters(ROOT)]
-    lines = [readme.badges(SETTINGS), *[readme.colab_badge(SETTINGS, name) for name in names],
-             *readme.install_code(SETTINGS).splitlines(), *readme.chapter_table(SETTINGS, ROOT).splitlines()]
+    lines = [
+        readme.badges(SETTINGS), *[readme.colab_badge(SETTINGS, name) for name in names],
+        *readme.install_code(SETTINGS).splitlines(),
+        *readme.chapter_table(SETTINGS, ROOT).splitlines(),
+    ]
     return set(lines) | set(readme.rewrite_links("\n".join(lines)).splitlines())
 
 
@@ -47,22 +62,34 @@ def notebook_words(path):
 def without_settings(text):
     "Return nbdev's index without its copy of the settings, once that is found to be a true copy."
     index = ast.literal_eval(text.split("d = ", 1)[1])
-    for name, value in index.pop("settings").items(): assert value == SETTINGS[name], f"_modidx.py: {name}; run `make prepare`"
+    for name, value in index.pop("settings").items():
+        assert value == SETTINGS[name], f"_modidx.py: {name}; run `make prepare`"
     return str(index)
 
 
 def test_the_address_stands_once():
-    copies = [f"{path.relative_to(ROOT)}: {line.strip()[:150]}" for path in files() if path.name != "settings.ini"
-              for line in written_by_hand(path).splitlines() if ADDRESS.search(line)]
+    copies = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:150]}"
+        for path in files()
+        if path.name != "settings.ini"
+        for line in written_by_hand(path).splitlines()
+        if ADDRESS.search(line)
+    ]
     assert not copies, "generate these from settings.ini:\n" + "\n".join(copies)
 
 
 def test_settings_say_user_and_repository_once():
     text = (ROOT / "settings.ini").read_text(encoding="utf-8")
     assert len(re.findall(rf"\b{re.escape(SETTINGS['user'])}\b", text)) == 1
-    assert re.findall(r"://\S+", text) == ["://github.com/%(user)s/%(repo)s", "://%(user)s.github.io"]
+    assert re.findall(r"://\S+", text) == [
+        "://github.com/%(user)s/%(repo)s", "://%(user)s.github.io",
+    ]
 
 
 def test_no_large_file():
-    large = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in files() if path.stat().st_size > 4 * 2**20}
+    large = {
+        path.relative_to(ROOT).as_posix(): path.stat().st_size
+        for path in files()
+        if path.stat().st_size > 4 * 2**20
+    }
     assert not large

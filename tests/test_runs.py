@@ -28,7 +28,9 @@ from instop_nb.runs import Run, add_lines, whole_lines, writing
 from instop_nb.study import Study, made_once, reproduce, run_jobs
 from instop_nb.trainer import train_in
 
-TASKS = [replace(t, categories=[f"kind {n % 2}"]) for n, t in enumerate(micro_tasks("train", 4)[:6])]
+TASKS = [
+    replace(t, categories=[f"kind {n % 2}"]) for n, t in enumerate(micro_tasks("train", 4)[:6])
+]
 SAVING = dict(save_strategy="steps", save_steps=1, save_total_limit=2, logging_steps=1)
 STEPS = 4
 
@@ -55,14 +57,20 @@ def rows_of(tokenizer): return tokenize_tasks(TASKS, tokenizer, DEFINITION)
 
 def tuned(tiny, folder, steps=STEPS, **others):
     model, tokenizer = load_model(tiny, "cpu")
-    return tune(model, tokenizer, rows_of(tokenizer), folder, steps, 4, quiet=True, **{**SAVING, **others})
+    return tune(
+        model, tokenizer, rows_of(tokenizer), folder, steps, 4, quiet=True, **{**SAVING, **others}
+    )
 
 
 def optimized(tiny, folder, steps=STEPS, outer=(), callbacks=(), arguments=(), **others):
     model, tokenizer = load_model(tiny, "cpu")
     phi = DirectEmbedder.for_model(model, 4, 2)
-    trainer = optimize(model, tokenizer, phi, TASKS[:4], TASKS[4:], folder, steps, Outer(**{"K": 1, "meta_batch_size": 4, **dict(outer)}), batch_size=4,
-                       quiet=True, callbacks=callbacks, arguments={} if others.get("every") else {**SAVING, **dict(arguments)}, **others)
+    trainer = optimize(
+        model, tokenizer, phi, TASKS[:4], TASKS[4:], folder, steps,
+        Outer(**{"K": 1, "meta_batch_size": 4, **dict(outer)}), batch_size=4, quiet=True,
+        callbacks=callbacks, arguments={} if others.get("every") else {**SAVING, **dict(arguments)},
+        **others,
+    )
     return torch.nn.ModuleDict({"theta": trainer.model, "phi": trainer.instruction})
 
 
@@ -76,14 +84,20 @@ def same(a, b): return fingerprint(a) == fingerprint(b)
 # Killed anywhere, by the system, while it computes or writes
 
 def pretrained(tiny, folder, resume=False, **others):
-    recipe = Recipe(n_documents=40, vocab_size=300, d_model=16, d_ff=16, num_heads=1, num_layers=1, steps=STEPS, batch_size=4)
+    recipe = Recipe(
+        n_documents=40, vocab_size=300, d_model=16, d_ff=16, num_heads=1, num_layers=1, steps=STEPS,
+        batch_size=4,
+    )
     return pretrain(recipe, folder, quiet=True, resume=resume, **{**SAVING, **others})[0]
 
 
 def evaluated(tiny, folder, resume=False):
     "Something to hash, whatever it is."
     folder.mkdir(exist_ok=True)
-    return evaluate(*load_model(tiny, "cpu"), TASKS, batch_size=4, max_new_tokens=6, saved=folder / "answers.jsonl")
+    return evaluate(
+        *load_model(tiny, "cpu"), TASKS, batch_size=4, max_new_tokens=6,
+        saved=folder / "answers.jsonl",
+    )
 
 
 def one_run(folder, seed, scale, data, model, steps):
@@ -96,7 +110,10 @@ def reproduced(tiny, folder, resume=False):
     return [{**run, "cpu_seconds": 0} for run in record["runs"]]
 
 
-WORK = {"pretrain": pretrained, "tune": tuned, "optimize": optimized, "evaluate": evaluated, "reproduce": reproduced}
+WORK = {
+    "pretrain": pretrained, "tune": tuned, "optimize": optimized, "evaluate": evaluated,
+    "reproduce": reproduced,
+}
 
 
 def in_child(work, tiny, folder, seconds, **options):
@@ -104,7 +121,8 @@ def in_child(work, tiny, folder, seconds, **options):
     def child():
         torch.set_num_threads(1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF ends the process at once, like a kill, but counts its own time alone
+        # SIGPROF ends the process at once, like a kill, but counts its own time alone
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         work(tiny, folder, **options)
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
@@ -139,14 +157,29 @@ def test_a_new_run_in_a_used_folder_is_alone_there_and_the_old_one_is_kept(work,
     first = work(tiny, tmp_path / "run", 6)
     until_killed(work, tiny, tmp_path / "run", 3, seed=1, callbacks=[KillAt(1)])
     assert [p.name for p in (tmp_path / "run/checkpoint").glob("checkpoint-*")] == ["checkpoint-1"]
-    assert same(work(tiny, tmp_path / "run", 3, seed=1, resume=True), work(tiny, tmp_path / "new", 3, seed=1))
-    assert is_whole(tmp_path / "run/checkpoint-1/checkpoint-6") and (tmp_path / "run/metrics-1.jsonl").exists() and first is not None
+    assert same(
+        work(tiny, tmp_path / "run", 3, seed=1, resume=True),
+        work(tiny, tmp_path / "new", 3, seed=1),
+    )
+    assert (
+        is_whole(tmp_path / "run/checkpoint-1/checkpoint-6")
+        and (tmp_path / "run/metrics-1.jsonl").exists()
+        and first is not None
+    )
 
 
-DAMAGES = {"a file is gone": lambda c: next(p for p in sorted(c.iterdir()) if p.suffix == ".pt").unlink(), "no state": lambda c: (c / "trainer_state.json").unlink(),
-           "half a file": lambda c: (c / "model.safetensors").write_bytes((c / "model.safetensors").read_bytes()[:1000]),
-           "a bit": lambda c: (c / "optimizer.pt").write_bytes(bytes([(data := (c / "optimizer.pt").read_bytes())[0] ^ 1]) + data[1:]),
-           "not sealed": lambda c: (c / "sealed.json").unlink(), "empty": lambda c: [p.unlink() for p in c.iterdir()]}
+DAMAGES = {
+    "a file is gone": lambda c: next(p for p in sorted(c.iterdir()) if p.suffix == ".pt").unlink(),
+    "no state": lambda c: (c / "trainer_state.json").unlink(),
+    "half a file": lambda c: (c / "model.safetensors").write_bytes(
+        (c / "model.safetensors").read_bytes()[:1000]
+    ),
+    "a bit": lambda c: (c / "optimizer.pt").write_bytes(
+        bytes([(data := (c / "optimizer.pt").read_bytes())[0] ^ 1]) + data[1:]
+    ),
+    "not sealed": lambda c: (c / "sealed.json").unlink(),
+    "empty": lambda c: [p.unlink() for p in c.iterdir()],
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -154,42 +187,58 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(damage, ti
     whole = tuned(tiny, tmp_path / "whole")
     until_killed(tuned, tiny, tmp_path / "run", callbacks=[KillAt(3)])
     DAMAGES[damage](tmp_path / "run/checkpoint/checkpoint-3")
-    with pytest.warns(UserWarning, match="checkpoint-3 is damaged"): again = tuned(tiny, tmp_path / "run", resume=True)
-    assert same(again, whole) and [row["step"] for row in Run(tmp_path / "run").metrics() if "loss" in row] == [1, 2, 3, 4]
+    with pytest.warns(UserWarning, match="checkpoint-3 is damaged"):
+        again = tuned(tiny, tmp_path / "run", resume=True)
+    assert same(again, whole) and [
+        row["step"] for row in Run(tmp_path / "run").metrics() if "loss" in row
+    ] == [1, 2, 3, 4]
     assert (tmp_path / "run/checkpoint/damaged-checkpoint-3-1").is_dir()
 
 
 def test_where_no_checkpoint_is_whole_a_run_begins_again(tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path / "run", callbacks=[KillAt(1)])
     (tmp_path / "run/checkpoint/checkpoint-1/config.json").unlink()
-    with pytest.warns(UserWarning, match="damaged"): again = tuned(tiny, tmp_path / "run", resume=True)
+    with pytest.warns(UserWarning, match="damaged"):
+        again = tuned(tiny, tmp_path / "run", resume=True)
     assert same(again, tuned(tiny, tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("name, value", {"seed": 1, "learning_rate": 1e-4, "steps": 5, "bias_rate": 2.0, "max_grad_norm": .5}.items())
 def test_a_run_does_not_go_on_with_other_settings(name, value, tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path, callbacks=[KillAt(2)])
-    with pytest.raises(TaskError, match=f"{name}: found .*begun with"): tuned(tiny, tmp_path, resume=True, **{name: value})
-    tuned(tiny, tmp_path, resume=True, save_steps=2, logging_steps=3)  # How often it saves and logs is nobody's business
+    with pytest.raises(TaskError, match=f"{name}: found .*begun with"):
+        tuned(tiny, tmp_path, resume=True, **{name: value})
+    # How often it saves and logs is nobody's business
+    tuned(tiny, tmp_path, resume=True, save_steps=2, logging_steps=3)
 
 
 def test_a_run_does_not_go_on_with_other_rows_or_another_model(tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path / "run", callbacks=[KillAt(2)])
     model, tokenizer = load_model(tiny, "cpu")
-    with pytest.raises(TaskError, match="rows"): tune(model, tokenizer, rows_of(tokenizer).select(range(9)), tmp_path / "run", STEPS, 4, quiet=True, resume=True)
+    with pytest.raises(TaskError, match="rows"):
+        tune(
+            model, tokenizer, rows_of(tokenizer).select(range(9)), tmp_path / "run", STEPS, 4,
+            quiet=True, resume=True,
+        )
     with torch.no_grad(): model.shared.weight.add_(1e-3)
-    with pytest.raises(TaskError, match="model"): tune(model, tokenizer, rows_of(tokenizer), tmp_path / "run", STEPS, 4, quiet=True, resume=True)
+    with pytest.raises(TaskError, match="model"):
+        tune(
+            model, tokenizer, rows_of(tokenizer), tmp_path / "run", STEPS, 4, quiet=True,
+            resume=True,
+        )
 
 
 def test_optimize_does_not_go_on_with_another_outer_loop(tiny, tmp_path):
     until_killed(optimized, tiny, tmp_path, callbacks=[KillAt(2)])
-    with pytest.raises(TaskError, match="outer"): optimized(tiny, tmp_path, resume=True, outer={"K": 2})
+    with pytest.raises(TaskError, match="outer"):
+        optimized(tiny, tmp_path, resume=True, outer={"K": 2})
 
 
 def test_an_old_checkpoint_without_its_settings_is_not_trusted(tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path, callbacks=[KillAt(2)])
     (tmp_path / "checkpoint/settings.json").unlink()
-    with pytest.raises(TaskError, match="start it again without resume"): tuned(tiny, tmp_path, resume=True)
+    with pytest.raises(TaskError, match="start it again without resume"):
+        tuned(tiny, tmp_path, resume=True)
 
 
 def as_from_a_gpu(path, monkeypatch):
@@ -214,7 +263,10 @@ class Watch(TrainerCallback):
 
 
 def validated(tiny, folder, scores, patience, steps=8, **others):
-    return optimized(tiny, folder, steps, every=1, patience=patience, validate=lambda model: scores(Watch.step), callbacks=[Watch(), *others.pop("callbacks", [])], **others)
+    return optimized(
+        tiny, folder, steps, every=1, patience=patience, validate=lambda model: scores(Watch.step),
+        callbacks=[Watch(), *others.pop("callbacks", [])], **others,
+    )
 
 
 @pytest.mark.parametrize("kill", [1, 2, 3, 4])
@@ -264,14 +316,19 @@ def test_a_cut_line_is_never_glued_to_the_next(ends, tmp_path):
 def test_an_outer_step_takes_no_row_of_the_inner_loss_away(tiny, tmp_path):
     optimized(tiny, tmp_path, arguments={"logging_steps": 2}, outer={"K": 2})
     rows = Run(tmp_path).metrics()
-    assert [row["step"] for row in rows if "loss" in row] == [2, 4] == [row["step"] for row in rows if "outer_loss" in row]
+    assert (
+        [row["step"] for row in rows if "loss" in row]
+        == [2, 4]
+        == [row["step"] for row in rows if "outer_loss" in row]
+    )
 
 
 # Several at once, and others' answers
 
 def test_a_folder_that_is_being_written_is_left_alone(tiny, tmp_path):
     with writing(tmp_path / "run"):
-        with pytest.raises(TaskError, match="another process writes it"): tuned(tiny, tmp_path / "run")
+        with pytest.raises(TaskError, match="another process writes it"):
+            tuned(tiny, tmp_path / "run")
     tuned(tiny, tmp_path / "run", 1)
 
 
@@ -288,7 +345,9 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
 def test_finished_runs_know_what_lay_in_their_folders(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "model")
     study = Study("toy", "a toy", "none", one_run, {"short": {"steps": 1}})
-    make = lambda: reproduce(study, tmp_path / "runs", seeds=1, workers=1, model=str(tmp_path / "model"), quiet=True)
+    make = lambda: reproduce(
+        study, tmp_path / "runs", seeds=1, workers=1, model=str(tmp_path / "model"), quiet=True
+    )
     assert make()["runs"] == make()["runs"]
     save_model(*load_model("micro", "cpu"), tmp_path / "model")
     with pytest.raises(TaskError, match="contents have changed"): make()
@@ -299,20 +358,30 @@ def test_a_shared_model_depends_on_contents_not_on_names(tiny, tmp_path):
     def make(home): made.append(home); return load_model(tiny, "cpu")
     for name in "ab": shutil.copytree(tiny, tmp_path / name / "model")
     with (tmp_path / "b/model/tokenizer_config.json").open("a") as f: f.write("\n")
-    homes = [made_once(tmp_path / "runs", "base", {"model": str(tmp_path / name / "model")}, make) for name in "aba"]
+    homes = [
+        made_once(tmp_path / "runs", "base", {"model": str(tmp_path / name / "model")}, make)
+        for name in "aba"
+    ]
     assert len(made) == 2 and homes[0] == homes[2] != homes[1]
 
 
 def test_a_shared_model_that_was_killed_while_it_was_saved_is_made_again(tiny, tmp_path):
     home = made_once(tmp_path, "base", {"steps": 1}, lambda home: load_model(tiny, "cpu"))
     (home / "config.json").unlink()  # which is written last
-    assert load_model(made_once(tmp_path, "base", {"steps": 1}, lambda home: load_model(tiny, "cpu")), "cpu")
+    assert load_model(
+        made_once(tmp_path, "base", {"steps": 1}, lambda home: load_model(tiny, "cpu")), "cpu"
+    )
 
 
 def test_no_model_is_given_the_answers_of_another(tiny, tmp_path):
-    ours, others, book = load_model(tiny, "cpu"), load_model("micro", "cpu"), tmp_path / "answers.jsonl"
+    ours, others, book = (
+        load_model(tiny, "cpu"), load_model("micro", "cpu"), tmp_path / "answers.jsonl",
+    )
     texts = ["fox axe", "hen"]
-    for model in (ours, others, ours): assert answers(*model, texts, max_new_tokens=4, saved=book) == answers(*model, texts, max_new_tokens=4)
+    for model in (ours, others, ours):
+        assert answers(*model, texts, max_new_tokens=4, saved=book) == answers(
+            *model, texts, max_new_tokens=4
+        )
     longer = answers(*ours, texts, max_new_tokens=6, saved=book)
     assert longer == answers(*ours, texts, max_new_tokens=6) and len(whole_lines(book)) == 6
 
@@ -339,24 +408,36 @@ def test_damaged_files_of_a_run_are_named(name, text, tiny, tmp_path):
 def test_a_damaged_result_is_named(text, tmp_path):
     (tmp_path / "short-0").mkdir()
     (tmp_path / "short-0/result.json").write_text(text, "latin-1")
-    with pytest.raises(TaskError, match="result.json"): run_jobs(one_run, {"short-0": {"seed": 0}}, tmp_path, 1, True)
+    with pytest.raises(TaskError, match="result.json"):
+        run_jobs(one_run, {"short-0": {"seed": 0}}, tmp_path, 1, True)
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x0bb", "a\x1cb", "a\x85b", "a\nb", "a\r\nb"], ids=ascii)
 def test_signs_that_end_a_line_elsewhere_end_none_here(text, tiny, tmp_path, monkeypatch):
     from instop_nb import tuning
     asked = []
-    monkeypatch.setattr(tuning, "_greedy", lambda model, tokenizer, rows, n: asked.extend(rows) or [text] * len(rows))
-    for _ in range(2): assert answers(*load_model(tiny, "cpu"), ["fox"], saved=tmp_path / "answers.jsonl") == [text]
+    monkeypatch.setattr(
+        tuning, "_greedy",
+        lambda model, tokenizer, rows, n: asked.extend(rows) or [text] * len(rows),
+    )
+    for _ in range(2):
+        assert answers(*load_model(tiny, "cpu"), ["fox"], saved=tmp_path / "answers.jsonl") == [
+            text
+        ]
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("command, place", [(tuned, "transformers.Trainer.save_model"), (tuned, "torch.save"), (optimized, "torch.save")])
 @pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left"), RuntimeError("unexpected pos 64 vs 0"), OSError(28, "No space left")])
-def test_a_disk_that_fills_up_in_a_checkpoint_is_named(command, place, error, tiny, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_in_a_checkpoint_is_named(
+    command, place, error, tiny, tmp_path, monkeypatch
+):
     def full(*args, **others): raise error
     monkeypatch.setattr(place, full)
-    with pytest.raises(OSError, match="checkpoint: cannot be written .*what was saved before is kept"): command(tiny, tmp_path)
+    with pytest.raises(
+        OSError, match="checkpoint: cannot be written .*what was saved before is kept"
+    ):
+        command(tiny, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["pipe", "/dev/zero"])
@@ -372,7 +453,8 @@ def test_a_full_disk_cuts_nothing(tiny, tmp_path, monkeypatch):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     def full(*args): raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="predictions.jsonl: cannot be written .No space left"): run.save_predictions([{"prediction": "new"}])
+    with pytest.raises(OSError, match="predictions.jsonl: cannot be written .No space left"):
+        run.save_predictions([{"prediction": "new"}])
     with pytest.raises(OSError, match="config.json"): run.configure(seed=1)
     kept = {p.name.replace("config-1", "config"): p.read_bytes() for p in tmp_path.iterdir()}
     assert kept == before
@@ -380,4 +462,7 @@ def test_a_full_disk_cuts_nothing(tiny, tmp_path, monkeypatch):
 
 def test_settings_are_compared_as_json_holds_them(tmp_path):
     take_up(tmp_path / "checkpoint", {"a": (1, 2), "b": None}, resume=False)
-    assert json.loads((tmp_path / "checkpoint/settings.json").read_text()) == {"a": [1, 2], "b": None} and train_in
+    assert (
+        json.loads((tmp_path / "checkpoint/settings.json").read_text()) == {"a": [1, 2], "b": None}
+        and train_in
+    )

@@ -7,8 +7,10 @@ import readme
 import website
 
 PACKAGE = website.read_settings()["lib_path"]
-EXPORTED = {"tasks": {"Task": None, "load": None, "COLOURS": "{'a': 1}"}, "flan": {"Template": None, "render": None},
-            "prompts": {"Template": None, "render": None}}
+EXPORTED = {
+    "tasks": {"Task": None, "load": None, "COLOURS": "{'a': 1}"},
+    "flan": {"Template": None, "render": None}, "prompts": {"Template": None, "render": None},
+}
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -19,14 +21,19 @@ def text(words):
 
 def code(words, *outputs):
     "Return a code cell that has run."
-    return {"cell_type": "code", "id": f"c{abs(hash(words))}", "metadata": {}, "source": words, "execution_count": None,
-            "outputs": list(outputs)}
+    return {
+        "cell_type": "code", "id": f"c{abs(hash(words))}", "metadata": {}, "source": words,
+        "execution_count": None, "outputs": list(outputs),
+    }
 
 
 def shown(**data):
     "Return an output with texts by the last part of their kind."
     kinds = {"png": "image/png", "markdown": "text/markdown", "plain": "text/plain"}
-    return {"output_type": "display_data", "metadata": {}, "data": {kinds[kind]: value for kind, value in data.items()}}
+    return {
+        "output_type": "display_data", "metadata": {},
+        "data": {kinds[kind]: value for kind, value in data.items()},
+    }
 
 
 @pytest.fixture
@@ -42,7 +49,9 @@ def project(tmp_path):
     index = [text("# Words\n\n[One](01_words.ipynb)\n\n## More\n\n[licence](../LICENSE)")]
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     for name, cells in {"01_words": chapter, "index": index}.items():
-        notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+        notebook = {
+            "cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5,
+        }
         (tmp_path / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook))
     return tmp_path
 
@@ -60,12 +69,21 @@ def test_cells_with_nothing_to_show_are_left_out(words):
 
 
 def test_code_fold_folds_and_fig_alt_describes():
-    cell = website.new_code(code("#| code-fold: true\n#| fig-alt: A dot.\nx = 1", shown(markdown=["a", "b"]),
-                                 shown(plain="a")), str.upper)
+    cell = website.new_code(
+        code(
+            "#| code-fold: true\n#| fig-alt: A dot.\nx = 1", shown(markdown=["a", "b"]),
+            shown(plain="a"),
+        ),
+        str.upper,
+    )
     assert cell["source"] == "x = 1"
     assert cell["metadata"] == {"tags": ["hide-input"], "mystnb": {"image": {"alt": "A dot."}}}
-    assert [output["data"] for output in cell["outputs"]] == [{"text/markdown": "AB"}, {"text/plain": "a"}]
-    assert website.new_code(code("#| code-fold: false\nx = 1"), str)["metadata"] == {"tags": [], "mystnb": {}}
+    assert [output["data"] for output in cell["outputs"]] == [
+        {"text/markdown": "AB"}, {"text/plain": "a"},
+    ]
+    assert website.new_code(code("#| code-fold: false\nx = 1"), str)["metadata"] == {
+        "tags": [], "mystnb": {},
+    }
 
 
 @pytest.mark.parametrize("name, near, meant", [
@@ -102,8 +120,13 @@ def test_own_module_comes_before_imported_ones():
 
 def test_api_page_names_chapter_and_constants():
     page = website.api_page("tasks", EXPORTED["tasks"], PACKAGE, "01_words", "Small words")
-    assert page.startswith("tasks\n=====\n\nChapter 1, :doc:`Small words </01_words>`, makes this module.")
-    assert f".. automodule:: {PACKAGE}.tasks\n" in page and ".. py:data:: COLOURS\n   :value: {'a': 1}\n" in page
+    assert page.startswith(
+        "tasks\n=====\n\nChapter 1, :doc:`Small words </01_words>`, makes this module."
+    )
+    assert (
+        f".. automodule:: {PACKAGE}.tasks\n" in page
+        and ".. py:data:: COLOURS\n   :value: {'a': 1}\n" in page
+    )
     assert "py:data:: Task" not in page
 
 
@@ -139,9 +162,20 @@ def test_two_small_notebooks_make_a_site_without_dead_links(project):
     assert website.build(project / "made", project / "site") == 0
     assert links.dead_links(project / "site") == []
     chapter = (project / "site" / "01_words.html").read_text()
-    assert 'alt="A dot."' in chapter and "<details" in chapter and "solved" in chapter and "secret" not in chapter
-    assert f'href="api/tasks.html#{PACKAGE}.tasks.Task"' in chapter and 'href="index.html#more"' in chapter
-    assert "mathjax/tex-chtml.js" in chapter and (project / "site" / "_static" / "mathjax" / "tex-chtml.js").exists()
+    assert (
+        'alt="A dot."' in chapter
+        and "<details" in chapter
+        and "solved" in chapter
+        and "secret" not in chapter
+    )
+    assert (
+        f'href="api/tasks.html#{PACKAGE}.tasks.Task"' in chapter
+        and 'href="index.html#more"' in chapter
+    )
+    assert (
+        "mathjax/tex-chtml.js" in chapter
+        and (project / "site" / "_static" / "mathjax" / "tex-chtml.js").exists()
+    )
     api = (project / "site" / "api" / "tasks.html").read_text()
     assert "Wordings; a model is shown the first" in api and f'id="{PACKAGE}.tasks.COLOURS"' in api
     (project / "site" / "01_words.html").unlink()

@@ -10,14 +10,20 @@ from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 import instop_nb.t0_study as study_of
 from instop_nb.microworld import WORLD, micro_tasks, solve
 from instop_nb.books import write_world
-from instop_nb.t0_study import ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs, run_t0, sibling_options
+from instop_nb.t0_study import (
+    ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs,
+    run_t0, sibling_options,
+)
 from instop_nb.tasks import Instance, Task, load_tasks
 from instop_nb.core import TaskError
 from instop_nb.study import interval, reproduce
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
-TASK = Task("half", ["Halve it.", "Give a half.", "One half?", "Half of it."], instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],
-            categories=["Numbers"])
+TASK = Task(
+    "half", ["Halve it.", "Give a half.", "One half?", "Half of it."],
+    instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],
+    categories=["Numbers"],
+)
 
 
 # Prompts
@@ -25,7 +31,9 @@ TASK = Task("half", ["Halve it.", "Give a half.", "One half?", "Half of it."], i
 @pytest.mark.parametrize("seed, first, last", [(0, "Halve it.", "Half of it."), (1, "Give a half.", "Halve it."), (6, "One half?", "Give a half.")])
 def test_the_seed_turns_the_wordings(seed, first, last):
     templates, rows = prompted(TASK, seed)
-    assert [t.render(rows[0]) for t in (templates[0], templates[-1])] == [[f"{first}\n\n2", "1"], [f"{last}\n\n2", "1"]]
+    assert [t.render(rows[0]) for t in (templates[0], templates[-1])] == [
+        [f"{first}\n\n2", "1"], [f"{last}\n\n2", "1"],
+    ]
     assert rows[1]["definition"] == first and (rows[1]["input"], rows[1]["output"]) == ("12", "6")
 
 
@@ -39,23 +47,30 @@ def test_all_prompts_have_one_that_is_turned_around():
     templates, rows = prompted(TASK)
     *original, turned = choose_prompts(templates, "all")
     assert original == templates[:3] and turned.metadata.original_task is False
-    assert turned.render(rows[0]) == ["2\n\n1\n\nWhich request leads from the first to the second?", "Halve it."]
+    assert turned.render(rows[0]) == [
+        "2\n\n1\n\nWhich request leads from the first to the second?", "Halve it.",
+    ]
 
 
 def test_a_definition_with_braces_is_printed_as_it_stands():
     templates, rows = prompted(replace(TASK, definition=["Fill {{ this }} ||| {% in %}."]))
-    assert TURNED.render(rows[0])[1] == "Fill {{ this }} ||| {% in %}." and templates[0].render(rows[0])[0].startswith("Fill {{ this }} ||| {% in %}.")
+    assert TURNED.render(rows[0])[1] == "Fill {{ this }} ||| {% in %}." and templates[0].render(
+        rows[0]
+    )[0].startswith("Fill {{ this }} ||| {% in %}.")
 
 
 @pytest.mark.parametrize("n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 4, 5])])
 def test_numbers_of_prompts(n, counts):
     templates, _ = prompted(replace(TASK, definition=[f"Wording {k}." for k in range(n)]))
     assert [len(choose_prompts(templates, p)) for p in P] == counts
-    assert n == 1 or not any(templates[-1] in choose_prompts(templates, p) for p in P), "the last prompt is kept for the test"
+    assert n == 1 or not any(templates[-1] in choose_prompts(templates, p) for p in P), (
+        "the last prompt is kept for the test"
+    )
 
 
 def test_another_p_is_an_error():
-    with pytest.raises(TaskError, match="p: found 'many'; choose from"): choose_prompts(prompted(TASK)[0], "many")
+    with pytest.raises(TaskError, match="p: found 'many'; choose from"):
+        choose_prompts(prompted(TASK)[0], "many")
 
 
 # Pairs
@@ -77,7 +92,9 @@ def test_pairs_repeat_and_categories_weigh_the_same():
     assert pairs[:30] == prompted_pairs(tasks, 30, seed=3) != prompted_pairs(tasks, 30, seed=4)
     category = {d: t.category for t in tasks for d in t.definition}
     counts = Counter(category[source.split("\n")[0]] for source, _ in pairs)
-    assert len(counts) == len({t.category for t in tasks}) and max(counts.values()) < 2 * min(counts.values())
+    assert len(counts) == len({t.category for t in tasks}) and max(counts.values()) < 2 * min(
+        counts.values()
+    )
 
 
 # Options
@@ -85,7 +102,10 @@ def test_pairs_repeat_and_categories_weigh_the_same():
 def test_the_right_answer_is_an_option_and_its_place_says_nothing():
     held_out = micro_tasks("combinations", 6) + micro_tasks("categories", 6)
     asked = [(i.output[0], sibling_options(t.name, i.input)) for t in held_out for i in t.instances]
-    assert all(right in options and len(set(options)) == len(options) and 2 <= len(options) <= 4 for right, options in asked)
+    assert all(
+        right in options and len(set(options)) == len(options) and 2 <= len(options) <= 4
+        for right, options in asked
+    )
     four = [options.index(right) for right, options in asked if len(options) == 4]
     assert all(abs(four.count(k) / len(four) - 0.25) < 0.06 for k in range(4))
 
@@ -93,7 +113,11 @@ def test_the_right_answer_is_an_option_and_its_place_says_nothing():
 def test_wrong_options_are_answers_of_siblings():
     for task in random.Random(0).sample(micro_tasks("combinations", 2), 12):
         text = task.instances[0].input
-        answers = {solve(name, text) for name, (category, *_) in WORLD.items() if category.name == task.category}
+        answers = {
+            solve(name, text)
+            for name, (category, *_) in WORLD.items()
+            if category.name == task.category
+        }
         assert set(sibling_options(task.name, text)) <= answers
         assert sibling_options(task.name, text) == sibling_options(task.name, text)
 
@@ -109,14 +133,22 @@ def test_each_prompt_is_asked_for_the_same_rows(monkeypatch):
     asked = []
     def spy(model, tokenizer, some, max_new_tokens): asked.append(some); return 50.0
     monkeypatch.setattr(study_of, "answer_score", spy)
-    assert prompt_scores(None, None, [TASK, replace(TASK, name="other", definition=["Halve."])]) == [50.0] * 4
+    assert (
+        prompt_scores(None, None, [TASK, replace(TASK, name="other", definition=["Halve."])])
+        == [50.0] * 4
+    )
     assert [len(some) for some in asked] == [4, 2, 2, 2]  # the second task has one wording
-    assert [source for source, _ in asked[3]] == ["Half of it.\n\n2", "Half of it.\n\n12"] and asked[3][0][1] == {"answer": "1"}
+    assert [source for source, _ in asked[3]] == [
+        "Half of it.\n\n2", "Half of it.\n\n12",
+    ] and asked[3][0][1] == {"answer": "1"}
 
 
 def test_tasks_of_the_world_are_ranked(monkeypatch):
     rows = []
-    monkeypatch.setattr(study_of, "answer_score", lambda model, tokenizer, some, max_new_tokens: rows.extend(row for _, row in some) or 0.0)
+    monkeypatch.setattr(
+        study_of, "answer_score",
+        lambda model, tokenizer, some, max_new_tokens: rows.extend(row for _, row in some) or 0.0,
+    )
     prompt_scores(None, None, micro_tasks("combinations", 1)[:2])
     assert len(rows) == 8 and all(row["answer"] in row["options"] for row in rows)
 
@@ -132,32 +164,48 @@ def test_every_study_runs(name, runs):
     record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.003, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     for run in record["runs"]:
-        assert 0 <= run["low"] <= run["median"] <= run["high"] <= 100 and run["iqr"] == pytest.approx(run["high"] - run["low"], abs=0.02)
-        assert {kind: len(scores) for kind, scores in run["scores"].items()} == {"argument": 4, "pair": 4, "primitive": 4}
+        assert 0 <= run["low"] <= run["median"] <= run["high"] <= 100 and run[
+            "iqr"
+        ] == pytest.approx(run["high"] - run["low"], abs=0.02)
+        assert {kind: len(scores) for kind, scores in run["scores"].items()} == {
+            "argument": 4, "pair": 4, "primitive": 4,
+        }
     check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.003)
 
 
 def test_studies_share_their_runs():
-    assert {arm for study in STUDIES.values() for arm in study.arms} == set(ARMS) and len(ARMS) < sum(len(study.arms) for study in STUDIES.values())
+    assert {arm for study in STUDIES.values() for arm in study.arms} == set(ARMS) and len(
+        ARMS
+    ) < sum(len(study.arms) for study in STUDIES.values())
     assert {study.folder for study in STUDIES.values()} == {"t0"}
 
 
 def test_an_untuned_arm_trains_nothing_and_a_share_takes_some_data_sets(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(study_of, "fit", lambda *args: seen.append("fit"))
-    monkeypatch.setattr(study_of, "prompted_pairs", lambda tasks, n, p, seed: seen.append((sorted(t.name for t in tasks), n, p)) or [])
-    for arm in ("untuned", "a quarter of the data sets", "half of the data sets", "3 prompts"): run_t0(tmp_path, 0, 0.01, "micro", "micro", **ARMS[arm])
+    monkeypatch.setattr(
+        study_of, "prompted_pairs",
+        lambda tasks, n, p, seed: seen.append((sorted(t.name for t in tasks), n, p)) or [],
+    )
+    for arm in ("untuned", "a quarter of the data sets", "half of the data sets", "3 prompts"):
+        run_t0(tmp_path, 0, 0.01, "micro", "micro", **ARMS[arm])
     (quarter, n, p), half, whole = [call for call in seen if call != "fit"]
     assert seen.count("fit") == 3 and (n, p) == (BATCH * STEPS // 100, "original")
-    assert [len(quarter), len(half[0]), len(whole[0])] == [86, 172, 343] and set(quarter) < set(half[0]) < set(whole[0])
+    assert [len(quarter), len(half[0]), len(whole[0])] == [86, 172, 343] and set(quarter) < set(
+        half[0]
+    ) < set(whole[0])
 
 
 def test_tasks_with_one_wording_can_only_be_counted(tmp_path):
     from instop_nb.tasks import write_task
     write_world(tmp_path, 1)
-    for task in load_tasks(tmp_path): write_task(replace(task, definition=task.definition[:1]), tmp_path / "tasks" / f"{task.name}.json")
+    for task in load_tasks(tmp_path):
+        write_task(
+            replace(task, definition=task.definition[:1]), tmp_path / "tasks" / f"{task.name}.json"
+        )
     for arm in ("1 prompt", "2 prompts", "3 prompts and 1 turned"):
-        with pytest.raises(TaskError, match="one wording a task.*t0-datasets"): run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS[arm])
+        with pytest.raises(TaskError, match="one wording a task.*t0-datasets"):
+            run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS[arm])
 
 
 def test_a_world_of_files_is_as_good_as_a_generated_one(tmp_path):
@@ -176,7 +224,10 @@ def test_real_tasks_are_scored_by_rouge(few_real_tasks, tmp_path):
 
 def test_tuning_helps_with_a_wording_that_no_model_has_seen(tmp_path):
     "What the studies need to be more than noise."
-    scores = {arm: run_t0(tmp_path / arm, 0, 0.1, "micro", "micro", **ARMS[arm]) for arm in ("untuned", "3 prompts")}
+    scores = {
+        arm: run_t0(tmp_path / arm, 0, 0.1, "micro", "micro", **ARMS[arm])
+        for arm in ("untuned", "3 prompts")
+    }
     assert scores["3 prompts"]["new"] > scores["untuned"]["new"] + 6, scores
 
 

@@ -14,7 +14,9 @@ from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding
 from instop_nb.batches import Collator
 from instop_nb.models import MICRO, load_model, load_tokenizer
-from instop_nb.pretraining import Recipe, corrupt_spans, documents, from_recipe, pretrain, pretraining_pair
+from instop_nb.pretraining import (
+    Recipe, corrupt_spans, documents, from_recipe, pretrain, pretraining_pair,
+)
 from instop_nb.trainer import T5Trainer, save_model, training_arguments
 from instop_nb.runs import fingerprint, positive
 from instop_nb.t5 import micro_config, new_t5, t5_optimizer, train_tokenizer
@@ -35,7 +37,9 @@ def test_any_text_survives_the_tokenizer(text):
     "Control tokens that stand in it, too: there they are signs like others."
     text = text.encode("utf-8", "ignore").decode()
     ids = TOKENIZER(text)["input_ids"]
-    assert TOKENIZER.decode(ids, skip_special_tokens=True) == text and not set(ids[:-1]) & set(TOKENIZER.all_special_ids)
+    assert TOKENIZER.decode(ids, skip_special_tokens=True) == text and not set(ids[:-1]) & set(
+        TOKENIZER.all_special_ids
+    )
 
 
 @settings(deadline=None, max_examples=100)
@@ -52,22 +56,32 @@ def test_spans_fill_the_holes(ids, seed, rate, start):
 def test_pairs_always_have_a_target():
     rng = random.Random(0)
     for n in range(1, 30):
-        source, target = pretraining_pair(list(range(100, 100 + n)) + [1], rng.randrange(n + 3), list(range(16)), rng)
+        source, target = pretraining_pair(
+            list(range(100, 100 + n)) + [1], rng.randrange(n + 3), list(range(16)), rng
+        )
         assert source[-1] == target[-1] == 1
 
 
 def test_shipped_checkpoint_is_small_and_says_how_it_was_made(micro):
     assert (MICRO / "model.safetensors").stat().st_size <= 4e6
-    recipe, record = (json.loads((MICRO / f"{part}.json").read_text()) for part in ("recipe", "record"))
+    recipe, record = (
+        json.loads((MICRO / f"{part}.json").read_text()) for part in ("recipe", "record")
+    )
     assert recipe == asdict(Recipe()), "the shipped recipe is the default one"
-    assert record["curve"][-1]["step"] == recipe["steps"] and record["curve"][-1]["loss"] < record["curve"][0]["loss"] / 3
+    assert (
+        record["curve"][-1]["step"] == recipe["steps"]
+        and record["curve"][-1]["loss"] < record["curve"][0]["loss"] / 3
+    )
 
 
 def test_the_recipe_starts_as_the_record_says(tmp_path):
     class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs): control.should_training_stop = state.global_step >= 100
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step >= 100
     pretrain(Recipe(), tmp_path, quiet=True, callbacks=[Stop()])
-    again, record = (json.loads((folder / "record.json").read_text())["curve"] for folder in (tmp_path, MICRO))
+    again, record = (
+        json.loads((folder / "record.json").read_text())["curve"] for folder in (tmp_path, MICRO)
+    )
     assert again[0]["step"] == record[0]["step"] == 100
     assert again[0]["loss"] == pytest.approx(record[0]["loss"], rel=0.01)
 
@@ -77,7 +91,10 @@ def test_untuned_checkpoint_answers_near_chance(micro):
     tasks = micro_tasks("combinations", 16, seed=3)
     rows = evaluate(model, tokenizer, tasks, Encoding(n_pos=0), max_new_tokens=16)
     assert len(rows) >= 1000 and score(rows)["overall"]["exact_match"] < 5
-    seen = evaluate(model, tokenizer, micro_tasks("train", 3, seed=3, held_out=True), Encoding(n_pos=0), max_new_tokens=16)
+    seen = evaluate(
+        model, tokenizer, micro_tasks("train", 3, seed=3, held_out=True), Encoding(n_pos=0),
+        max_new_tokens=16,
+    )
     assert score(seen)["overall"]["exact_match"] < 5
 
 
@@ -102,9 +119,13 @@ def test_saved_model_is_the_model(tmp_path, micro):
     model.save_pretrained(tmp_path); tokenizer.save_pretrained(tmp_path)
     again, tokenizer2 = load_model(str(tmp_path), device="cpu")
     ids = tokenizer("Definition: Take the first word.", return_tensors="pt")
-    assert tokenizer2("Definition: Take the first word.")["input_ids"] == ids["input_ids"][0].tolist()
+    assert (
+        tokenizer2("Definition: Take the first word.")["input_ids"] == ids["input_ids"][0].tolist()
+    )
     assert again.config.scale_decoder_outputs is False
-    assert torch.equal(model(**ids, labels=ids["input_ids"]).logits, again(**ids, labels=ids["input_ids"]).logits)
+    assert torch.equal(
+        model(**ids, labels=ids["input_ids"]).logits, again(**ids, labels=ids["input_ids"]).logits
+    )
 
 
 def test_loading_errors_say_what_to_do(tmp_path):
@@ -124,7 +145,9 @@ def test_bfloat16_loads_and_is_close(micro):
 def test_optimizer_covers_every_parameter_once():
     model = new_t5(micro_config(300))
     groups = t5_optimizer(model, 1e-3, 10).param_groups
-    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(
+        id(p) for p in model.parameters()
+    )
     assert [g["lr"] for g in groups] == [1e-3, 1e-2] and len(groups[1]["params"]) == 2
 
 
@@ -136,7 +159,10 @@ def test_new_t5_leaves_the_random_state_alone():
 
 def test_tokenizer_trains_on_other_languages():
     tokenizer = train_tokenizer(["kissa istuu puussa", "koira juoksee metsässä"] * 50, 320)
-    assert tokenizer.decode(tokenizer("metsässä 漢")["input_ids"], skip_special_tokens=True) == "metsässä 漢"
+    assert (
+        tokenizer.decode(tokenizer("metsässä 漢")["input_ids"], skip_special_tokens=True)
+        == "metsässä 漢"
+    )
 
 
 # A step is its tokens, however it is cut up
@@ -145,9 +171,14 @@ def step_of(rows, folder, size, parts, **others):
     "Loss and gradient of one step on all rows, in `parts` micro-batches."
     model, tokenizer = load_model("micro", "cpu")
     data = [{**row, "length": len(row["input_ids"])} for row in rows]
-    arguments = training_arguments(folder, 1, size, gradient_accumulation_steps=parts, logging_steps=1, max_grad_norm=1e9, disable_tqdm=True, use_cpu=True, **others)
+    arguments = training_arguments(
+        folder, 1, size, gradient_accumulation_steps=parts, logging_steps=1, max_grad_norm=1e9,
+        disable_tqdm=True, use_cpu=True, **others,
+    )
     from datasets import Dataset
-    trainer = T5Trainer(model, arguments, train_dataset=Dataset.from_list(data), data_collator=Collator(tokenizer))
+    trainer = T5Trainer(
+        model, arguments, train_dataset=Dataset.from_list(data), data_collator=Collator(tokenizer)
+    )
     trainer.train()
     row = next(row for row in trainer.state.log_history if "loss" in row)
     return row["loss"], row["grad_norm"]
@@ -157,17 +188,33 @@ def step_of(rows, folder, size, parts, **others):
 def test_loss_and_gradient_do_not_depend_on_accumulation(others, micro, tmp_path):
     "Also where the targets have different lengths, so that the mean of means would be another number."
     tokenizer = micro[1]
-    rows = [{"input_ids": tokenizer(f"fox {'axe ' * n}")["input_ids"], "labels": tokenizer("hen " * (1 + n % 5))["input_ids"]} for n in range(8)]
+    rows = [
+        {
+            "input_ids": tokenizer(f"fox {'axe ' * n}")["input_ids"],
+            "labels": tokenizer("hen " * (1 + n % 5))["input_ids"],
+        }
+        for n in range(8)
+    ]
     whole = step_of(rows, tmp_path, 8, 1, **others)
-    for size, parts in ((4, 2), (2, 4), (1, 8)): assert step_of(rows, tmp_path, size, parts, **others) == pytest.approx(whole, rel=1e-4), (size, parts)
+    for size, parts in ((4, 2), (2, 4), (1, 8)):
+        assert step_of(rows, tmp_path, size, parts, **others) == pytest.approx(whole, rel=1e-4), (
+            size, parts,
+        )
 
 
 def test_smoothing_smooths(micro, tmp_path):
     tokenizer = micro[1]
-    rows = [{"input_ids": tokenizer("fox axe")["input_ids"], "labels": tokenizer("hen")["input_ids"]}] * 2
-    plain, smooth = step_of(rows, tmp_path, 2, 1)[0], step_of(rows, tmp_path, 2, 1, label_smoothing_factor=.2)[0]
+    rows = [
+        {"input_ids": tokenizer("fox axe")["input_ids"], "labels": tokenizer("hen")["input_ids"]}
+    ] * 2
+    plain, smooth = (
+        step_of(rows, tmp_path, 2, 1)[0],
+        step_of(rows, tmp_path, 2, 1, label_smoothing_factor=0.2)[0],
+    )
     model = load_model("micro", "cpu")[0]
-    logits = model(input_ids=torch.tensor([rows[0]["input_ids"]]), labels=torch.tensor([rows[0]["labels"]])).logits.log_softmax(-1)
+    logits = model(
+        input_ids=torch.tensor([rows[0]["input_ids"]]), labels=torch.tensor([rows[0]["labels"]])
+    ).logits.log_softmax(-1)
     mean = -logits.mean().item()
     assert smooth == pytest.approx(.8 * plain + .2 * mean, rel=1e-3)
 
@@ -176,8 +223,19 @@ def test_smoothing_smooths(micro, tmp_path):
 
 def test_position_biases_have_a_rate_of_their_own_only_where_the_model_asks(tmp_path):
     arguments = training_arguments(tmp_path, 1, learning_rate=1e-3)
-    rates = lambda **changes: sorted({g["lr"] for g in T5Trainer(new_t5(micro_config(300, **changes)), arguments).create_optimizer().param_groups})
-    assert rates() == [1e-3, 30e-3] and rates(bias_rate=None) == [1e-3] and load_model("micro", "cpu")[0].config.bias_rate == 30
+    rates = lambda **changes: sorted(
+        {
+            g["lr"]
+            for g in T5Trainer(new_t5(micro_config(300, **changes)), arguments)
+            .create_optimizer()
+            .param_groups
+        }
+    )
+    assert (
+        rates() == [1e-3, 30e-3]
+        and rates(bias_rate=None) == [1e-3]
+        and load_model("micro", "cpu")[0].config.bias_rate == 30
+    )
 
 
 def test_two_visible_gpus_do_not_double_the_batch(tmp_path, monkeypatch):
@@ -189,7 +247,8 @@ def test_two_visible_gpus_do_not_double_the_batch(tmp_path, monkeypatch):
 @pytest.mark.parametrize("changes, says", [({"steps": 0}, "steps"), ({"learning_rate": float("inf")}, "learning_rate"), ({"learning_rate": float("nan")}, "learning_rate"),
                                            ({"batch_size": -1}, "batch_size"), ({"fp16": True}, "bf16")])
 def test_arguments_that_cannot_be_meant_are_refused(changes, says, tmp_path):
-    with pytest.raises(TaskError, match=says): training_arguments(tmp_path, **{"steps": 1, **changes})
+    with pytest.raises(TaskError, match=says):
+        training_arguments(tmp_path, **{"steps": 1, **changes})
     with pytest.raises(TaskError, match="x: found True"): positive("here", x=True)
 
 
@@ -197,7 +256,10 @@ def test_arguments_that_cannot_be_meant_are_refused(changes, says, tmp_path):
 
 def hub_t5(folder, **changes):
     from transformers import T5Config, T5ForConditionalGeneration
-    sizes = dict(vocab_size=600, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu", decoder_start_token_id=0)
+    sizes = dict(
+        vocab_size=600, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0,
+    )
     model = T5ForConditionalGeneration(T5Config(**{**sizes, **changes}))
     model.save_pretrained(folder)
     return model
@@ -207,40 +269,67 @@ def spiece_only(folder, words):
     "A T5 as those of the hub of 2019 to 2021: a sentencepiece model and no tokenizer.json."
     import sentencepiece
     (folder / "text").write_text("\n".join(words * 20))
-    sentencepiece.SentencePieceTrainer.train(input=str(folder / "text"), model_prefix=str(folder / "spiece"), vocab_size=40, hard_vocab_limit=False, pad_id=0,
-                                             eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text"), model_prefix=str(folder / "spiece"), vocab_size=40,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )
     hub_t5(folder)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 100}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 100})
+    )
     return folder
 
 
 def test_a_checkpoint_with_spiece_model_alone_loads(tmp_path):
-    model, tokenizer = load_model(spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"]), "cpu")
+    model, tokenizer = load_model(
+        spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"]), "cpu"
+    )
     ids = tokenizer("the red lamp")["input_ids"]
-    assert ids[-1] == 1 and 2 not in ids and tokenizer.decode(ids, skip_special_tokens=True) == "the red lamp"
+    assert (
+        ids[-1] == 1
+        and 2 not in ids
+        and tokenizer.decode(ids, skip_special_tokens=True) == "the red lamp"
+    )
     assert T5Trainer(model, training_arguments(tmp_path / "run", 1)).bias_rate is None
 
 
 def test_what_spiece_model_needs_is_named_where_it_is_missing(tmp_path, monkeypatch):
     import sys
     spiece_only(tmp_path, ["the red lamp", "the blue boat", "a lamp"])
-    for name in ("sentencepiece", "tiktoken", "google.protobuf"): monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(OSError, match="pip install sentencepiece protobuf"): load_tokenizer(tmp_path)
+    for name in ("sentencepiece", "tiktoken", "google.protobuf"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(OSError, match="pip install sentencepiece protobuf"):
+        load_tokenizer(tmp_path)
 
 
-DAMAGES = {"half the weights": lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:500]),
-           "a tensor is gone": lambda f: hub_t5(f, num_layers=1, num_decoder_layers=1) and _without(f / "model.safetensors", "decoder.final_layer_norm.weight"),
-           "no JSON": lambda f: (f / "config.json").write_text("{"), "another size": lambda f: _changed(f / "config.json", d_ff=32),
-           "more layers than weights": lambda f: _changed(f / "config.json", num_layers=3), "half a tokenizer": lambda f: (f / "tokenizer.json").write_text('{"version"'),
-           "code of a stranger": lambda f: _changed(f / "config.json", auto_map={"AutoModelForSeq2SeqLM": "evil.Model"}, model_type="evil"),
-           "a smaller table": lambda f: hub_t5(f, vocab_size=100)}
+DAMAGES = {
+    "half the weights": lambda f: (f / "model.safetensors").write_bytes(
+        (f / "model.safetensors").read_bytes()[:500]
+    ),
+    "a tensor is gone": lambda f: (
+        hub_t5(f, num_layers=1, num_decoder_layers=1)
+        and _without(f / "model.safetensors", "decoder.final_layer_norm.weight")
+    ),
+    "no JSON": lambda f: (f / "config.json").write_text("{"),
+    "another size": lambda f: _changed(f / "config.json", d_ff=32),
+    "more layers than weights": lambda f: _changed(f / "config.json", num_layers=3),
+    "half a tokenizer": lambda f: (f / "tokenizer.json").write_text('{"version"'),
+    "code of a stranger": lambda f: _changed(
+        f / "config.json", auto_map={"AutoModelForSeq2SeqLM": "evil.Model"}, model_type="evil"
+    ),
+    "a smaller table": lambda f: hub_t5(f, vocab_size=100),
+}
 
 
 def _without(path, name):
     from safetensors.torch import load_file, save_file
-    save_file({key: value for key, value in load_file(path).items() if key != name}, path, {"format": "pt"})
+    save_file(
+        {key: value for key, value in load_file(path).items() if key != name}, path,
+        {"format": "pt"},
+    )
 
-def _changed(path, **changes): path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+def _changed(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -255,16 +344,21 @@ def test_a_damaged_model_is_refused_by_name(damage, tmp_path, micro):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
 def test_a_device_that_is_not_there_is_named(device):
-    with pytest.raises(TaskError, match=f"device: found '{device}'; .*'cpu'"): load_model("micro", device)
+    with pytest.raises(TaskError, match=f"device: found '{device}'; .*'cpu'"):
+        load_model("micro", device)
 
 
 def test_old_weights_with_an_old_torch_say_which_torch(tmp_path, micro, monkeypatch):
     import transformers
-    torch.save(hub_t5(tmp_path, vocab_size=len(micro[1])).state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save(
+        hub_t5(tmp_path, vocab_size=len(micro[1])).state_dict(), tmp_path / "pytorch_model.bin"
+    )
     micro[1].save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert load_model(tmp_path, "cpu")
-    monkeypatch.setattr(transformers.utils.import_utils, "is_torch_greater_or_equal", lambda *args, **kwargs: False)
+    monkeypatch.setattr(
+        transformers.utils.import_utils, "is_torch_greater_or_equal", lambda *args, **kwargs: False
+    )
     with pytest.raises(OSError, match="torch 2.6"): load_model(tmp_path, "cpu")
 
 
@@ -277,12 +371,20 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
         replace_file(source, target)
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt): save_model(*micro, tmp_path)
-    assert not (tmp_path / "config.json").exists() and [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+    assert (
+        not (tmp_path / "config.json").exists()
+        and [p.name for p in tmp_path.iterdir() if p.is_dir()] == []
+    )
     monkeypatch.undo()
     assert fingerprint(load_model(save_model(*micro, tmp_path), "cpu")[0]) == before
 
 
 def test_control_tokens_in_a_text_are_signs_in_pretraining_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("instop_nb.t5.documents", lambda *args: [("", "the fox </s> said <extra_id_0> <pad>")] * 20)
+    monkeypatch.setattr(
+        "instop_nb.t5.documents", lambda *args: [("", "the fox </s> said <extra_id_0> <pad>")] * 20
+    )
     _, tokenizer, data = from_recipe(Recipe(vocab_size=300, d_model=16, num_heads=1, num_layers=1))
-    for ids in data["input_ids"]: assert ids[-1] == tokenizer.eos_token_id and not set(tokenizer.all_special_ids) & set(ids[:-1])
+    for ids in data["input_ids"]:
+        assert ids[-1] == tokenizer.eos_token_id and not set(tokenizer.all_special_ids) & set(
+            ids[:-1]
+        )

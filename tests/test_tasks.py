@@ -13,27 +13,50 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from instop_nb import tasks as chapter
-from instop_nb.tasks import Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, task_table, write_task
-from instop_nb.core import Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole
+from instop_nb.tasks import (
+    Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, task_table,
+    write_task,
+)
+from instop_nb.core import (
+    Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
+)
 from instop_nb.survey import collection_flaws, digest, survey, task_flaws, validate_tasks
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/natural-instructions is not here")
+needs_real = pytest.mark.skipif(
+    not REAL.is_dir(), reason="../shared/natural-instructions is not here"
+)
 
 SUPER_NI = {
-    "Contributors": ["nobody"], "Source": ["shelf"], "URL": [float("nan")], "Categories": ["Counting"], "Reasoning": [],
-    "Definition": ["Count the books."],
-    "Positive Examples": [{"input": "book, book", "output": "2", "explanation": "There are two of them."}],
-    "Negative Examples": [{"input": "book", "output": "one", "explanation": "A numeral is asked for.", "seen_by": 3}],
-    "Instances": [{"id": "a", "input": "book", "output": ["1"]}, {"id": "b", "input": "", "output": ["0", ""], "level": None}],
+    "Contributors": ["nobody"], "Source": ["shelf"], "URL": [float("nan")],
+    "Categories": ["Counting"], "Reasoning": [], "Definition": ["Count the books."],
+    "Positive Examples": [
+        {"input": "book, book", "output": "2", "explanation": "There are two of them."}
+    ],
+    "Negative Examples": [
+        {"input": "book", "output": "one", "explanation": "A numeral is asked for.", "seen_by": 3}
+    ],
+    "Instances": [
+        {"id": "a", "input": "book", "output": ["1"]},
+        {"id": "b", "input": "", "output": ["0", ""], "level": None},
+    ],
     "Instance License": ["CC0"],
 }
 V1 = {
-    "Title": "Counting books", "Prompt": "How many books?", "Definition": "Count the books.", "Things to Avoid": "-",
-    "Emphasis & Caution": "Answer with a numeral.", "Colour": {"cover": "red"},
-    "Examples": {"Positive Examples": [{"input": "book, book", "output": "2", "reason": "There are two of them."}],
-                 "Negative Examples": [{"input": "book", "output": "one", "reason": "No numeral.", "suggestion": "Write 1."}]},
-    "Instances": [{"input": "book", "output": ["1", "one book"]}, {"input": "nothing", "output": ["0"]}],
+    "Title": "Counting books", "Prompt": "How many books?", "Definition": "Count the books.",
+    "Things to Avoid": "-", "Emphasis & Caution": "Answer with a numeral.",
+    "Colour": {"cover": "red"},
+    "Examples": {
+        "Positive Examples": [
+            {"input": "book, book", "output": "2", "reason": "There are two of them."}
+        ],
+        "Negative Examples": [
+            {"input": "book", "output": "one", "reason": "No numeral.", "suggestion": "Write 1."}
+        ],
+    },
+    "Instances": [
+        {"input": "book", "output": ["1", "one book"]}, {"input": "nothing", "output": ["0"]},
+    ],
 }
 
 
@@ -68,10 +91,14 @@ def test_both_schemas_mean_the_same():
     assert new.definition == old.definition == ["Count the books."]
     assert new.positive == old.positive == [Example("book, book", "2", "There are two of them.")]
     assert old.negative == [Example("book", "one", "No numeral.", "Write 1.")]
-    assert (old.title, old.prompt, old.avoid, old.emphasis) == ("Counting books", "How many books?", "-", "Answer with a numeral.")
+    assert (old.title, old.prompt, old.avoid, old.emphasis) == (
+        "Counting books", "How many books?", "-", "Answer with a numeral.",
+    )
     assert (new.schema, new.category, new.sources) == ("super-ni", "Counting", ["shelf"])
     assert (old.schema, old.category, old.sources) == ("v1", "unknown", [])
-    assert [i.id for i in new.instances] == ["a", "b"] and [i.id for i in old.instances] == ["books-0", "books-1"]
+    assert [i.id for i in new.instances] == ["a", "b"] and [i.id for i in old.instances] == [
+        "books-0", "books-1",
+    ]
     assert new.instances[1].extra == {"level": None}
 
 
@@ -93,7 +120,9 @@ def test_habits_of_super_ni_survive(habit):
 
 
 def test_a_missing_key_stays_missing():
-    for key in set(SUPER_NI) - {"Categories", "Definition", "Positive Examples", "Negative Examples", "Instances"}:
+    for key in set(SUPER_NI) - {
+        "Categories", "Definition", "Positive Examples", "Negative Examples", "Instances",
+    }:
         data = changed(SUPER_NI, [key], del_)
         assert same(Task.from_json(data, "books").to_json(), data)
     for key in ("Title", "Prompt", "Things to Avoid", "Emphasis & Caution"):
@@ -103,8 +132,13 @@ def test_a_missing_key_stays_missing():
 
 def test_what_is_changed_is_written_and_nothing_else():
     task = Task.from_json(SUPER_NI, "books")
-    assert same(replace(task, definition=["How many?"]).to_json(), SUPER_NI | {"Definition": ["How many?"]})
-    assert same(replace(task, instances=task.instances[1:]).to_json(), SUPER_NI | {"Instances": SUPER_NI["Instances"][1:]})
+    assert same(
+        replace(task, definition=["How many?"]).to_json(), SUPER_NI | {"Definition": ["How many?"]}
+    )
+    assert same(
+        replace(task, instances=task.instances[1:]).to_json(),
+        SUPER_NI | {"Instances": SUPER_NI["Instances"][1:]},
+    )
     assert same(replace(task, positive=[]).to_json(), SUPER_NI | {"Positive Examples": []})
     old = Task.from_json(V1, "books")
     assert same(replace(old, prompt="").to_json(), V1 | {"Prompt": ""})
@@ -112,13 +146,23 @@ def test_what_is_changed_is_written_and_nothing_else():
 
 
 def test_a_task_made_by_hand_is_written_whole():
-    task = Task("sum", ["Add."], [Example("1 1", "2")], [], [Instance("sum-0", "2 2", ["4"])], ["Numbers"], raw={"Source": ["head"]})
-    assert task.to_json() == {"Source": ["head"], "Categories": ["Numbers"], "Definition": ["Add."],
-                              "Positive Examples": [{"input": "1 1", "output": "2"}], "Negative Examples": [],
-                              "Instances": [{"id": "sum-0", "input": "2 2", "output": ["4"]}]}
-    old = Task("sum", ["Add."], instances=[Instance("sum-0", "2 2", ["4"])], prompt="Add!", schema="v1")
+    task = Task(
+        "sum", ["Add."], [Example("1 1", "2")], [], [Instance("sum-0", "2 2", ["4"])], ["Numbers"],
+        raw={"Source": ["head"]},
+    )
+    assert task.to_json() == {
+        "Source": ["head"], "Categories": ["Numbers"], "Definition": ["Add."],
+        "Positive Examples": [{"input": "1 1", "output": "2"}], "Negative Examples": [],
+        "Instances": [{"id": "sum-0", "input": "2 2", "output": ["4"]}],
+    }
+    old = Task(
+        "sum", ["Add."], instances=[Instance("sum-0", "2 2", ["4"])], prompt="Add!", schema="v1"
+    )
     assert old.to_json()["Definition"] == "Add." and old.to_json()["Title"] == ""
-    assert Task.from_json(old.to_json(), "sum") == old and Task.from_json(task.to_json(), "sum") == task
+    assert (
+        Task.from_json(old.to_json(), "sum") == old
+        and Task.from_json(task.to_json(), "sum") == task
+    )
 
 
 def test_the_value_read_is_not_shared():
@@ -130,33 +174,63 @@ def test_the_value_read_is_not_shared():
 
 
 texts = st.text(max_size=20)
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
 words = st.text(min_size=1, max_size=20).filter(str.strip)
 
 
 def rows(reason):
-    known = st.fixed_dictionaries({"input": texts, "output": texts}, optional={reason: texts, "suggestion": texts, "note": values})
+    known = st.fixed_dictionaries(
+        {"input": texts, "output": texts},
+        optional={reason: texts, "suggestion": texts, "note": values},
+    )
     return st.lists(known, max_size=3)
 
 
 def instances(**optional):
-    known = st.fixed_dictionaries({"input": texts, "output": st.lists(texts, min_size=1, max_size=3), **optional},
-                                  optional={"note": values})
+    known = st.fixed_dictionaries(
+        {"input": texts, "output": st.lists(texts, min_size=1, max_size=3), **optional},
+        optional={"note": values},
+    )
     return st.lists(known, min_size=1, max_size=4, unique_by=lambda row: row.get("id", id(row)))
 
 
 others = st.dictionaries(texts.map("other {}".format), values, max_size=3)
-super_ni = st.builds(dict.__or__, others, st.fixed_dictionaries(
-    {"Definition": words | st.lists(words, min_size=1, max_size=3), "Categories": texts | st.lists(texts, max_size=2),
-     "Positive Examples": rows("explanation"), "Negative Examples": rows("explanation"),
-     "Instances": instances() | instances(id=texts)}, optional={"Source": values, "URL": values, "Title": texts}))
-v1 = st.builds(dict.__or__, others, st.fixed_dictionaries(
-    {"Definition": words, "Instances": instances() | instances(id=texts),
-     "Examples": st.fixed_dictionaries({}, optional={"Positive Examples": rows("reason") | st.sampled_from(["-", ["-"]]),
-                                                     "Negative Examples": rows("reason") | st.sampled_from(["-", ["-"]]),
-                                                     "note": values})},
-    optional={"Title": texts, "Prompt": texts, "Things to Avoid": texts, "Emphasis & Caution": texts, "Categories": st.lists(texts)}))
+super_ni = st.builds(
+    dict.__or__, others,
+    st.fixed_dictionaries(
+        {
+            "Definition": words | st.lists(words, min_size=1, max_size=3),
+            "Categories": texts | st.lists(texts, max_size=2),
+            "Positive Examples": rows("explanation"), "Negative Examples": rows("explanation"),
+            "Instances": instances() | instances(id=texts),
+        },
+        optional={"Source": values, "URL": values, "Title": texts},
+    ),
+)
+v1 = st.builds(
+    dict.__or__, others,
+    st.fixed_dictionaries(
+        {
+            "Definition": words, "Instances": instances() | instances(id=texts),
+            "Examples": st.fixed_dictionaries(
+                {},
+                optional={
+                    "Positive Examples": rows("reason") | st.sampled_from(["-", ["-"]]),
+                    "Negative Examples": rows("reason") | st.sampled_from(["-", ["-"]]),
+                    "note": values,
+                },
+            ),
+        },
+        optional={
+            "Title": texts, "Prompt": texts, "Things to Avoid": texts, "Emphasis & Caution": texts,
+            "Categories": st.lists(texts),
+        },
+    ),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -205,7 +279,9 @@ def test_each_slip_is_named(path, value, field, says, tmp_path):
     file.write_text(json.dumps(changed(SUPER_NI, path, value)))
     with pytest.raises(TaskError) as caught: read_task(file)
     assert (caught.value.file, caught.value.field) == (file, field) and says in caught.value.advice
-    assert str(file) in str(caught.value) and field in str(caught.value) and says in str(caught.value)
+    assert (
+        str(file) in str(caught.value) and field in str(caught.value) and says in str(caught.value)
+    )
     tasks, problems = validate_tasks(tmp_path)
     assert not tasks and [str(p) for p in problems] == [str(caught.value)]
 
@@ -238,12 +314,18 @@ def test_a_byte_order_mark_is_no_slip(tmp_path):
 def test_any_value_anywhere_is_read_or_refused(data, draw):
     path, place = [], data
     while isinstance(place, (dict, list)) and place and (not path or draw.draw(st.booleans())):
-        key = draw.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        key = draw.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
         path.append(key); place = place[key]
     data = changed(data, path, draw.draw(values | st.just(del_)))
     try: task = Task.from_json(copy.deepcopy(data), "any")
-    except TaskError as error: assert len(str(error)) < 300 and str(pickle.loads(pickle.dumps(error))) == str(error)
-    else: assert same(task.to_json(), data) and all(flaw.file == "any" and len(str(flaw)) < 400 for flaw in task_flaws(task))
+    except TaskError as error:
+        assert len(str(error)) < 300 and str(pickle.loads(pickle.dumps(error))) == str(error)
+    else:
+        assert same(task.to_json(), data) and all(
+            flaw.file == "any" and len(str(flaw)) < 400 for flaw in task_flaws(task)
+        )
 
 
 class OtherError(TaskError): "One of another module."
@@ -254,45 +336,74 @@ class OtherError(TaskError): "One of another module."
 def test_an_error_says_the_same_in_another_process(kind, value):
     error = kind(Path("a.json"), "Instances[3]", value, "write a list")
     again = pickle.loads(pickle.dumps(error))
-    assert type(again) is kind and str(again) == str(error) == str(pickle.loads(pickle.dumps(again)))
+    assert type(again) is kind and str(again) == str(error) == str(
+        pickle.loads(pickle.dumps(again))
+    )
     assert (again.file, again.field, again.advice) == (error.file, error.field, error.advice)
 
 
 def test_errors_of_every_way_in_survive_pickle(tmp_path):
     (tmp_path / "bad.json").write_text("{}")
-    for request in (lambda: load_tasks(tmp_path, "train"), lambda: load_tasks(tmp_path), lambda: load_tasks(tmp_path / "nowhere"), lambda: read_text(tmp_path),
-                    lambda: read_task(tmp_path / "absent.json"), lambda: task_file(tmp_path, "worse"), lambda: load_tasks(tmp_path, n_instances=0)):
+    for request in (
+        lambda: load_tasks(tmp_path, "train"), lambda: load_tasks(tmp_path),
+        lambda: load_tasks(tmp_path / "nowhere"), lambda: read_text(tmp_path),
+        lambda: read_task(tmp_path / "absent.json"), lambda: task_file(tmp_path, "worse"),
+        lambda: load_tasks(tmp_path, n_instances=0),
+    ):
         with pytest.raises(TaskError) as caught: request()
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 HALF = "cut \ud83d off"
-PLACES = [(SUPER_NI, path, field) for path, field in [
-    (["Definition", 0], "Definition[0]"), (["Definition"], "Definition"), (["Categories", 0], "Categories[0]"), (["Source"], "Source"),
-    (["URL", 0], "URL[0]"), (["Positive Examples", 0, "input"], "Positive Examples[0].input"), (["Negative Examples", 0, "seen_by"], "Negative Examples[0].seen_by"),
-    (["Instances", 0, "id"], "Instances[0].id"), (["Instances", 1, "input"], "Instances[1].input"), (["Instances", 1, "output", 1], "Instances[1].output[1]"),
-    (["Instances", 1, "level"], "Instances[1].level"), (["Notes"], "Notes"), (["Reasoning"], "Reasoning")]] + [
-    (V1, ["Prompt"], "Prompt"), (V1, ["Examples", "Positive Examples", 0, "reason"], "Examples.Positive Examples[0].reason"), (V1, ["Colour", "cover"], "Colour.cover")]
+PLACES = [
+    (SUPER_NI, path, field)
+    for path, field in [
+        (["Definition", 0], "Definition[0]"), (["Definition"], "Definition"),
+        (["Categories", 0], "Categories[0]"), (["Source"], "Source"), (["URL", 0], "URL[0]"),
+        (["Positive Examples", 0, "input"], "Positive Examples[0].input"),
+        (["Negative Examples", 0, "seen_by"], "Negative Examples[0].seen_by"),
+        (["Instances", 0, "id"], "Instances[0].id"),
+        (["Instances", 1, "input"], "Instances[1].input"),
+        (["Instances", 1, "output", 1], "Instances[1].output[1]"),
+        (["Instances", 1, "level"], "Instances[1].level"), (["Notes"], "Notes"),
+        (["Reasoning"], "Reasoning"),
+    ]
+] + [
+    (V1, ["Prompt"], "Prompt"),
+    (V1, ["Examples", "Positive Examples", 0, "reason"], "Examples.Positive Examples[0].reason"),
+    (V1, ["Colour", "cover"], "Colour.cover"),
+]
 
 
 @pytest.mark.parametrize("data, path, field", PLACES)
 def test_half_a_sign_is_named_where_it_stands(data, path, field, tmp_path):
     file = tmp_path / "books.json"
     file.write_text(json.dumps(changed(data, path, HALF)))
-    for read in (lambda: read_task(file), lambda: load_tasks(tmp_path), lambda: Task.from_json(changed(data, path, HALF), "books", file)):
+    for read in (
+        lambda: read_task(file), lambda: load_tasks(tmp_path),
+        lambda: Task.from_json(changed(data, path, HALF), "books", file),
+    ):
         with pytest.raises(TaskError, match="half a sign") as caught: read()
         assert (caught.value.file, caught.value.field) == (file, field)
-    for found in (validate_tasks(tmp_path), survey(tmp_path)): assert not found[0] and [p.field for p in found[1]] == [field]
+    for found in (validate_tasks(tmp_path), survey(tmp_path)):
+        assert not found[0] and [p.field for p in found[1]] == [field]
 
 
 def test_half_a_sign_in_a_key_a_row_and_a_file_name(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(SUPER_NI | {HALF: {HALF: [HALF]}}))
-    assert [p.field for p in validate_tasks(tmp_path)[1]] == [HALF, f"{HALF}.{HALF}", f"{HALF}.{HALF}[0]"]
+    assert [p.field for p in validate_tasks(tmp_path)[1]] == [
+        HALF, f"{HALF}.{HALF}", f"{HALF}.{HALF}[0]",
+    ]
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"a": 1}) + "\n" + json.dumps({"a": {"b": ["x", HALF]}}))
-    with pytest.raises(TaskError, match=r"rows.jsonl, line 2: a.b\[1\]: found .*half a sign"): list(json_lines(rows))
-    with open(os.path.join(os.fsencode(tmp_path), b"n\xff.json"), "w") as file: json.dump(SUPER_NI, file)
-    assert "rename" in str(validate_tasks(tmp_path)[1][-1]) and str(validate_tasks(tmp_path)[1][-1]).isprintable()
+    with pytest.raises(TaskError, match=r"rows.jsonl, line 2: a.b\[1\]: found .*half a sign"):
+        list(json_lines(rows))
+    with open(os.path.join(os.fsencode(tmp_path), b"n\xff.json"), "w") as file:
+        json.dump(SUPER_NI, file)
+    assert (
+        "rename" in str(validate_tasks(tmp_path)[1][-1])
+        and str(validate_tasks(tmp_path)[1][-1]).isprintable()
+    )
 
 
 def test_whole_signs_are_no_slip(tmp_path):
@@ -305,26 +416,37 @@ def test_whole_signs_are_no_slip(tmp_path):
 def test_a_deep_value_is_read_or_refused(tmp_path):
     for depth in (200, 900, 2000):
         for inside in ("1", '"\\ud83d"'):
-            (tmp_path / "deep.json").write_text(json.dumps(SUPER_NI)[:-1] + ', "deep": ' + "[" * depth + inside + "]" * depth + "}")
+            (tmp_path / "deep.json").write_text(
+                json.dumps(SUPER_NI)[:-1] + ', "deep": ' + "[" * depth + inside + "]" * depth + "}"
+            )
             tasks, problems = validate_tasks(tmp_path)
             assert len(tasks) + len(problems) == 1 and all(len(str(p)) < 500 for p in problems)
 
 
 def test_nothing_but_a_file_is_read(tmp_path):
-    os.mkfifo(tmp_path / "pipe.json"); os.symlink("/dev/zero", tmp_path / "zero.json"); os.symlink("nowhere", tmp_path / "gone.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    os.symlink("/dev/zero", tmp_path / "zero.json"); os.symlink("nowhere", tmp_path / "gone.json")
     (tmp_path / "folder.json").mkdir()
-    assert [Path(p.file).name for p in survey(tmp_path).problems] == ["folder.json", "gone.json", "pipe.json", "zero.json"]
+    assert [Path(p.file).name for p in survey(tmp_path).problems] == [
+        "folder.json", "gone.json", "pipe.json", "zero.json",
+    ]
     for name in ("pipe.json", "zero.json", "folder.json"):
         with pytest.raises(TaskError, match="regular file"): list(json_lines(tmp_path / name))
-    with pytest.raises(FileNotFoundError, match="no such file"): list(json_lines(tmp_path / ("x" * 5000)))
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        list(json_lines(tmp_path / ("x" * 5000)))
     with pytest.raises(TaskError, match="folder of task files"): load_tasks("x" * 5000)
 
 
 def test_a_message_moves_no_terminal_and_is_short(tmp_path):
-    (tmp_path / "a\x1b[2J.json").write_text(json.dumps(changed(SUPER_NI, ["Instances", 0, "output"], "\x1b]0;x\x07\x9b" * 1000)))
+    (tmp_path / "a\x1b[2J.json").write_text(
+        json.dumps(changed(SUPER_NI, ["Instances", 0, "output"], "\x1b]0;x\x07\x9b" * 1000))
+    )
     text = str(validate_tasks(tmp_path)[1][0])
     assert text.isprintable() and len(text) < len(str(tmp_path)) + 300
-    assert len(str(TaskError("a", "k" * 10**6, 1, "b"))) < 300 and printable("ä \xa0 猫\u3000\n\u202e") == "ä \xa0 猫\u3000\\n\\u202e"
+    assert (
+        len(str(TaskError("a", "k" * 10**6, 1, "b"))) < 300
+        and printable("ä \xa0 猫\u3000\n\u202e") == "ä \xa0 猫\u3000\\n\\u202e"
+    )
     assert "\x1b" not in cell("a\x1b[31m") and cell("a\nb") == "a<br>b"
 
 
@@ -336,7 +458,11 @@ def test_a_line_that_is_no_row_is_named(tmp_path, line, says):
     rows = json_lines(path)
     assert [next(rows)[1]["a"] for _ in range(2)] == [1, 2]
     with pytest.raises(ValueError) as caught: next(rows)
-    assert f"{path}, line 3: " in str(caught.value) and says in str(caught.value) and len(str(caught.value)) < len(str(path)) + 400
+    assert (
+        f"{path}, line 3: " in str(caught.value)
+        and says in str(caught.value)
+        and len(str(caught.value)) < len(str(path)) + 400
+    )
 
 
 # Writing
@@ -351,7 +477,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="a: cannot be written.*No space"): write_whole(a, "new")
         with pytest.raises(OSError, match="b: cannot be written"):
             with whole_files(a, b) as files: [file.write("new") for file in files]
-        with pytest.raises(OSError, match="books.json: cannot be written"): write_task(Task.from_json(SUPER_NI, "books"), tmp_path / "books.json")
+        with pytest.raises(OSError, match="books.json: cannot be written"):
+            write_task(Task.from_json(SUPER_NI, "books"), tmp_path / "books.json")
     with pytest.raises(KeyboardInterrupt):
         with whole_files(a, b) as files: files[0].write("new"); raise KeyboardInterrupt
     with pytest.raises(TaskError, match="half a sign"): write_whole(a, HALF)
@@ -363,8 +490,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 # Flaws of what is valid
 
 def poor(good=(), bad=(), rows=(("x", "1"),), name="poor", category="c", say="Do."):
-    return Task(name, [say], [Example(*e) for e in good], [Example(*e) for e in bad],
-                [Instance(f"{name}-{n}", x, list(y) if isinstance(y, (list, tuple)) else [y]) for n, (x, y) in enumerate(rows)], [category])
+    return Task(
+        name, [say], [Example(*e) for e in good], [Example(*e) for e in bad],
+        [
+            Instance(f"{name}-{n}", x, list(y) if isinstance(y, (list, tuple)) else [y])
+            for n, (x, y) in enumerate(rows)
+        ],
+        [category],
+    )
 
 
 @pytest.mark.parametrize("task, field, says", [
@@ -388,7 +521,12 @@ def test_flaws_of_one_kind_are_one_line():
     flaw, = task_flaws(poor(rows=[("x", "1")] * 5))
     assert flaw.field == "Instances[1]" and "3 more" in str(flaw)
     assert len(task_flaws(poor(rows=[("", "1")] * 3))) == 1, "blank inputs are blank, not repeated"
-    assert task_flaws(poor([("a", "1")], [("a", "2")], [("x", "1"), ("y", "1"), ("a < b > c </p> <s", "1")])) == []
+    assert (
+        task_flaws(
+            poor([("a", "1")], [("a", "2")], [("x", "1"), ("y", "1"), ("a < b > c </p> <s", "1")])
+        )
+        == []
+    )
 
 
 ROWS = [(f"x{n}", f"{n}") for n in range(10)]
@@ -398,25 +536,43 @@ ROWS = [(f"x{n}", f"{n}") for n in range(10)]
     (poor(rows=ROWS), 10), (poor(rows=ROWS[::-1], say="Other."), 10), (poor(rows=ROWS[:3], say="Other."), 3), (poor(rows=ROWS + [(f"z{n}", "1") for n in range(9)]), 10),
     (poor(rows=ROWS[:4] + [(f"z{n}", "1") for n in range(20)]), 0), (poor(rows=[(x, y + "0") for x, y in ROWS]), 0), (poor(rows=[("x0", ["0", "zero"])]), 0)])
 def test_a_task_under_two_names(other, n):
-    flaws = collection_flaws([digest(poor(rows=ROWS, name="first")), digest(replace(other, name="second"))])
-    assert len(flaws) == bool(n) and all((f.file, f.field) == ("second", "Instances") and f"{n} of" in str(f) and "in first" in str(f) for f in flaws)
+    flaws = collection_flaws(
+        [digest(poor(rows=ROWS, name="first")), digest(replace(other, name="second"))]
+    )
+    assert len(flaws) == bool(n) and all(
+        (f.file, f.field) == ("second", "Instances")
+        and f"{n} of" in str(f)
+        and "in first" in str(f)
+        for f in flaws
+    )
 
 
 def test_test_instances_in_training_tasks():
-    digests = [digest(poor(rows=[(f"{name}{n}", "1") for n in range(9)] + [("shared", "1")], name=name)) for name in "abc"]
+    digests = [
+        digest(poor(rows=[(f"{name}{n}", "1") for n in range(9)] + [("shared", "1")], name=name))
+        for name in "abc"
+    ]
     flaw, = collection_flaws(digests, {"train": ["a"], "test": ["b"], "excluded": ["c"]})
     assert flaw.file == "b" and "1 of" in str(flaw) and "training task a" in str(flaw)
     assert not collection_flaws(digests, {"train": ["a", "b"]}) and not collection_flaws(digests)
 
 
 def test_one_definition_in_two_categories():
-    tasks = [poor(name="a", rows=ROWS), poor(name="b", say=" Do.\n"), poor(name="c", category="d", rows=[("z", "1")])]
+    tasks = [
+        poor(name="a", rows=ROWS), poor(name="b", say=" Do.\n"),
+        poor(name="c", category="d", rows=[("z", "1")]),
+    ]
     flaw, = collection_flaws([digest(t) for t in tasks])
-    assert (flaw.file, flaw.field) == ("c", "Definition") and "a has the same definition in category c" in str(flaw)
+    assert (flaw.file, flaw.field) == (
+        "c", "Definition",
+    ) and "a has the same definition in category c" in str(flaw)
 
 
 def test_survey_finds_what_validation_finds_and_keeps_no_task(tmp_path, monkeypatch):
-    for n in range(12): write_task(poor(name=f"t{n}", rows=[(f"{n} {k}", "1") for k in range(5)]), tmp_path / f"t{n}.json")
+    for n in range(12):
+        write_task(
+            poor(name=f"t{n}", rows=[(f"{n} {k}", "1") for k in range(5)]), tmp_path / f"t{n}.json"
+        )
     (tmp_path / "bad.json").write_text("{}")
     alive, most, parse = weakref.WeakSet(), [], chapter._parse
     def watched(*args):
@@ -429,14 +585,20 @@ def test_survey_finds_what_validation_finds_and_keeps_no_task(tmp_path, monkeypa
     assert len(most) == 12 and max(most) <= 2, "one task at a time, and the one before it"
     monkeypatch.undo()
     tasks, problems = validate_tasks(tmp_path)
-    assert [(d.name, d.category, d.n_positive, d.n_negative, d.n_instances) for d in found.tasks] == [(t.name, "c", 0, 0, 5) for t in tasks]
+    assert [
+        (d.name, d.category, d.n_positive, d.n_negative, d.n_instances) for d in found.tasks
+    ] == [(t.name, "c", 0, 0, 5) for t in tasks]
     assert list(map(str, found.problems)) == list(map(str, problems)) and not found.warnings
-    assert str(survey(tmp_path / "nowhere").problems[0]) == str(validate_tasks(tmp_path / "nowhere")[1][0])
+    assert str(survey(tmp_path / "nowhere").problems[0]) == str(
+        validate_tasks(tmp_path / "nowhere")[1][0]
+    )
 
 
 def test_all_slips_are_collected(tmp_path):
     (tmp_path / "tasks").mkdir()
-    for name, data in {"a": SUPER_NI, "b": SUPER_NI | {"Definition": "", "Instances": []}, "c": V1}.items():
+    for name, data in {
+        "a": SUPER_NI, "b": SUPER_NI | {"Definition": "", "Instances": []}, "c": V1,
+    }.items():
         (tmp_path / f"tasks/{name}.json").write_text(json.dumps(data))
     (tmp_path / "tasks/d.json").write_text("{")
     (tmp_path / "splits/default").mkdir(parents=True)
@@ -445,10 +607,14 @@ def test_all_slips_are_collected(tmp_path):
     tasks, problems = validate_tasks(tmp_path)
     assert [t.name for t in tasks] == ["a", "c"]
     assert [(Path(p.file).name, p.field) for p in problems] == [
-        ("b.json", "Instances"), ("b.json", "Definition"), ("d.json", "line 1, column 2"), ("test_tasks.txt", "task")]
+        ("b.json", "Instances"), ("b.json", "Definition"), ("d.json", "line 1, column 2"),
+        ("test_tasks.txt", "task"),
+    ]
     (tmp_path / "splits/default/test_tasks.txt").write_text("c\na\n")
     assert validate_tasks(tmp_path)[1][-1].value == "a", "a task that is both seen and unseen"
-    assert validate_tasks(tmp_path / "nowhere")[0] == [] and "nowhere" in str(validate_tasks(tmp_path / "nowhere")[1][0])
+    assert validate_tasks(tmp_path / "nowhere")[0] == [] and "nowhere" in str(
+        validate_tasks(tmp_path / "nowhere")[1][0]
+    )
 
 
 # Loading and splitting
@@ -463,7 +629,10 @@ def collection(tmp_path):
 
 
 def test_official_splits(collection):
-    names = {split: [t.name for t in load_tasks(collection, split)] for split in (None, "train", "test", "excluded")}
+    names = {
+        split: [t.name for t in load_tasks(collection, split)]
+        for split in (None, "train", "test", "excluded")
+    }
     assert names == {None: list("abcd"), "train": list("abc"), "test": ["d"], "excluded": []}
     assert [len(t.instances) for t in load_tasks(collection, n_instances=1)] == [1] * 4
     assert [t.name for t in load_tasks(collection / "tasks")] == list("abcd")
@@ -478,28 +647,50 @@ def test_wrong_requests(collection, wrong, says):
 
 
 def test_instances_are_drawn_by_seed_and_name(tmp_path):
-    for name in "ab": write_task(poor(name=name, rows=[(f"x{n}", "yes" if n < 20 else "no") for n in range(40)]), tmp_path / f"{name}.json")
+    for name in "ab":
+        write_task(
+            poor(name=name, rows=[(f"x{n}", "yes" if n < 20 else "no") for n in range(40)]),
+            tmp_path / f"{name}.json",
+        )
     write_task(poor(name="few", rows=ROWS), tmp_path / "few.json")
-    def drawn(**how): return {t.name: [i.input for i in t.instances] for t in load_tasks(tmp_path, **how)}
+    def drawn(**how):
+        return {t.name: [i.input for i in t.instances] for t in load_tasks(tmp_path, **how)}
     first, again, other = (drawn(n_instances=10, seed=seed) for seed in (0, 0, 1))
-    assert first == again and set(first["a"]) != set(other["a"]) and set(first["a"]) != set(first["b"])
-    assert len(set(first["a"])) == 10 and first["a"] != sorted(first["a"], key=lambda x: int(x[1:])), "in the order drawn"
-    assert first["few"] == drawn()["few"] == drawn(seed=3)["few"] == [x for x, _ in ROWS], "nothing to draw: as in the file"
+    assert (
+        first == again and set(first["a"]) != set(other["a"]) and set(first["a"]) != set(first["b"])
+    )
+    assert len(set(first["a"])) == 10 and first["a"] != sorted(
+        first["a"], key=lambda x: int(x[1:])
+    ), "in the order drawn"
+    assert first["few"] == drawn()["few"] == drawn(seed=3)["few"] == [x for x, _ in ROWS], (
+        "nothing to draw: as in the file"
+    )
     assert drawn(n_instances=10)["a"] == [f"x{n}" for n in range(10)], "no seed: the first"
     (tmp_path / "b.json").unlink()
     assert drawn(n_instances=10, seed=0)["a"] == first["a"], "other tasks change no draw"
     one = read_task(tmp_path / "a.json", 10, 0)
-    assert [i.id for i in one.instances] == [f"a-{i.input[1:]}" for i in one.instances] and one.to_json()["Instances"][0]["input"] == first["a"][0]
-    assert all({i.output[0] for i in read_task(tmp_path / "a.json", 10, seed).instances} == {"yes", "no"} for seed in range(20))
+    assert [i.id for i in one.instances] == [
+        f"a-{i.input[1:]}" for i in one.instances
+    ] and one.to_json()["Instances"][0]["input"] == first["a"][0]
+    assert all(
+        {i.output[0] for i in read_task(tmp_path / "a.json", 10, seed).instances} == {"yes", "no"}
+        for seed in range(20)
+    )
 
 
 def test_a_task_is_found_by_name_and_nothing_else_is_read(collection, monkeypatch):
     (collection / "tasks/d.json").write_text("{")
-    assert read_task(task_file(collection, "a")).name == "a" and task_file(collection / "tasks", "b").name == "b.json"
+    assert (
+        read_task(task_file(collection, "a")).name == "a"
+        and task_file(collection / "tasks", "b").name == "b.json"
+    )
     monkeypatch.setattr(chapter, "read_text", lambda path: pytest.fail(f"{path} is read"))
     task_file(collection, "d")
     (collection / "tasks/count_books.json").write_text("{}")
-    for name, says in {"count_boks": "did you mean count_books", "books": "did you mean count_books", "zzzz": "its 5 files", "": "its 5 files", "../splits": "its 5 files"}.items():
+    for name, says in {
+        "count_boks": "did you mean count_books", "books": "did you mean count_books",
+        "zzzz": "its 5 files", "": "its 5 files", "../splits": "its 5 files",
+    }.items():
         with pytest.raises(TaskError, match=says) as caught: task_file(collection, name)
         assert caught.value.file == collection and caught.value.value == name
 
@@ -507,13 +698,17 @@ def test_a_task_is_found_by_name_and_nothing_else_is_read(collection, monkeypatc
 def test_lists_of_names(collection):
     lists = collection / "splits/default"
     (lists / "train_tasks.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
-    assert [t.name for t in load_tasks(collection, "train")] == ["a", "b"] and not validate_tasks(collection)[1]
+    assert [t.name for t in load_tasks(collection, "train")] == ["a", "b"] and not validate_tasks(
+        collection
+    )[1]
     (lists / "train_tasks.txt").write_bytes(b"\xff")
     with pytest.raises(TaskError, match="train_tasks.txt.*UTF-8"): load_tasks(collection, "train")
     (lists / "train_tasks.txt").unlink(); os.mkfifo(lists / "train_tasks.txt")
-    with pytest.raises(TaskError, match="train_tasks.txt.*regular file"): load_tasks(collection, "train")
+    with pytest.raises(TaskError, match="train_tasks.txt.*regular file"):
+        load_tasks(collection, "train")
     assert "train_tasks.txt" in str(survey(collection).problems[0])
-    with pytest.raises(TaskError, match="write train_tasks.txt and test_tasks.txt"): load_tasks(collection / "tasks", "train")
+    with pytest.raises(TaskError, match="write train_tasks.txt and test_tasks.txt"):
+        load_tasks(collection / "tasks", "train")
 
 
 def test_no_folder_and_no_tasks(tmp_path):
@@ -521,29 +716,53 @@ def test_no_folder_and_no_tasks(tmp_path):
     with pytest.raises(TaskError, match="nowhere"): load_tasks(tmp_path / "nowhere")
 
 
-def task(name, category, *sources): return Task(name, ["Do."], instances=[Instance("0", "", [""])], categories=[category], raw={"Source": list(sources)})
+def task(name, category, *sources):
+    return Task(
+        name, ["Do."], instances=[Instance("0", "", [""])], categories=[category],
+        raw={"Source": list(sources)},
+    )
 
 
-MANY = [task("a1", "A", "x"), task("a2", "A", "y"), task("a3", "A", "x", "y"), task("b1", "B", "y"), task("b2", "B", "z"), task("c1", "C")]
+MANY = [
+    task("a1", "A", "x"), task("a2", "A", "y"), task("a3", "A", "x", "y"), task("b1", "B", "y"),
+    task("b2", "B", "z"), task("c1", "C"),
+]
 
 
 def test_leave_one_out():
     def unseen(by, value): return "".join(t.name for t in leave_out(MANY, by, value)[1])
-    assert unseen("category", "A") == "a1a2a3" and unseen("dataset", "y") == "a2a3b1" and unseen("task", "c1") == "c1"
+    assert (
+        unseen("category", "A") == "a1a2a3"
+        and unseen("dataset", "y") == "a2a3b1"
+        and unseen("task", "c1") == "c1"
+    )
     for by, value in [("category", "B"), ("dataset", "x"), ("task", "a1")]:
         seen, out = leave_out(MANY, by, value)
-        assert {t.name for t in seen}.isdisjoint(t.name for t in out) and len(seen) + len(out) == len(MANY)
+        assert {t.name for t in seen}.isdisjoint(t.name for t in out) and len(seen) + len(
+            out
+        ) == len(MANY)
     with pytest.raises(TaskError, match="choose from"): leave_out(MANY, "colour", "red")
-    with pytest.raises(TaskError, match=r"choose from \['x', 'y', 'z'\]"): leave_out(MANY, "dataset", "q")
+    with pytest.raises(TaskError, match=r"choose from \['x', 'y', 'z'\]"):
+        leave_out(MANY, "dataset", "q")
 
 
 def test_random_split():
     def names(tasks): return [t.name for t in tasks]
     seen, unseen = random_split(MANY, k=1, seed=3)
-    assert sorted(names(seen) + names(unseen)) == names(MANY) and [t.category for t in unseen] == ["A", "B", "C"]
-    assert names(random_split(MANY, 1, 3)[1]) == names(unseen) == names(random_split(MANY[::-1], 1, 3)[1])[::-1]
-    assert len({tuple(names(random_split(MANY, 1, seed)[1])) for seed in range(20)}) == 6, "every choice occurs"
-    assert [t for t in random_split(MANY + [task("d1", "D")], 1, 3)[1] if t.category != "D"] == unseen
+    assert sorted(names(seen) + names(unseen)) == names(MANY) and [t.category for t in unseen] == [
+        "A", "B", "C",
+    ]
+    assert (
+        names(random_split(MANY, 1, 3)[1])
+        == names(unseen)
+        == names(random_split(MANY[::-1], 1, 3)[1])[::-1]
+    )
+    assert len({tuple(names(random_split(MANY, 1, seed)[1])) for seed in range(20)}) == 6, (
+        "every choice occurs"
+    )
+    assert [
+        t for t in random_split(MANY + [task("d1", "D")], 1, 3)[1] if t.category != "D"
+    ] == unseen
     assert names(random_split(MANY, k=2)[1])[-3:] == ["b1", "b2", "c1"]
 
 
@@ -551,7 +770,9 @@ def test_random_split():
 
 def test_card_and_table_are_harmless():
     evil = "<script>|</td>*_`$x$\n![](x)"
-    shown = Task(evil, [evil], [Example(evil, evil, evil)], [], [Instance("0", evil, [evil])], [evil])
+    shown = Task(
+        evil, [evil], [Example(evil, evil, evil)], [], [Instance("0", evil, [evil])], [evil]
+    )
     card, table = shown._repr_markdown_(), task_table([shown])
     assert isinstance(table, Table) and table == table._repr_markdown_()
     for text in (card, table):
@@ -562,17 +783,26 @@ def test_card_and_table_are_harmless():
 
 def test_wordings():
     four = replace(MANY[0], definition=list("abcd"))
-    assert four.reworded(2).definition == list("cabd") and four.reworded(0) == four and four.definition == list("abcd")
+    assert (
+        four.reworded(2).definition == list("cabd")
+        and four.reworded(0) == four
+        and four.definition == list("abcd")
+    )
     for k in (-1, 4):
         with pytest.raises(TaskError, match="0 to 3"): four.reworded(k)
 
 
 def test_many_tasks_are_cheap():
     start = time.process_time()
-    tasks = [Task(f"t{n}", ["Do."], [], [], [Instance(str(i), "x", ["y"]) for i in range(500)], ["c"]) for n in range(250)]
+    tasks = [
+        Task(f"t{n}", ["Do."], [], [], [Instance(str(i), "x", ["y"]) for i in range(500)], ["c"])
+        for n in range(250)
+    ]
     texts = [json.dumps(t.to_json()) for t in tasks[:50]]
     for text in texts: Task.from_json(json.loads(text), "t")
-    assert time.process_time() - start < 10, "250 x 500 instances take well under a second; something has become slow"
+    assert time.process_time() - start < 10, (
+        "250 x 500 instances take well under a second; something has become slow"
+    )
 
 
 @needs_real
@@ -582,7 +812,10 @@ def test_real_files_come_back_unchanged(tmp_path):
     for file in files:
         data = json.loads(file.read_text(encoding="utf-8"))
         assert same(read_task(file).to_json(), data)
-    assert same(read_task(write_task(read_task(files[0]), tmp_path / "x.json")).to_json(), json.loads(files[0].read_text(encoding="utf-8")))
+    assert same(
+        read_task(write_task(read_task(files[0]), tmp_path / "x.json")).to_json(),
+        json.loads(files[0].read_text(encoding="utf-8")),
+    )
 
 
 @needs_real
@@ -590,6 +823,8 @@ def test_real_collection_is_valid():
     tasks, problems = validate_tasks(REAL)
     assert len(tasks) == 190 and not problems
     seen, unseen = load_tasks(REAL, "train", n_instances=1), load_tasks(REAL, "test", n_instances=1)
-    assert (len(seen), len(unseen)) == (175, 15) and {t.name for t in seen}.isdisjoint(t.name for t in unseen)
+    assert (len(seen), len(unseen)) == (175, 15) and {t.name for t in seen}.isdisjoint(
+        t.name for t in unseen
+    )
     assert len(load_tasks(REAL / "tasks_fi")) == 24
     assert len(leave_out(seen, "dataset", "mctaco")[1]) > 1 and all(t.sources for t in tasks)

@@ -10,21 +10,33 @@ import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = readme.read_settings(ROOT)
-HEADER = ("# Small words\n> One sentence.\n\n*You will build*: `one` · *You need*: nothing · *Paper*: none · "
-          "*Minutes*: 3 · *Device*: CPU")
+HEADER = (
+    "# Small words\n> One sentence.\n\n*You will build*: `one` · *You need*: nothing · *Paper*: none · "
+    "*Minutes*: 3 · *Device*: CPU"
+)
 
 
 def cell(kind, text):
     "Return a cell as nbdev_clean leaves it."
     rest = {"execution_count": None, "outputs": []} if kind == "code" else {}
-    return {"cell_type": kind, "id": f"{abs(hash(text)):x}"[:8], "metadata": {}, "source": text.splitlines(keepends=True), **rest}
+    return {
+        "cell_type": kind, "id": f"{abs(hash(text)):x}"[:8], "metadata": {},
+        "source": text.splitlines(keepends=True), **rest,
+    }
 
 
 def write_notebook(path, *cells):
     "Write a notebook as nbdev_clean leaves it."
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
-    path.write_text(readme.notebook_text({"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4,
-                                          "nbformat_minor": 5}), encoding="utf-8")
+    path.write_text(
+        readme.notebook_text(
+            {
+                "cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4,
+                "nbformat_minor": 5,
+            }
+        ),
+        encoding="utf-8",
+    )
 
 
 @pytest.fixture
@@ -32,10 +44,17 @@ def project(tmp_path):
     "A repository with one chapter, exported and clean."
     shutil.copy(ROOT / "settings.ini", tmp_path)
     for name in ("nbs", "instop_nb"): (tmp_path / name).mkdir()
-    write_notebook(tmp_path / "nbs" / "01_words.ipynb", cell("code", "#| default_exp words"), cell("markdown", HEADER),
-                   cell("code", "#| export\ndef one(): return 1"), cell("code", "assert one() == 1"))
-    write_notebook(tmp_path / "nbs" / "index.ipynb",
-                   cell("markdown", "# Words\n\n<!-- chapters -->\n<!-- /chapters -->\n\n[licence](../LICENSE)"))
+    write_notebook(
+        tmp_path / "nbs" / "01_words.ipynb", cell("code", "#| default_exp words"),
+        cell("markdown", HEADER), cell("code", "#| export\ndef one(): return 1"),
+        cell("code", "assert one() == 1"),
+    )
+    write_notebook(
+        tmp_path / "nbs" / "index.ipynb",
+        cell(
+            "markdown", "# Words\n\n<!-- chapters -->\n<!-- /chapters -->\n\n[licence](../LICENSE)"
+        ),
+    )
     ok, output = check.run(check.BIN / "nbdev_export", root=tmp_path)
     assert ok, output
     return tmp_path
@@ -56,13 +75,18 @@ def test_check_clean_sees_a_run_number_and_a_broken_file(project):
     path = project / "nbs" / "01_words.ipynb"
     assert check.check_clean(project)[0]
     path.write_text(path.read_text().replace('"execution_count": null', '"execution_count": 7', 1))
-    assert check.check_clean(project) == (False, "\nnbs/01_words.ipynb: not clean; run `make prepare`")
+    assert check.check_clean(project) == (
+        False, "\nnbs/01_words.ipynb: not clean; run `make prepare`",
+    )
     path.write_text("{")
     assert not check.check_clean(project)[0]
 
 
 def test_closing_line_is_the_last_count_of_pytest():
-    assert check.closing_line("1 passed in 0.1s\nFAILED x - 1 failed\n2 failed, 1 passed in 3.21s\n") == "2 failed, 1 passed in 3.21s"
+    assert (
+        check.closing_line("1 passed in 0.1s\nFAILED x - 1 failed\n2 failed, 1 passed in 3.21s\n")
+        == "2 failed, 1 passed in 3.21s"
+    )
     assert check.closing_line("no tests ran in 0.00s") == "no tests ran in 0.00s"
     assert check.closing_line("Traceback") == ""
 
@@ -70,7 +94,10 @@ def test_closing_line_is_the_last_count_of_pytest():
 def test_readme_fills_the_chapters_and_rewrites_links(project):
     files = {path.name: text for path, text in readme.generated(project).items()}
     badge = readme.colab_badge(SETTINGS, "01_words.ipynb")
-    assert f"| 01 | [Small words](nbs/01_words.ipynb) | `one` | none | 3 | CPU | {badge} |" in files["README.md"]
+    assert (
+        f"| 01 | [Small words](nbs/01_words.ipynb) | `one` | none | 3 | CPU | {badge} |"
+        in files["README.md"]
+    )
     assert "[licence](LICENSE)" in files["README.md"] and "<!-- chapters" not in files["README.md"]
     header = readme.source(json.loads(files["01_words.ipynb"])["cells"][1])
     assert header == f"{HEADER}\n\n{readme.colab_badge(SETTINGS, '01_words.ipynb')}"
@@ -78,14 +105,21 @@ def test_readme_fills_the_chapters_and_rewrites_links(project):
 
 def test_readme_is_stable_once_written(project):
     for path, text in readme.generated(project).items(): path.write_text(text, encoding="utf-8")
-    assert all(path.read_text(encoding="utf-8") == text for path, text in readme.generated(project).items())
+    assert all(
+        path.read_text(encoding="utf-8") == text for path, text in readme.generated(project).items()
+    )
     assert check.check_clean(project)[0]
 
 
 def test_readme_names_a_chapter_without_header_and_a_missing_record(project):
-    with pytest.raises(SystemExit, match="instop_nb/records/demo.json is missing"): readme.demo_table(project)
-    write_notebook(project / "nbs" / "02_bare.ipynb", cell("code", "#| default_exp bare"), cell("markdown", "# Bare"))
-    with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the second cell must be the header"): readme.generated(project)
+    with pytest.raises(SystemExit, match="instop_nb/records/demo.json is missing"):
+        readme.demo_table(project)
+    write_notebook(
+        project / "nbs" / "02_bare.ipynb", cell("code", "#| default_exp bare"),
+        cell("markdown", "# Bare"),
+    )
+    with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the second cell must be the header"):
+        readme.generated(project)
 
 
 def test_minutes_are_the_measured_ones(project):
@@ -93,21 +127,38 @@ def test_minutes_are_the_measured_ones(project):
     record.parent.mkdir()
     record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [100.0, 121.0]}}))
     files = {path.name: text for path, text in readme.generated(project).items()}
-    assert "*Minutes*: 3 ·" in files["01_words.ipynb"] and "| none | 3 | CPU |" in files["README.md"], "two runs: the longer one, rounded up"
+    assert (
+        "*Minutes*: 3 ·" in files["01_words.ipynb"] and "| none | 3 | CPU |" in files["README.md"]
+    ), "two runs: the longer one, rounded up"
     record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [5.0, 4.0]}}))
     files = {path.name: text for path, text in readme.generated(project).items()}
-    assert "*Minutes*: 1 ·" in files["01_words.ipynb"] and "| none | 1 | CPU |" in files["README.md"]
+    assert (
+        "*Minutes*: 1 ·" in files["01_words.ipynb"] and "| none | 1 | CPU |" in files["README.md"]
+    )
 
 
 def test_demo_table_shows_means_and_intervals(tmp_path):
-    record = {"command": "instop demo", "seeds": [0, 1, 2], "steps": 500, "questions": {"new arguments": 4, "new pair": 5, "new category": 6},
-              "table": [{"instruction": "definition", "em": {"new arguments": [81.04, 2.0], "new pair": [40.0, 0], "new category": [60.0, None]}}]}
+    record = {
+        "command": "instop demo", "seeds": [0, 1, 2], "steps": 500,
+        "questions": {"new arguments": 4, "new pair": 5, "new category": 6},
+        "table": [
+            {
+                "instruction": "definition",
+                "em": {
+                    "new arguments": [81.04, 2.0], "new pair": [40.0, 0],
+                    "new category": [60.0, None],
+                },
+            }
+        ],
+    }
     (tmp_path / readme.RECORD).parent.mkdir(parents=True)
     (tmp_path / readme.RECORD).write_text(json.dumps(record))
     table = readme.demo_table(tmp_path)
     assert "| trained with | new arguments | new pair | new category |" in table
     assert "| definition | 81.0 ± 2.0 | 40.0 | 60.0 |" in table
-    assert "seeds 0, 1, 2; 500 steps on the same rows for each model; made by `instop demo`" in table
+    assert (
+        "seeds 0, 1, 2; 500 steps on the same rows for each model; made by `instop demo`" in table
+    )
 
 
 @pytest.mark.parametrize("requires, expected", [(">=3.11", ' ; python_version >= "3.11"'), (">=3.10.0", ""), (None, ""),
@@ -121,16 +172,34 @@ def test_execute_leaves_out_widgets():
     from types import SimpleNamespace
 
     import execute
-    kept = {"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": {"text/plain": "y"}}
-    cell = SimpleNamespace(outputs=[kept[0], {"data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}}, kept[1]])
+    kept = (
+        {"output_type": "stream", "text": "x"},
+        {"output_type": "display_data", "data": {"text/plain": "y"}},
+    )
+    cell = SimpleNamespace(
+        outputs=[
+            kept[0],
+            {"data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}},
+            kept[1],
+        ]
+    )
     execute.drop_widgets(cell)
     assert cell.outputs == list(kept)
 
 
 def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
     import execute
-    write_notebook(project / "nbs" / "02_more.ipynb", cell("code", "#| default_exp more"), cell("markdown", HEADER), cell("code", "#| eval: false\n1 / 0"),
-                   {**cell("code", "import time; print(time.time_ns()); t = time.process_time()\nwhile time.process_time() < t + 1: pass"), "id": "clock"})
+    write_notebook(
+        project / "nbs" / "02_more.ipynb", cell("code", "#| default_exp more"),
+        cell("markdown", HEADER), cell("code", "#| eval: false\n1 / 0"),
+        {
+            **cell(
+                "code",
+                "import time; print(time.time_ns()); t = time.process_time()\nwhile time.process_time() < t + 1: pass",
+            ),
+            "id": "clock",
+        },
+    )
     before = {path: path.read_bytes() for path in (project / "nbs").glob("*")}
     (project / readme.TIMES).parent.mkdir()
     execute.time_chapters(project)
@@ -138,4 +207,6 @@ def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
     assert set(seconds) == {"01_words.ipynb", "02_more.ipynb"} and min(seconds["02_more.ipynb"]) > 1
     shown = capsys.readouterr().out.splitlines()
     assert "differs" not in shown[0] and shown[1].endswith("differs: clock")
-    assert {path: path.read_bytes() for path in (project / "nbs").glob("*")} == before, "no output is kept"
+    assert {path: path.read_bytes() for path in (project / "nbs").glob("*")} == before, (
+        "no output is kept"
+    )

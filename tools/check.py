@@ -20,13 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
-CLOSING_LINE = re.compile(r"^=*\s*(?:\d+ (?:passed|failed|skipped|error).*|no tests ran) in [\d.]+s.*$", re.MULTILINE)
+CLOSING_LINE = re.compile(
+    r"^=*\s*(?:\d+ (?:passed|failed|skipped|error).*|no tests ran) in [\d.]+s.*$", re.MULTILINE
+)
 
 
 def run(*command, root=ROOT, **environment):
     "Run a command in `root`; return whether it succeeded, and all that it printed."
-    done = subprocess.run([str(part) for part in command], cwd=root, env={**os.environ, **environment},
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    done = subprocess.run(
+        [str(part) for part in command], cwd=root, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )
     return done.returncode == 0, done.stdout
 
 
@@ -34,7 +38,8 @@ def copy_of(root, folder):
     "Copy settings, notebooks and modules (no checkpoint, no pictures) into `folder`; return its path."
     leave = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "runs", "micro", "images")
     shutil.copy(root / "settings.ini", folder)
-    for name in ("nbs", "instop_nb"): shutil.copytree(root / name, Path(folder) / name, ignore=leave)
+    for name in ("nbs", "instop_nb"):
+        shutil.copytree(root / name, Path(folder) / name, ignore=leave)
     return Path(folder)
 
 
@@ -52,10 +57,16 @@ def check_export(root=ROOT):
             if path.name != "__init__.py": path.unlink()
         ok, output = run(BIN / "nbdev_export", root=copy)
         exported, present = modules(copy), modules(root)
-    problems = [f"{name}: differs from what the notebooks export" for name in exported.keys() & present.keys()
-                if exported[name] != present[name]]
+    problems = [
+        f"{name}: differs from what the notebooks export"
+        for name in exported.keys() & present.keys()
+        if exported[name] != present[name]
+    ]
     problems += [f"{name}: no notebook exports it" for name in present.keys() - exported.keys()]
-    problems += [f"{name}: a notebook exports it, but it is missing" for name in exported.keys() - present.keys()]
+    problems += [
+        f"{name}: a notebook exports it, but it is missing"
+        for name in exported.keys() - present.keys()
+    ]
     advice = ["Run `make prepare`; edit the notebooks, never the modules."] if problems else []
     return ok and not problems, "\n".join([output.strip(), *sorted(problems), *advice])
 
@@ -85,7 +96,10 @@ def check_notebooks(root=ROOT):
 
 def check_tests(root=ROOT):
     "Run pytest, two files at a time."
-    return run(sys.executable, "-m", "pytest", "-q", "-rs", "-n", 2, "--dist", "loadfile", "tests", root=root, OMP_NUM_THREADS="1", **QUIET)
+    return run(
+        sys.executable, "-m", "pytest", "-q", "-rs", "-n", 2, "--dist", "loadfile", "tests",
+        root=root, OMP_NUM_THREADS="1", **QUIET,
+    )
 
 
 CHECKS = {"export": check_export, "clean": check_clean, "readme": check_readme,
@@ -95,7 +109,9 @@ CHECKS = {"export": check_export, "clean": check_clean, "readme": check_readme,
 def report(name, ok, output, seconds):
     "Print the line of a check; below it the output if it failed, else the tests that were skipped and why."
     print(f"{'ok    ' if ok else 'FAILED'}  {name:<10} {seconds:6.1f} s", flush=True)
-    shown = output.strip().splitlines() if not ok else re.findall(r"^SKIPPED.*", output, re.MULTILINE)
+    shown = (
+        output.strip().splitlines() if not ok else re.findall(r"^SKIPPED.*", output, re.MULTILINE)
+    )
     for line in shown: print(f"        {line}", flush=True)
 
 

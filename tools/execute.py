@@ -29,7 +29,11 @@ def skipped_directives():
 
 def drop_widgets(cell):
     "Leave out the progress bars that libraries have shown as widgets: without a kernel they are blank."
-    cell.outputs = [output for output in cell.outputs if not any("widget" in kind for kind in output.get("data", {}))]
+    cell.outputs = [
+        output
+        for output in cell.outputs
+        if not any("widget" in kind for kind in output.get("data", {}))
+    ]
 
 
 def run(path, **environment):
@@ -37,9 +41,12 @@ def run(path, **environment):
     notebook = nbformat.read(path, as_version=4)
     skip = skipped_directives()
     for cell in notebook.cells:
-        if cell.cell_type == "code" and skip.search(cell.source): cell.metadata["tags"] = ["skip-execution"]
-    NotebookClient(notebook, timeout=None, startup_timeout=1800, kernel_name="python3",
-                   resources={"metadata": {"path": str(path.parent)}}).execute(env={**os.environ, **environment})
+        if cell.cell_type == "code" and skip.search(cell.source):
+            cell.metadata["tags"] = ["skip-execution"]
+    NotebookClient(
+        notebook, timeout=None, startup_timeout=1800, kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute(env={**os.environ, **environment})
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code": drop_widgets(cell)
@@ -56,7 +63,12 @@ def timed(path):
     "Run one notebook; return its CPU seconds, and the text that each cell has shown."
     start = cpu_seconds()
     cells = [cell for cell in run(path, **ONE_THREAD).cells if cell.cell_type == "code"]
-    texts = {cell.id: "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs) for cell in cells}
+    texts = {
+        cell.id: "".join(
+            o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in cell.outputs
+        )
+        for cell in cells
+    }
     return round(cpu_seconds() - start, 1), texts
 
 
@@ -66,15 +78,23 @@ def time_chapters(root=readme.ROOT):
     for path in readme.chapters(root):
         (first, before), (second, after) = timed(path), timed(path)
         found[path.name] = [first, second]
-        print(path.name, first, second, *[f"differs: {name}" for name in before if before[name] != after[name]], flush=True)
-    record = {"command": "python tools/execute.py --time", "what": "CPU seconds of two runs in a row, one thread", "cpu_seconds": found}
+        print(
+            path.name, first, second,
+            *[f"differs: {name}" for name in before if before[name] != after[name]], flush=True,
+        )
+    record = {
+        "command": "python tools/execute.py --time",
+        "what": "CPU seconds of two runs in a row, one thread", "cpu_seconds": found,
+    }
     (root / readme.TIMES).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments):
     "Run the notebooks that are named, or all of them; or time the chapters."
     if arguments == ["--time"]: return time_chapters()
-    for path in [Path(name).resolve() for name in arguments] or sorted((readme.ROOT / "nbs").glob("*.ipynb")):
+    for path in [Path(name).resolve() for name in arguments] or sorted(
+        (readme.ROOT / "nbs").glob("*.ipynb")
+    ):
         start = time.time()
         nbformat.write(run(path), path)
         print(f"{path.name}: {time.time() - start:.0f} s", flush=True)

@@ -22,15 +22,19 @@ class Page(HTMLParser):
 def dead_links(site):
     "Return a line for each link to a page, file or anchor that is not there, and for each thing fetched from elsewhere."
     site = site.resolve()
-    pages, dead = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}, []
+    pages, dead = (
+        {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}, [],
+    )
     for path, page in pages.items():
         for tag, address in page.targets:
             parts, place = urlsplit(address), path.relative_to(site)
             if parts.scheme or parts.netloc:
-                if tag != "a" and parts.scheme != "data": dead.append(f"{place}: {address} is fetched from elsewhere")
+                if tag != "a" and parts.scheme != "data":
+                    dead.append(f"{place}: {address} is fetched from elsewhere")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.is_file() or site not in target.parents: dead.append(f"{place}: {address} is not there")
+            if not target.is_file() or site not in target.parents:
+                dead.append(f"{place}: {address} is not there")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
                 dead.append(f"{place}: {address} has no such anchor")
     return dead

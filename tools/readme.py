@@ -60,8 +60,10 @@ def header_of(notebook, name):
     "Return the match of the chapter's header, which is its second cell."
     match = HEADER.fullmatch(source(notebook["cells"][1]))
     if not match:
-        raise SystemExit(f"nbs/{name}: the second cell must be the header: '# Title', '> One sentence.', an empty line, and\n"
-                         "*You will build*: ... · *You need*: ... · *Paper*: ... · *Minutes*: 6 · *Device*: CPU")
+        raise SystemExit(
+            f"nbs/{name}: the second cell must be the header: '# Title', '> One sentence.', an empty line, and\n"
+            "*You will build*: ... · *You need*: ... · *Paper*: ... · *Minutes*: 6 · *Device*: CPU"
+        )
     return match
 
 
@@ -79,32 +81,40 @@ def minutes(header, name, seconds):
 def colab_badge(settings, name):
     "Return the badge that opens a notebook in Colab."
     address = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{name}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+    return (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+    )
 
 
 def install_code(settings):
     "Return the code that installs the package in Colab, once, and does nothing elsewhere; the chapters' tests need [dev]."
     package, address = settings["lib_name"], f"git+{settings['git_url']}@{settings['branch']}"
-    return ("#| hide\nimport importlib.util, sys\n"
-            f'if "google.colab" in sys.modules and not importlib.util.find_spec("{package}"):\n'
-            f"""    get_ipython().run_line_magic("pip", "install -q '{package}[dev] @ {address}'")""")
+    return (
+        "#| hide\nimport importlib.util, sys\n"
+        f'if "google.colab" in sys.modules and not importlib.util.find_spec("{package}"):\n'
+        f"""    get_ipython().run_line_magic("pip", "install -q '{package}[dev] @ {address}'")"""
+    )
 
 
 def with_install_cell(cells, settings):
     "Return a chapter's cells with the one that installs the package right after the header."
     code = install_code(settings)
     others = [cell for cell in cells if cell.get("id") != INSTALL_CELL and source(cell) != code]
-    install = {"cell_type": "code", "execution_count": None, "id": INSTALL_CELL, "metadata": {}, "outputs": [],
-               "source": code.splitlines(keepends=True)}
+    install = {
+        "cell_type": "code", "execution_count": None, "id": INSTALL_CELL, "metadata": {},
+        "outputs": [], "source": code.splitlines(keepends=True),
+    }
     return [*others[:2], install, *others[2:]]
 
 
 def badges(settings):
     "Return the badges at the head of the README."
     tests = f"{settings['git_url']}/actions/workflows/test.yml"
-    return (f"[![Tests]({tests}/badge.svg)]({tests}) "
-            f"![Python {settings['min_python']} or newer](https://img.shields.io/badge/python-{settings['min_python']}%2B-blue) "
-            f"{colab_badge(settings, 'index.ipynb')}")
+    return (
+        f"[![Tests]({tests}/badge.svg)]({tests}) "
+        f"![Python {settings['min_python']} or newer](https://img.shields.io/badge/python-{settings['min_python']}%2B-blue) "
+        f"{colab_badge(settings, 'index.ipynb')}"
+    )
 
 
 def table_row(*values):
@@ -119,8 +129,13 @@ def chapter_table(settings, root=ROOT):
     seconds = measured(root)
     for path in chapters(root):
         header = header_of(read_notebook(path), path.name)
-        rows.append(table_row(path.name[:2], f"[{header['title']}]({path.name})", header["builds"], header["paper"],
-                              minutes(header, path.name, seconds), header["device"], colab_badge(settings, path.name)))
+        rows.append(
+            table_row(
+                path.name[:2], f"[{header['title']}]({path.name})", header["builds"],
+                header["paper"], minutes(header, path.name, seconds), header["device"],
+                colab_badge(settings, path.name),
+            )
+        )
     return "\n".join(rows)
 
 
@@ -128,7 +143,9 @@ def demo_record(root=ROOT):
     "Return the saved record of the demo, or say how to make it."
     path = root / RECORD
     if not path.exists():
-        raise SystemExit(f"{RECORD} is missing: run `instop demo`, then save runs/demo/summary.json there")
+        raise SystemExit(
+            f"{RECORD} is missing: run `instop demo`, then save runs/demo/summary.json there"
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -143,16 +160,25 @@ def demo_table(root=ROOT):
     record = demo_record(root)
     tiers = record["questions"]
     rows = [table_row("trained with", *tiers), table_row("---", *["--:"] * len(tiers))]
-    for row in record["table"]: rows.append(table_row(row["instruction"], *[score(row["em"][tier]) for tier in tiers]))
+    for row in record["table"]:
+        rows.append(table_row(row["instruction"], *[score(row["em"][tier]) for tier in tiers]))
     seeds = ", ".join(str(seed) for seed in record["seeds"])
-    return "\n".join([*rows, "", f"Exact match in percent, mean and 95 % interval over seeds {seeds}; {record['steps']} steps "
-                                 f"on the same rows for each model; made by `{record['command']}`."])
+    return "\n".join(
+        [
+            *rows, "",
+            f"Exact match in percent, mean and 95 % interval over seeds {seeds}; {record['steps']} steps "
+            f"on the same rows for each model; made by `{record['command']}`.",
+        ]
+    )
 
 
 def fill(text, name, content):
     "Replace what stands between `<!-- name -->` and `<!-- /name -->`."
     block = re.compile(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", re.DOTALL)
-    if not block.search(text): raise SystemExit(f"nbs/index.ipynb: <!-- {name} --> without <!-- /{name} --> in the same cell")
+    if not block.search(text):
+        raise SystemExit(
+            f"nbs/index.ipynb: <!-- {name} --> without <!-- /{name} --> in the same cell"
+        )
     return block.sub(lambda marks: f"{marks[1]}\n\n{content}\n\n{marks[2]}", text)
 
 
@@ -201,7 +227,10 @@ def generated(root=ROOT):
     seconds = measured(root)
     files = {path: new_chapter(path, settings, seconds) for path in chapters(root)}
     index = new_index(settings, root)
-    return {**files, root / "nbs" / "index.ipynb": notebook_text(index), root / "README.md": new_readme(index)}
+    return {
+        **files, root / "nbs" / "index.ipynb": notebook_text(index),
+        root / "README.md": new_readme(index),
+    }
 
 
 def main(check, root=ROOT):
@@ -209,7 +238,9 @@ def main(check, root=ROOT):
     stale = {path: text for path, text in generated(root).items()
              if not path.exists() or path.read_text(encoding="utf-8") != text}
     for path, text in stale.items():
-        print(f"{path.relative_to(root)}: {'out of date; run `make prepare`' if check else 'written'}")
+        print(
+            f"{path.relative_to(root)}: {'out of date; run `make prepare`' if check else 'written'}"
+        )
         if not check: path.write_text(text, encoding="utf-8")
     return 1 if check and stale else 0
 

@@ -18,8 +18,10 @@ from readme import ROOT, chapters, notebook_text, read_notebook, read_settings, 
 DIRECTIVE = re.compile(r"#\|[ \t]*([\w-]+)[: \t]*(.*)\s*")
 BADGE_BLOCK = re.compile(r"<!-- badges -->.*?<!-- /badges -->", re.DOTALL)
 FETCHED_IMAGE = re.compile(r"!\[([^\]]*)\]\(https?:[^)]*\)")
-INLINE_CODE = re.compile(r"```.*?```|``.*?``|^#.*?$|\[[^\]]*\]\([^)]*\)|`(?P<name>[\w.]+)(?P<call>\([^`<>\n]*\))?`",
-                         re.DOTALL | re.MULTILINE)
+INLINE_CODE = re.compile(
+    r"```.*?```|``.*?``|^#.*?$|\[[^\]]*\]\([^)]*\)|`(?P<name>[\w.]+)(?P<call>\([^`<>\n]*\))?`",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def directives(text):
@@ -32,8 +34,11 @@ def directives(text):
 
 def assigned(path):
     "Return {name: node of its value} of all that a module assigns at its top level."
-    return {node.targets[0].id: node.value for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}
+    return {
+        node.targets[0].id: node.value
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
 
 
 def exports(root=ROOT):
@@ -42,14 +47,19 @@ def exports(root=ROOT):
     for path in sorted((root / read_settings(root)["lib_path"]).glob("*.py")):
         values = assigned(path)
         names = ast.literal_eval(values.get("__all__", ast.List([])))
-        if names: found[path.stem] = {name: ast.unparse(values[name]) if name in values else None for name in names}
+        if names:
+            found[path.stem] = {
+                name: ast.unparse(values[name]) if name in values else None for name in names
+            }
     return found
 
 
 def modules_of(notebook, package):
     "Return the modules whose names a notebook uses: the one that it exports first, then those that it imports."
     code = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
-    return re.findall(r"^#\| default_exp (\w+)", code, re.MULTILINE) + re.findall(rf"from {package}\.(\w+) import", code)
+    return re.findall(r"^#\| default_exp (\w+)", code, re.MULTILINE) + re.findall(
+        rf"from {package}\.(\w+) import", code
+    )
 
 
 def api_name(name, near, exported):
@@ -64,8 +74,12 @@ def api_name(name, near, exported):
 def new_markdown(text, near, exported, settings):
     "Return text for the site: names link to the API, files outside of nbs/ to the repository, and badges become words."
     def link(match):
-        meant = match["name"] and api_name(match["name"].removeprefix(f"{settings['lib_path']}."), near, exported)
-        return f"{{py:obj}}`{match[0][1:-1]} <{settings['lib_path']}.{meant}>`" if meant else match[0]
+        meant = match["name"] and api_name(
+            match["name"].removeprefix(f"{settings['lib_path']}."), near, exported
+        )
+        return (
+            f"{{py:obj}}`{match[0][1:-1]} <{settings['lib_path']}.{meant}>`" if meant else match[0]
+        )
     text = FETCHED_IMAGE.sub(r"\1", BADGE_BLOCK.sub("", text))
     text = text.replace("](../", f"]({settings['git_url']}/blob/{settings['branch']}/")
     return INLINE_CODE.sub(link, text)
@@ -92,8 +106,12 @@ def new_notebook(notebook, exported, settings):
     "Return a notebook with each cell made fit for the site."
     near = modules_of(notebook, settings["lib_path"])
     rewrite = partial(new_markdown, near=near, exported=exported, settings=settings)
-    cells = [new_code(cell, rewrite) if cell["cell_type"] == "code" else {**cell, "source": rewrite(source(cell))}
-             for cell in notebook["cells"]]
+    cells = [
+        new_code(cell, rewrite)
+        if cell["cell_type"] == "code"
+        else {**cell, "source": rewrite(source(cell))}
+        for cell in notebook["cells"]
+    ]
     return {**notebook, "cells": [cell for cell in cells if cell]}
 
 
@@ -106,15 +124,24 @@ def title_of(notebook):
 def table_of_contents(caption, lines):
     "Return a cell that lists pages in the sidebar."
     listed = "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *lines, "```"])
-    return {"cell_type": "markdown", "metadata": {}, "id": re.sub(r"\W", "-", caption), "source": listed}
+    return {
+        "cell_type": "markdown", "metadata": {}, "id": re.sub(r"\W", "-", caption),
+        "source": listed,
+    }
 
 
 def api_page(module, exported, package, page, title):
     "Return the page of a module, which links to the chapter that exports it; autodoc passes over constants, so they are listed."
-    lines = [module, "=" * len(module), "", f"Chapter {int(page[:2])}, :doc:`{title} </{page}>`, makes this module.", "",
-             f".. automodule:: {package}.{module}", ""]
+    lines = [
+        module, "=" * len(module), "",
+        f"Chapter {int(page[:2])}, :doc:`{title} </{page}>`, makes this module.", "",
+        f".. automodule:: {package}.{module}", "",
+    ]
     for name, value in exported.items():
-        if value: lines += [f".. py:data:: {name}", f"   :value: {shorten(value, 200, placeholder=' ...')}", ""]
+        if value:
+            lines += [
+                f".. py:data:: {name}", f"   :value: {shorten(value, 200, placeholder=' ...')}", "",
+            ]
     return "\n".join(lines)
 
 
@@ -123,15 +150,25 @@ def prepare(folder, root=ROOT):
     settings, exported = read_settings(root), exports(root)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "api").mkdir(parents=True)
-    if (root / "nbs" / "images").exists(): shutil.copytree(root / "nbs" / "images", folder / "images")
+    if (root / "nbs" / "images").exists():
+        shutil.copytree(root / "nbs" / "images", folder / "images")
     books = {path.stem: read_notebook(path) for path in sorted((root / "nbs").glob("*.ipynb"))}
-    titles, numbered = {name: title_of(book) for name, book in books.items()}, [path.stem for path in chapters(root)]
+    titles, numbered = (
+        {name: title_of(book) for name, book in books.items()},
+        [path.stem for path in chapters(root)],
+    )
     made = {name: new_notebook(book, exported, settings) for name, book in books.items()}
     made["index"]["cells"] += [
-        table_of_contents("Chapters", [f"{int(name[:2])} · {titles[name]} <{name}>" for name in numbered]),
-        table_of_contents("Beside the chapters", [name for name in books if name not in {"index", *numbered}]),
-        table_of_contents("API", [f"api/{module}" for module in exported])]
-    for name, book in made.items(): (folder / f"{name}.ipynb").write_text(notebook_text(book), encoding="utf-8")
+        table_of_contents(
+            "Chapters", [f"{int(name[:2])} · {titles[name]} <{name}>" for name in numbered]
+        ),
+        table_of_contents(
+            "Beside the chapters", [name for name in books if name not in {"index", *numbered}]
+        ),
+        table_of_contents("API", [f"api/{module}" for module in exported]),
+    ]
+    for name, book in made.items():
+        (folder / f"{name}.ipynb").write_text(notebook_text(book), encoding="utf-8")
     for name in numbered:
         for module in set(modules_of(books[name], settings["lib_path"])[:1]) & exported.keys():
             page = api_page(module, exported[module], settings["lib_path"], name, titles[name])
@@ -141,7 +178,10 @@ def prepare(folder, root=ROOT):
 def build(folder, site):
     "Run the builder, strictly; return its exit status."
     from sphinx.cmd.build import build_main
-    options = ["-q", "-W", "--keep-going", "-c", Path(__file__).parent / "site_conf", "-d", folder / ".cache"]
+    options = [
+        "-q", "-W", "--keep-going", "-c", Path(__file__).parent / "site_conf", "-d",
+        folder / ".cache",
+    ]
     return build_main([str(part) for part in [*options, folder, site]])
 
 
@@ -151,7 +191,10 @@ def main(folder=ROOT / "build" / "site_source", site=ROOT / "build" / "site"):
     shutil.rmtree(site, ignore_errors=True)
     status = build(folder, site)
     dead = dead_links(site)
-    print("\n".join(dead) or f"{len(list(site.rglob('*.html')))} pages, no dead link: open {site.relative_to(ROOT)}/index.html")
+    print(
+        "\n".join(dead)
+        or f"{len(list(site.rglob('*.html')))} pages, no dead link: open {site.relative_to(ROOT)}/index.html"
+    )
     return 1 if status or dead else 0
 
 
