@@ -1,7 +1,10 @@
-"""Makes the site of the course in build/site and checks its links: `python tools/website.py`, or `make site`.
+"""Makes the site of the course in build/site and checks its links: `python tools/website.py`, or
+`make site`.
 
-Notebooks are shown with the outputs that they were saved with; none is run. What nbdev's directives say is done first:
-a cell with `#| hide` is left out, `#| code-fold: true` folds it, `#| fig-alt` describes its picture. Sphinx, as
+Notebooks are shown with the outputs that they were saved with; none is run. What nbdev's directives
+say is done first:
+a cell with `#| hide` is left out, `#| code-fold: true` folds it, `#| fig-alt` describes its
+picture. Sphinx, as
 tools/site_conf/conf.py sets it up, makes the pages; nothing of them is fetched from elsewhere.
 """
 import ast
@@ -42,7 +45,8 @@ def assigned(path):
 
 
 def exports(root=ROOT):
-    "Return {module: {name: its value as the code has it, or None for functions and classes}} of all that is exported."
+    """Return {module: {name: its value as the code has it, or None for functions and classes}}
+    of all that is exported."""
     found = {}
     for path in sorted((root / read_settings(root)["lib_path"]).glob("*.py")):
         values = assigned(path)
@@ -55,7 +59,8 @@ def exports(root=ROOT):
 
 
 def modules_of(notebook, package):
-    "Return the modules whose names a notebook uses: the one that it exports first, then those that it imports."
+    """Return the modules whose names a notebook uses: the one that it exports first, then those
+    that it imports."""
     code = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
     return re.findall(r"^#\| default_exp (\w+)", code, re.MULTILINE) + re.findall(
         rf"from {package}\.(\w+) import", code
@@ -63,7 +68,8 @@ def modules_of(notebook, package):
 
 
 def api_name(name, near, exported):
-    "Return what `Task`, `Task.name` or `tasks.Task` means, tasks.Task, or None; without `near` modules only one may have it."
+    """Return what `Task`, `Task.name` or `tasks.Task` means, tasks.Task, or None; without `near`
+    modules only one may have it."""
     head, _, rest = name.partition(".")
     inner = rest.split(".")[0]
     if inner in exported.get(head, {}): return f"{head}.{inner}"
@@ -72,7 +78,8 @@ def api_name(name, near, exported):
 
 
 def new_markdown(text, near, exported, settings):
-    "Return text for the site: names link to the API, files outside of nbs/ to the repository, and badges become words."
+    """Return text for the site: names link to the API, files outside of nbs/ to the repository,
+    and badges become words."""
     def link(match):
         meant = match["name"] and api_name(
             match["name"].removeprefix(f"{settings['lib_path']}."), near, exported
@@ -131,7 +138,8 @@ def table_of_contents(caption, lines):
 
 
 def api_page(module, exported, package, page, title):
-    "Return the page of a module, which links to the chapter that exports it; autodoc passes over constants, so they are listed."
+    """Return the page of a module, which links to the chapter that exports it; autodoc passes
+    over constants, so they are listed."""
     lines = [
         module, "=" * len(module), "",
         f"Chapter {int(page[:2])}, :doc:`{title} </{page}>`, makes this module.", "",
@@ -146,7 +154,8 @@ def api_page(module, exported, package, page, title):
 
 
 def prepare(folder, root=ROOT):
-    "Write all that the builder reads into an emptied `folder`: notebooks, their images, a page for each module."
+    """Write all that the builder reads into an emptied `folder`: notebooks, their images, a page
+    for each module."""
     settings, exported = read_settings(root), exports(root)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "api").mkdir(parents=True)
@@ -191,10 +200,8 @@ def main(folder=ROOT / "build" / "site_source", site=ROOT / "build" / "site"):
     shutil.rmtree(site, ignore_errors=True)
     status = build(folder, site)
     dead = dead_links(site)
-    print(
-        "\n".join(dead)
-        or f"{len(list(site.rglob('*.html')))} pages, no dead link: open {site.relative_to(ROOT)}/index.html"
-    )
+    n, front = len(list(site.rglob("*.html"))), site.relative_to(ROOT) / "index.html"
+    print("\n".join(dead) or f"{n} pages, no dead link: open {front}")
     return 1 if status or dead else 0
 
 
