@@ -23,6 +23,9 @@ class Check(NamedTuple):
     found: str        # Its version, size or number
     advice: str = ""  # What to do; empty where all is well
 
+    @property
+    def fine(self): return not self.advice or self.advice.startswith("nothing")  # Nothing must be
+
 def report(
     checks: list[Check],  # What was found
 ) -> Markdown:  # A table with a row for each check: ok, or what to do

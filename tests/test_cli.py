@@ -91,10 +91,10 @@ def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
 
 
 def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
-    from instop_nb.cli import _print_record
+    from instop_nb.cli import print_record
     from instop_nb.study import read_record
     record = read_record("fig3")
-    _print_record(record | {"title": "[/]"})
+    print_record(record | {"title": "[/]"})
     out = capsys.readouterr().out
     assert all(run["arm"] in out for run in record["runs"]) and "[/]" in out
 

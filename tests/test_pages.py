@@ -307,14 +307,14 @@ def test_each_script_of_the_paper_has_a_row():
 
 
 def test_each_study_is_listed_and_each_command_exists():
-    from instop_nb.cli import _studies
+    from instop_nb.cli import all_studies
     listed = {
         name
         for cell in cells_of(PAPERS)
         for text in output_texts(cell)
         for name in re.findall(r"`instop reproduce ([\w-]+)`", text)
     }
-    assert listed == set(_studies()), "run it: make execute NB=nbs/papers.ipynb"
+    assert listed == set(all_studies()), "run it: make execute NB=nbs/papers.ipynb"
     named = {
         path: set(re.findall(r"`instop reproduce ([a-z][\w-]*)", text_of(path))) for path in PAGES
     }
