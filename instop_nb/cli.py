@@ -60,8 +60,8 @@ def demo_command(
 # %% ../nbs/9_appendix/99_cli.ipynb #07ee009d
 CHAPTERS = ("flan_study", "t0_study", "natinst_study", "superni_study", "paper")
 
-def all_studies():
-    "Name -> study, of all chapters that have some."
+def all_studies() -> dict:  # Name -> study
+    "The studies of all chapters that have some."
     from importlib import import_module
     return {
         name: study

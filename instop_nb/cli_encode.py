@@ -216,8 +216,7 @@ def print_encoded(
         0, min=0, max=2**32 - 1, help="promptsource: of the words that a template draws"
     ),
 ):
-    """Print sources and targets as JSON lines: id, task, source, targets of instances; template,
-    source, target of rows."""
+    "Print sources and targets as JSON lines."
     from types import SimpleNamespace
     options = SimpleNamespace(**locals())
     if layout not in LAYOUTS:

@@ -53,8 +53,11 @@ BELOW = {
     "scale": 100,
 }
 
-def check_rates(command, options):
-    "TaskError for a number that can be no rate or share, and for more rows than fit into memory."
+def check_rates(
+    command: str,   # Whose options they are
+    options: dict,  # Name -> value; those that are no rate are passed over
+):  # TaskError for a number that can be no rate or share, and for more rows than fit into memory
+    "Check the numbers of a command."
     from instop_nb.runs import positive
     for name, limit in BELOW.items():
         value = options.get(name)
@@ -66,8 +69,12 @@ def check_rates(command, options):
         raise TaskError(command, "steps x batch_size", rows, "draw at most 100,000,000 rows")
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #13614aae
-def check_places(data, out, *splits):
-    "TaskError for tasks that are not there, and for what can be no folder of a run."
+def check_places(
+    data: str,     # 'micro' or a folder of tasks
+    out,           # The run's folder, or None
+    *splits: str,  # That the tasks must have
+):  # TaskError for tasks that are not there, and for what can be no folder of a run
+    "Check the folders of a command."
     from instop_nb.tasks import _files, _split
     files = {} if data == "micro" else _files(data)
     for split in splits if files else (): _split(data, split, files)
@@ -93,7 +100,11 @@ def _compared(rows, tasks):
     return lines
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #673658ec
-def report_scores(rows, tasks, title):
+def report_scores(
+    rows: list[dict],  # From `evaluate`
+    tasks: list,       # Whose instances were asked
+    title: str,        # Above the table
+):
     "Print the scores of a model beside the heuristics that copy."
     from instop_nb.metrics import script_warnings
     table = rich_table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")

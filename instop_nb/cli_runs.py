@@ -39,8 +39,7 @@ def pretrain_command(
     ),
     batch_size: int = BATCH, resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
 ):
-    """Make a tokenizer and a small T5 from unlabelled text; without options, the checkpoint that
-    the package ships."""
+    "Make a tokenizer and a small T5 from unlabelled text; without options, the one that ships."
     check_places(data, out, "train")
     import torch
     from instop_nb.pretraining import pretrain as run
