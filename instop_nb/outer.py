@@ -12,7 +12,8 @@ import torch
 from transformers import TrainerCallback, get_scheduler
 from .core import TaskError
 from .extractor import Extractor, selection
-from .products import PRODUCTS, SOLVERS
+from .products import PRODUCTS
+from .solvers import SOLVERS
 from .runs import positive
 
 # %% ../nbs/4_learned/44d_outer.ipynb #f7d5d612
