@@ -32,9 +32,8 @@ def exemplar(
     faithful: bool = False,  # As the paper's code: without the number 1
 ) -> str:  # To the byte what `encode` shows of a first positive example
     "One instance laid out as an instruction."
-    shown = instruction(
-        Task("", [], positive=[Example(input, output)]), Encoding(definition=False, n_pos=1)
-    )[0].text
+    task = Task("", [], positive=[Example(input, output)])
+    shown = instruction(task, Encoding(definition=False, n_pos=1))[0].text
     return shown.replace("Example 1 -", "Example -", 1) if faithful else shown
 
 # %% ../nbs/4_learned/43_extractor.ipynb #b28515a2

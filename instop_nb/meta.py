@@ -44,6 +44,13 @@ def meta_split(
     chosen = set(random.Random(f"{seed} meta").sample(units, n))
     return [t for t in tasks if key(t) not in chosen], [t for t in tasks if key(t) in chosen]
 
+# %% ../nbs/4_learned/44b_meta.ipynb #01e91600
+def _definition_vectors(tasks, model, tokenizer):
+    "The encoder's mean state over each task's definition."
+    limits = dict(return_tensors="pt", padding=True, truncation=True, max_length=512)
+    batch = tokenizer([t.definition[0] for t in tasks], **limits).to(model.device)
+    return encoder_mean(model, batch).cpu().numpy()
+
 # %% ../nbs/4_learned/44b_meta.ipynb #de3b13ea
 def kmeans_splits(
     tasks: list[Task],  # Training tasks, k or more
@@ -54,9 +61,7 @@ def kmeans_splits(
 ) -> list[tuple[list[Task], list[Task]]]:  # k times meta-train and meta-test tasks
     "Splits whose meta-test tasks have similar definitions (section 5.2)."
     from sklearn.cluster import KMeans  # Loads slowly, and few need it
-    limits = dict(return_tensors="pt", padding=True, truncation=True, max_length=512)
-    batch = tokenizer([t.definition[0] for t in tasks], **limits).to(model.device)
-    vectors = encoder_mean(model, batch).cpu().numpy()
+    vectors = _definition_vectors(tasks, model, tokenizer)
     groups = KMeans(k, random_state=seed, n_init=10).fit_predict(vectors)
     def split(j):
         rest = [t for t, g in zip(tasks, groups) if g != j]
