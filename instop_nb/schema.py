@@ -22,19 +22,19 @@ ADVICE = {  # pydantic's name for a slip -> what to do
 def _slip(slip, file, where, advice):
     "One of pydantic's errors as ours."
     kind, value, way = slip["type"], slip["input"], slip["loc"]
-    place = where + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in way)
-    if not where: place = place.lstrip(".")
+    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in way)
+    if where[-1:] in ("", ".", " "): place = place.lstrip(".")
     if kind == "missing": value, say = NOTHING, f'add the key "{way[-1]}"'
     elif kind == "value_error": say = str(slip["ctx"]["error"])
     else: say = advice.get(kind, slip["msg"])
-    return TaskError(file, place or "the file", value, say)
+    return TaskError(file, where + place or "the file", value, say)
 
 # %% ../nbs/1_instructions/10c_schema.ipynb #ef3a47e8
 def schema_errors(
     model: type[BaseModel],  # Declares the fields; keys that it does not know are let through
     data,                    # A JSON value; it is not changed, and nothing in it is converted
     file,                    # For the message
-    where: str = "",         # For the message: the place of the value in its file
+    where: str = "",         # For the message: the place of the value, such as "words[2]", "row: "
     advice: dict = ADVICE,   # pydantic's name for a slip -> what to do
 ) -> list[TaskError]:        # All slips, in the order of the fields
     "Compare a value with a schema."
