@@ -47,7 +47,7 @@ def _check_words(words):
             raise ValueError(f"{word or before}: found nothing; give a value, or leave it out")
 def _said(error):
     "What an error says; the system's own words come with their file."
-    from instop_nb.tasks import both_ends
+    from instop_nb.core import both_ends
     bare = (
         isinstance(error, OSError)
         and error.filename is not None
@@ -79,7 +79,7 @@ def main():
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error): raise
         _end("out of memory: take a smaller --batch-size, --eval-batch-size or --max-source", 1)
 def _printable(text):
-    from instop_nb.tasks import printable
+    from instop_nb.core import printable
     return printable(text)
 
 # %% ../nbs/9_appendix/99_cli.ipynb #7b426c46
@@ -489,9 +489,9 @@ def _check_rates(command, options):
 def _check_places(data, out, *splits):
     "TaskError for tasks that are not there, and for what can be no folder of a run."
     from instop_nb.core import TaskError
-    from instop_nb.tasks import _files, _split
-    files = {} if data == "micro" else _files(data)
-    for split in splits if files else (): _split(data, split, files)
+    from instop_nb.tasks import task_files, split_names
+    files = {} if data == "micro" else task_files(data)
+    for split in splits if files else (): split_names(data, split, files)
     for place in [] if out is None else [out, *out.parents]:
         try: os.lstat(place)
         except (FileNotFoundError, NotADirectoryError): continue

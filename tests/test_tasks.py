@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from instop_nb import tasks as chapter
-from instop_nb.tasks import (
-    Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, task_table,
-    write_task,
-)
+from instop_nb import survey as survey_chapter, tasks as chapter
 from instop_nb.core import (
-    Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
+    NOTHING, Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
 )
-from instop_nb.survey import collection_flaws, digest, survey, task_flaws, validate_tasks
+from instop_nb.survey import (
+    collection_flaws, digest, survey, task_flaws, task_table, validate_tasks,
+)
+from instop_nb.tasks import (
+    Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, write_task,
+)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(
@@ -332,7 +333,7 @@ class OtherError(TaskError): "One of another module."
 
 
 @pytest.mark.parametrize("kind", [TaskError, OtherError])
-@pytest.mark.parametrize("value", [chapter._NOTHING, None, "a" * 1000, [[["x"]]], print, lambda: 0, (n for n in "ab"), ValueError("no"), OSError(2, "No such file")])
+@pytest.mark.parametrize("value", [NOTHING, None, "a" * 1000, [[["x"]]], print, lambda: 0, (n for n in "ab"), ValueError("no"), OSError(2, "No such file")])
 def test_an_error_says_the_same_in_another_process(kind, value):
     error = kind(Path("a.json"), "Instances[3]", value, "write a list")
     again = pickle.loads(pickle.dumps(error))
@@ -408,8 +409,8 @@ def test_half_a_sign_in_a_key_a_row_and_a_file_name(tmp_path):
 
 def test_whole_signs_are_no_slip(tmp_path):
     data = changed(SUPER_NI, ["Definition", 0], "Smile \U0001F600 \\ud83d")
-    for ascii in (True, False):
-        (tmp_path / "books.json").write_text(json.dumps(data, ensure_ascii=ascii), encoding="utf-8")
+    for escaped in (True, False):
+        (tmp_path / "books.json").write_text(json.dumps(data, ensure_ascii=escaped), encoding="utf-8")
         assert read_task(tmp_path / "books.json").definition == data["Definition"]
 
 
@@ -574,13 +575,13 @@ def test_survey_finds_what_validation_finds_and_keeps_no_task(tmp_path, monkeypa
             poor(name=f"t{n}", rows=[(f"{n} {k}", "1") for k in range(5)]), tmp_path / f"t{n}.json"
         )
     (tmp_path / "bad.json").write_text("{}")
-    alive, most, parse = weakref.WeakSet(), [], chapter._parse
+    alive, most, parse = weakref.WeakSet(), [], survey_chapter.parse_task
     def watched(*args):
         task = parse(*args)
         alive.add(task); most.append(len(alive))
         return task
     monkeypatch.setattr(Task, "__hash__", object.__hash__)
-    monkeypatch.setattr(chapter, "_parse", watched)
+    monkeypatch.setattr(survey_chapter, "parse_task", watched)
     found = survey(tmp_path)
     assert len(most) == 12 and max(most) <= 2, "one task at a time, and the one before it"
     monkeypatch.undo()
