@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.microworld import (
-    CATEGORIES, KIND, KINDS, WORLD, definitions, draw_words, is_held_out,
-    make_instances, micro_tasks, novelty, solve,
-)
 from instop_nb.books import chance, one_shot_ceiling, world_text, write_world
-from instop_nb.tasks import Task, load_tasks
+from instop_nb.categories import CATEGORIES, definitions
 from instop_nb.core import TaskError
+from instop_nb.microworld import (
+    WORLD, draw_words, is_held_out, make_instances, micro_tasks, novelty, solve,
+)
 from instop_nb.survey import validate_tasks
+from instop_nb.tasks import Task, load_tasks
+from instop_nb.words import KIND, KINDS
 
 
 def test_the_world_is_as_large_as_promised():
