@@ -33,6 +33,13 @@ def chance(
     return bars
 
 # %% ../nbs/1_instructions/12b_books.ipynb #36508471
+def _vote(task, shown, question):
+    "The answer that most tasks give which agree with this one on what is shown."
+    answers = [solve(task, text) for text in shown]
+    fits = [name for name in WORLD if [solve(name, text) for text in shown] == answers]
+    return Counter(solve(name, question) for name in fits).most_common(1)[0][0]
+
+# %% ../nbs/1_instructions/12b_books.ipynb #ad84c099
 def one_shot_ceiling(
     tasks: list[Task],      # The tasks that are asked for
     n_exemplars: int = 1,   # Shown before the question
@@ -45,10 +52,7 @@ def one_shot_ceiling(
         rng = random.Random(f"{seed} {t.name}")
         for _ in range(per_task):
             *shown, question = [" ".join(draw_words(rng)) for _ in range(n_exemplars + 1)]
-            answers = [solve(t.name, text) for text in shown]
-            fits = [name for name in WORLD if [solve(name, text) for text in shown] == answers]
-            votes = Counter(solve(name, question) for name in fits)
-            hits.append(votes.most_common(1)[0][0] == solve(t.name, question))
+            hits.append(_vote(t.name, shown, question) == solve(t.name, question))
     return 100 * sum(hits) / len(hits)
 
 # %% ../nbs/1_instructions/12b_books.ipynb #cebfd8f2
@@ -108,6 +112,7 @@ def _draw_document(words, form, seen, rng):
     )
     return draw()
 
+# %% ../nbs/1_instructions/12b_books.ipynb #2141d9ee
 def world_text(
     n: int,         # Documents
     seed: int = 0,  # Of the choice

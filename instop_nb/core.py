@@ -36,8 +36,7 @@ def both_ends(
 
 # %% ../nbs/1_instructions/10_core.ipynb #5ee61cb4
 _cutter = reprlib.Repr()  # Looks at no more of a value than it shows
-_cutter.maxlevel = 3
-_cutter.maxlist = _cutter.maxtuple = 8
+_cutter.maxlevel, _cutter.maxlist, _cutter.maxtuple = 3, 8, 8
 _cutter.maxstring, _cutter.maxother = 60, 200
 
 def in_brief(
@@ -60,13 +59,13 @@ class Unquoted(str):
     "A value that a message shows as it is, without quotation marks."
     __repr__ = str.__str__
 
-# %% ../nbs/1_instructions/10_core.ipynb #4401e546
 def _sendable(value):
     "A value that another process can be sent, or what a message would show of it."
     try: pickle.dumps(value)
     except Exception: return Unquoted(in_brief(value))
     return value
 
+# %% ../nbs/1_instructions/10_core.ipynb #4401e546
 @dataclass(eq=False)
 class TaskError(ValueError):
     "A file, split or request that cannot be used: where, what was found, what to do."
@@ -219,6 +218,7 @@ def _row(line, where):
     for half in lone_surrogates(row, where) if ESCAPED_SURROGATE.search(line) else (): raise half
     return row
 
+# %% ../nbs/1_instructions/10_core.ipynb #93412007
 def json_lines(
     path,  # UTF-8; empty lines are skipped
 ) -> Iterator[tuple[str, dict]]:  # (file and line, its object); FileNotFoundError or ValueError
@@ -252,6 +252,11 @@ class Part(NamedTuple):
     text: str          # Its text, with the line breaks that end it
     cut: bool = False  # Left out of the source, because it did not fit
 
+class Highlighted(str):
+    "A source text that a notebook shows with its parts in colours."
+    page = ""  # What a notebook shows
+    def _repr_html_(self): return self.page
+
 COLOURS = {
     "task name": "#9467bd", "definition": "#1f77b4", "positive": "#2ca02c", "negative": "#d62728",
     "question": "#ff7f0e", "title": "#9467bd", "prompt": "#8c564b", "avoid": "#e377c2",
@@ -271,19 +276,13 @@ def _span(kind, text, cut=False):
 def _legend(parts, tokenizer):
     "Each kind of part, with its number of tokens."
     def tokens(text): return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-    items = []
-    for kind, cut in dict.fromkeys((p.kind, p.cut) for p in parts):
-        texts = [p.text for p in parts if (p.kind, p.cut) == (kind, cut)]
-        count = f" {sum(map(tokens, texts))}" if tokenizer else ""
-        items.append(_span(kind, kind, cut) + count)
+    texts = {}
+    for p in parts: texts.setdefault((p.kind, p.cut), []).append(p.text)
+    def count(kind): return f" {sum(map(tokens, texts[kind]))}" if tokenizer else ""
+    items = [_span(kind, kind, cut) + count((kind, cut)) for kind, cut in texts]
     return " · ".join(items) + (" tokens" if tokenizer else "")
 
 # %% ../nbs/1_instructions/10_core.ipynb #a410b024
-class Highlighted(str):
-    "A source text that a notebook shows with its parts in colours."
-    page = ""  # What a notebook shows
-    def _repr_html_(self): return self.page
-
 def coloured(
     parts: list[Part],  # In order; kinds of your own are grey
     target: str = "",   # What the model should write, shown behind the source; "": nothing

@@ -25,6 +25,7 @@ class ExampleFields(BaseModel):
     reason: str = ""
     suggestion: str = ""
 
+# %% ../nbs/1_instructions/11c_task_schema.ipynb #11496e8a
 class InstanceFields(BaseModel):
     "What an instance of a file holds."
     id: str = ""
@@ -54,6 +55,7 @@ def schema_of(
     "Which of the two schemas a file has."
     return "v1" if "Examples" in data and "Positive Examples" not in data else "super-ni"
 
+# %% ../nbs/1_instructions/11c_task_schema.ipynb #2ad6650f
 def flat_fields(
     data: dict,  # The object in a task file of either schema; nothing in it is changed
 ) -> dict:       # Its keys, with those of `Examples` beside them
@@ -84,6 +86,7 @@ def _unclear_ids(instances, file):
             yield TaskError(file, f"Instances[{n}].id", value, advice)
         taken.add(str(row.get("id")))
 
+# %% ../nbs/1_instructions/11c_task_schema.ipynb #9e7ba235
 def task_slips(
     data,  # The value of a task file
     file,  # For the message

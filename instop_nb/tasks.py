@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
+from .cards import task_card
 from instop_nb.core import (
-    ESCAPED_SURROGATE, NOTHING, SURROGATE, Table, TaskError, cell, decode_json, lone_surrogates,
-    read_text, write_whole,
+    ESCAPED_SURROGATE, NOTHING, SURROGATE, TaskError, decode_json, lone_surrogates, read_text,
+    write_whole,
 )
 from .task_schema import EXAMPLES, KEYS, TEXTS, flat_fields, schema_of, task_slips
 
@@ -79,7 +80,7 @@ class Task:
     def __repr__(self):
         counts = f"{len(self.definition)} wordings, {len(self.instances)} instances"
         return f"Task({self.name!r}, {self.category!r}, {counts})"
-    def _repr_markdown_(self): return _card(self)
+    def _repr_markdown_(self): return task_card(self)
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #947435ca
 def need_references(
@@ -157,25 +158,6 @@ def _to_json(task):
         return {**named, "input": i.input, "output": list(i.output), **(i.extra or {})}
     return raw | changed | {"Instances": [row(i) for i in task.instances]}
 
-# %% ../nbs/1_instructions/11_tasks.ipynb #033e29f9
-def _card(task):
-    def row(label, e):
-        texts = map(cell, (e.input, e.output, e.explanation or ""))
-        return f"| {label} | {' | '.join(texts)} |"
-    texts = {
-        "Title": task.title, "Definition": "".join(task.definition[:1]), "Prompt": task.prompt,
-        "Things to avoid": task.avoid, "Emphasis and caution": task.emphasis,
-    }
-    shown = {name: text for name, text in texts.items() if text not in ("", "-")}
-    lines = [f"**{cell(task.name)}** · {cell(task.category)} · {len(task.instances)} instances", ""]
-    lines += [f"> **{name}**: {cell(text, 1000)}\n>" for name, text in shown.items()]
-    lines += ["", "| | input | output | why |", "|---|---|---|---|"]
-    lines += [row("good example", e) for e in task.positive[:2]]
-    lines += [row("bad example", e) for e in task.negative[:2]]
-    for i in task.instances[:1]:
-        lines.append(f"| **instance** | **{cell(i.input)}** | **{cell(' / '.join(i.output))}** | |")
-    return Table("\n".join(lines))
-
 # %% ../nbs/1_instructions/11_tasks.ipynb #84a06526
 def checked_value(
     path,  # A task file
@@ -188,6 +170,7 @@ def checked_value(
     halves = lone_surrogates(data, path) if ESCAPED_SURROGATE.search(text) else ()
     return data, chain(task_slips(data, path), halves)
 
+# %% ../nbs/1_instructions/11_tasks.ipynb #2b6c41ef
 def read_task(
     path,                            # A task file in either schema
     n_instances: int | None = None,  # Keep so many; None: all
@@ -218,6 +201,7 @@ def task_files(
     if not files: raise TaskError(place, "*.json", NOTHING, advice)
     return {file.stem: file for file in files}
 
+# %% ../nbs/1_instructions/11_tasks.ipynb #4244673c
 def split_names(
     folder,      # A collection (with `splits/` in it)
     split: str,  # "train", "test" or "excluded"

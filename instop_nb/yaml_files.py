@@ -27,17 +27,20 @@ class PlainYaml(yaml.SafeLoader):
     }  # None: any other tag is an error
 
     def compose_node(self, parent, index):
+        "A node; an alias is refused."
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) and not self.aliases:
             raise ComposerError(None, None, "found an alias", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_scalar(self, node):
+        "A value; half a sign is refused."
         text = super().construct_scalar(node)
         if SURROGATE.search(text): _refuse("found half a sign (a lone surrogate)", node)
         return text
 
     def construct_mapping(self, node, deep=False):
+        "A dictionary; a key that is no text, or stands twice, is refused."
         if not isinstance(node, yaml.MappingNode): _refuse("found no mapping", node)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, _ in node.value:

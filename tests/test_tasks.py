@@ -15,13 +15,12 @@ from hypothesis import given, settings, strategies as st
 from pydantic import BaseModel, Field
 
 from instop_nb import schema, survey as survey_chapter, tasks as chapter
+from instop_nb.cards import task_table
 from instop_nb.core import (
     NOTHING, Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
 )
 from instop_nb.schema import Advice
-from instop_nb.survey import (
-    collection_flaws, digest, survey, task_flaws, task_table, validate_tasks,
-)
+from instop_nb.survey import collection_flaws, digest, survey, task_flaws, validate_tasks
 from instop_nb.tasks import (
     Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, write_task,
 )
