@@ -19,18 +19,17 @@ from conftest import tiny_t5
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from instop_nb import cli, demo, t5, tuning
+from instop_nb import cli, demo, models, pretraining, runs, study
 from instop_nb.flan import check_row, load_flan, read_rows
 from instop_nb.metrics import read_predictions, score
-from instop_nb.recipes import read_recipe
-from instop_nb.promptsource import load_templates
-from instop_nb.runs import is_whole, seal, take_up
 from instop_nb.models import load_model
-from instop_nb.tasks import load_tasks, read_task
-from instop_nb.survey import survey
-from instop_nb.runs import Run
-from instop_nb.tuning import _read_answers
+from instop_nb.promptsource import load_templates
+from instop_nb.recipes import read_recipe
+from instop_nb.runs import Run, is_whole, seal, take_up
 from instop_nb.study import read_record, run_jobs
+from instop_nb.survey import survey
+from instop_nb.tasks import load_tasks, read_task
+from instop_nb.tuning import _read_answers
 
 MANY, TRIED = int(os.environ.get("INSTOP_FUZZ", 1)), Counter()
 
@@ -594,7 +593,7 @@ def test_what_is_no_file_of_a_run_is_none(kind, name, tmp_path):
 def test_what_is_no_file_is_not_written_to(name, tmp_path):
     path = special(name, tmp_path)
     with bounded(), pytest.raises(OSError, match=f"{path}: no more can be added"):
-        tuning.add_lines(path, ["{}"])
+        runs.add_lines(path, ["{}"])
     path.rename(tmp_path / "config.json")
     with bounded(): Run(tmp_path, seed=1)
     assert (
@@ -798,9 +797,10 @@ def desk(tmp_path_factory):
     def reached(*args, **others): raise Reached
     with pytest.MonkeyPatch.context() as m:
         m.chdir(folder)
-        m.setattr(t5.AutoModelForSeq2SeqLM, "from_pretrained", reached)
-        for module, name in ((t5, "documents"), (tuning, "run_jobs"), (demo, "_run_all")):
-            m.setattr(module, name, reached)
+        m.setattr(models.AutoModelForSeq2SeqLM, "from_pretrained", reached)
+        m.setattr(pretraining, "documents", reached)
+        m.setattr(study, "run_jobs", reached)
+        m.setattr(demo, "_run_all", reached)
         yield folder
 
 
