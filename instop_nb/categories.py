@@ -17,7 +17,7 @@ NUMBERS = {"two": 2, "three": 3}
 
 def _without(words, position):
     return [w for i, w in enumerate(words) if i != POSITIONS[position] % len(words)]
-def _ends(words, end, number):
+def _first_or_last(words, end, number):
     return words[:NUMBERS[number]] if end == "first" else words[-NUMBERS[number]:]
 def _swap(words, i, j):
     swapped = list(words)
@@ -25,7 +25,7 @@ def _swap(words, i, j):
     return swapped
 
 # %% ../nbs/1_instructions/12d_categories.ipynb #5cb8f2f4
-def _move(words, position, end):
+def _move_word(words, position, end):
     word, rest = word_at(words, position), _without(words, position)
     return [word, *rest] if end == "front" else [*rest, word]
 def _mark(words, sign, place):
@@ -38,8 +38,8 @@ STEP_KINDS = {
     "reorder": {
         "turn the list around": lambda ws: ws[::-1],
         "swap the first and the last word": lambda ws: _swap(ws, 0, -1),
-        "move the first word to the end": lambda ws: _move(ws, "first", "end"),
-        "move the last word to the front": lambda ws: _move(ws, "last", "front"),
+        "move the first word to the end": lambda ws: _move_word(ws, "first", "end"),
+        "move the last word to the front": lambda ws: _move_word(ws, "last", "front"),
     },
     "cut": {f"leave out the {p} word": lambda ws, p=p: _without(ws, p) for p in POSITIONS},
 }
@@ -55,7 +55,7 @@ STEP_KINDS |= {
         for f in ("zor", "mib", "friend")
     },
     "pick": {
-        f"write only the {e} {n} words": lambda ws, e=e, n=n: _ends(ws, e, n)
+        f"write only the {e} {n} words": lambda ws, e=e, n=n: _first_or_last(ws, e, n)
         for e, n in itertools.product(("first", "last"), NUMBERS)
     },
 }
@@ -148,7 +148,7 @@ CATEGORIES += [
             "Write {2} for each of the {0} {1} words.",
         ],
         _grid(["first", "last"], NUMBERS, ["itself", "zor", "mib", "friend"]),
-        lambda ws, e, n, f: in_form(_ends(ws, e, n), f),
+        lambda ws, e, n, f: in_form(_first_or_last(ws, e, n), f),
     ),
 ]
 

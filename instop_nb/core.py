@@ -206,7 +206,7 @@ def read_object(
     return value
 
 # %% ../nbs/1_instructions/10_core.ipynb #23aef0f0
-def _row(line, where):
+def _decode_row(line, where):
     "The object in a line of JSON."
     advice = "write one JSON object per line"
     try: row = json.loads(line)
@@ -228,8 +228,9 @@ def json_lines(
         name = printable(both_ends(path, 300))
         raise FileNotFoundError(f"{name}: no such file; give a file with one JSON object per line")
     for n, line in enumerate(read_text(path).split("\n"), 1):
-        where, line = f"{path}, line {n}", line.strip("\ufeff \t\r")  # files were put together
-        if line: yield where, _row(line, where)
+        where = f"{path}, line {n}"
+        line = line.strip("\ufeff \t\r")  # A byte order mark stays where files were put together
+        if line: yield where, _decode_row(line, where)
 
 # %% ../nbs/1_instructions/10_core.ipynb #addde41d
 class Table(str):

@@ -13,9 +13,11 @@ from .core import NOTHING, TaskError
 from .schema import schema_errors
 
 # %% ../nbs/1_instructions/11c_task_schema.ipynb #8279de45
-def _filled(value):
+def _not_empty(value):
     if isinstance(value, list) and value: return value
     raise ValueError("write a list with at least one item: []")
+
+_FILLED = BeforeValidator(_not_empty)
 
 class ExampleFields(BaseModel):
     "What an example of a file holds."
@@ -30,16 +32,16 @@ class InstanceFields(BaseModel):
     "What an instance of a file holds."
     id: str = ""
     input: str
-    output: Annotated[list[str], BeforeValidator(_filled)]
+    output: Annotated[list[str], _FILLED]
 
 # %% ../nbs/1_instructions/11c_task_schema.ipynb #b20bc060
 class TaskFields(BaseModel):
     "What a task file holds, in its flat form: a field of `Task`, and the file's key."
-    definition: Annotated[list[str], BeforeValidator(_filled)] = Field(alias="Definition")
+    definition: Annotated[list[str], _FILLED] = Field(alias="Definition")
     categories: list[str] = Field(alias="Categories")
     positive: list[ExampleFields] = Field(alias="Positive Examples")
     negative: list[ExampleFields] = Field(alias="Negative Examples")
-    instances: Annotated[list[InstanceFields], BeforeValidator(_filled)] = Field(alias="Instances")
+    instances: Annotated[list[InstanceFields], _FILLED] = Field(alias="Instances")
     title: str = Field("", alias="Title")
     prompt: str = Field("", alias="Prompt")
     avoid: str = Field("", alias="Things to Avoid")

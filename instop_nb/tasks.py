@@ -132,7 +132,7 @@ _EMPTY = {
     "v1": {KEYS[t]: "" for t in TEXTS} | {"Definition": [], "Examples": {}, "Instances": []},
 }
 
-def _plain(task):
+def _plain_form(task):
     "The plain form of a task, with the keys of its schema."
     keys = ("input", "output", _WHY[task.schema], "suggestion")
     def row(e):
@@ -150,8 +150,8 @@ def _plain(task):
 def _to_json(task):
     # from a file, or made by hand
     raw = task.raw if "Instances" in task.raw else {**task.raw, **_EMPTY[task.schema]}
-    was = _plain(parse_task(raw, task.name))
-    changed = {key: value for key, value in _plain(task).items() if value != was.get(key)}
+    was = _plain_form(parse_task(raw, task.name))
+    changed = {key: value for key, value in _plain_form(task).items() if value != was.get(key)}
     numbered = all("id" in row for row in raw["Instances"])
     def row(i):
         named = {"id": i.id} if numbered else {}
