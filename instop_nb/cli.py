@@ -22,8 +22,32 @@ from .core import TaskError, printable
 RESUMED = ("pretrain", "tune", "optimize", "evaluate")
 GO_ON = dict.fromkeys(RESUMED, "the same command with --resume goes on from what is saved")
 GO_ON["reproduce"] = "the same command goes on: the runs that are finished are kept"
+<<<<<<< HEAD
 
 # %% ../nbs/9_appendix/99_cli.ipynb #a2080de4
+=======
+def _end(message, status):
+    print(f"instop: {message}", file=sys.stderr)
+    raise SystemExit(status)
+def _check_words(words):
+    "ValueError for an empty value, as an unset variable of a shell leaves one."
+    for before, word in zip(["the command", *words], words):
+        if not word or re.fullmatch("--[a-z-]+=", word):
+            raise ValueError(f"{word or before}: found nothing; give a value, or leave it out")
+def _said(error):
+    "What an error says; the system's own words come with their file."
+    from instop_nb.core import both_ends
+    bare = (
+        isinstance(error, OSError)
+        and error.filename is not None
+        and str(error).startswith("[Errno")
+    )
+    return (
+        f"{both_ends(error.filename, 300)}: {error.strerror}; choose another name"
+        if bare
+        else str(error)
+    )
+>>>>>>> wt-a
 def main():
     "Run the command line; one line and exit status 1 for errors that name what to do."
     # Before transformers is imported; the demo's processes inherit it
@@ -41,7 +65,634 @@ def main():
         end_with(" ".join(printable(line) for line in said(error).splitlines()), 1)
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error): raise
+<<<<<<< HEAD
         end_with("out of memory: take a smaller --batch-size, --eval-batch-size or --max-source", 1)
+=======
+        _end("out of memory: take a smaller --batch-size, --eval-batch-size or --max-source", 1)
+def _printable(text):
+    from instop_nb.core import printable
+    return printable(text)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #7b426c46
+def _text(text):
+    from rich.text import Text
+    return Text(_printable(str(text)))
+
+def _table(*columns, title=None):
+    "A table whose texts are never cut and never taken for markup."
+    from rich.table import Table
+    table = Table(title=title and _text(title))
+    for name in columns: table.add_column(_text(name), overflow="fold")
+    return table
+
+def _row(table, *texts): table.add_row(*map(_text, texts))
+
+def _show(table):
+    "Print a table, as wide as the terminal; where there is none, as wide as it is."
+    from rich.console import Console
+    Console(force_jupyter=False, width=None if sys.stdout.isatty() else 1_000_000).print(table)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #60c70fa9
+@app.command()
+def tasks(
+    folder: Path = typer.Argument(
+        ..., metavar="DIR", help="Folder in the layout of natural-instructions"
+    ),
+):
+    "List and validate the tasks of a folder, and point out their flaws; exit 1 if a file is bad."
+    from instop_nb.survey import survey
+    found = survey(folder)
+    table = _table("task", "category", "good / bad examples", "instances")
+    for t in found.tasks:
+        _row(table, t.name, t.category, f"{t.n_positive} / {t.n_negative}", t.n_instances)
+    if found.tasks: _show(table)
+    for problem in found.problems: print(problem, file=sys.stderr)
+    for warning in found.warnings: print(f"warning: {warning}", file=sys.stderr)
+    print(
+        f"{len(found.tasks)} tasks in {len({t.category for t in found.tasks})} categories are valid, "
+        f"{len(found.problems)} problem(s), {len(found.warnings)} warning(s)"
+    )
+    if found.problems: raise typer.Exit(1)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #f0e4e49a
+def _load_tokenizer(name):
+    "The tokenizer of a model, without its weights."
+    from transformers import AutoTokenizer
+    from instop_nb.models import MICRO
+    from instop_nb.core import both_ends
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            MICRO if name == "micro" else name, trust_remote_code=False
+        )
+    except Exception as error:  # whatever a damaged file brings up
+        raise OSError(
+            f"{both_ends(name, 300)}: no tokenizer could be loaded ({type(error).__name__}); give 'micro', a folder with tokenizer.json, "
+            "or a name that the hub knows"
+        ) from error
+    tokenizer.split_special_tokens = True  # Counts as training and evaluation do
+    return tokenizer
+
+# %% ../nbs/9_appendix/99_cli.ipynb #8f1c2ff6
+def _micro_chosen(o):
+    "The same for the generated world, whose tasks are made when they are asked for."
+    from difflib import get_close_matches
+    from instop_nb.microworld import WORLD, micro_tasks
+    from instop_nb.core import TaskError
+    if (o.limit or 0) > ENDLESS:
+        raise TaskError(
+            "encode", "--limit", o.limit, f"the world never ends: take at most {ENDLESS:,}"
+        )
+    if o.task in (None, *WORLD):
+        return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
+    near = get_close_matches(o.task[:80], WORLD, 3, 0)
+    raise TaskError(
+        o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(near)}"
+    )
+
+def _chosen(o):
+    "The tasks that the options name, with as many instances as they say; of one task no other file is read."
+    from instop_nb.tasks import load_tasks, read_task, task_file
+    if o.data == "micro": return _micro_chosen(o)
+    return (
+        [read_task(task_file(o.data, o.task), o.limit)]
+        if o.task is not None
+        else load_tasks(o.data, None, o.limit)
+    )
+
+# %% ../nbs/9_appendix/99_cli.ipynb #72695b7a
+def _tk_instruct(o):
+    "The text of Tk-Instruct."
+    from instop_nb.natinst import Encoding, sources
+    reader = _load_tokenizer(o.tokenizer) if o.tokenizer else None
+    encoding = Encoding(o.task_name, o.definition, o.n_pos, o.n_neg, o.explanations)
+    for t in _chosen(o):
+        for i, source in sources(t, encoding, reader, o.max_length):
+            yield {"id": i.id, "task": t.name, "source": source, "targets": i.output}
+
+# %% ../nbs/9_appendix/99_cli.ipynb #c76372a6
+def _v1_fields(o):
+    "The fields that the options ask for, and the number of examples."
+    from instop_nb.core import TaskError
+    if o.field: return tuple(o.field), o.n_pos
+    if o.n_pos and o.n_neg and o.n_pos != o.n_neg:
+        raise TaskError(
+            "encode", "n_neg", o.n_neg,
+            f"ni-v1 shows as many bad as good examples, {o.n_pos}, or none",
+        )
+    texts = ["Definition"] * o.definition + ["Prompt", "Things to Avoid", "Emphasis & Caution"]
+    good = f"Positive Examples Full {'Explanations' if o.explanations else 'Only'}"
+    return (
+        *texts, *["Negative Examples Full Explanations"] * bool(o.n_neg), *[good] * bool(o.n_pos),
+    ), max(o.n_pos, o.n_neg)
+
+def _ni_v1(o):
+    "The text of Natural Instructions v1."
+    from instop_nb.natinst_v1 import complete_v1, instruction_v1
+    fields, n = _v1_fields(o)
+    for t in _chosen(o):
+        # the same for all instances
+        instruction = "".join(part.text for part in instruction_v1(t, fields, n))
+        for i in t.instances:
+            yield {
+                "id": i.id, "task": t.name, "source": instruction + complete_v1(i.input),
+                "targets": i.output,
+            }
+
+# %% ../nbs/9_appendix/99_cli.ipynb #e135f8f1
+def _needed(o, *names):
+    "The values of options that a format cannot do without."
+    from instop_nb.core import TaskError
+    for name in names:
+        if getattr(o, name) is None:
+            raise TaskError("encode", f"--{name}", None, f"format {o.format} needs it")
+    return [getattr(o, name) for name in names]
+
+# %% ../nbs/9_appendix/99_cli.ipynb #c40a7dec
+def _report_left_out(left_out, doubts=()):
+    "Say on stderr what was not printed, and why."
+    from instop_nb.core import printable
+    n = sum(left_out.values())
+    if n: print(f"{n} render{'s' * (n > 1)} left out:", file=sys.stderr)
+    for (name, why), k in sorted(left_out.items(), key=lambda item: -item[1])[:20]:
+        print(f"{k} of {printable(name)}: {printable(why)}", file=sys.stderr)
+    for name, what in list(doubts)[:20]:
+        print(
+            f"{printable(name)} asks for what not all rows have: {printable(what)}", file=sys.stderr
+        )
+
+# %% ../nbs/9_appendix/99_cli.ipynb #1b7390cb
+def _renders(rows, templates, make):
+    "What is made of every row by every template, with the template's name; an error names the row."
+    from instop_nb.core import TaskError
+    for where, row in rows:
+        for name, template in templates:
+            try: yield name, make(template, row)
+            except TaskError as e:
+                raise TaskError(where, f"{e.file}: {e.field}", e.value, e.advice) from None
+
+# %% ../nbs/9_appendix/99_cli.ipynb #6160cd5e
+def _promptsource(o):
+    "Every template of a PromptSource file on every row; as the original, or without the rows that have no source or target."
+    from collections import Counter
+    from instop_nb.flan import read_rows
+    from instop_nb.promptsource import load_templates, try_row
+    path, rows = _needed(o, "templates", "rows")
+    left_out, doubts, rng = Counter(), {}, random.Random(o.seed)
+    templates = [(template.name, template) for template in load_templates(path)]
+    for name, found in _renders(
+        read_rows(rows), templates, lambda template, row: try_row(template, row, o.faithful, rng)
+    ):
+        doubts |= {(name, doubt): None for doubt in found.doubts}
+        if found.why: left_out[name, found.why] += 1
+        else: yield {"template": name, "source": found.source, "target": found.target}
+    _report_left_out(left_out, doubts)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #4832b51b
+def _flan(o):
+    "Every template of a cluster, ours or from FLAN's own file, on every row; without those that have no source or target."
+    from collections import Counter
+    from instop_nb.flan import TEMPLATES, check_row, load_flan, read_rows, render
+    from instop_nb.core import TaskError
+    cluster, path = _needed(o, "cluster", "rows")
+    known, left_out = load_flan(o.templates) if o.templates else TEMPLATES, Counter()
+    if cluster not in known:
+        raise TaskError(
+            o.templates or "encode", "--cluster", cluster, f"choose from {str(list(known))[:1000]}"
+        )
+    rows = (
+        (where, row if o.templates else check_row(cluster, row, where))
+        for where, row in read_rows(path)
+    )
+    for name, (source, target) in _renders(
+        rows, [(f"{cluster}-{n}", template) for n, template in enumerate(known[cluster])], render
+    ):
+        empty = [side for side, text in (("input", source), ("target", target)) if not text.strip()]
+        if empty: left_out[name, f"an empty {' and '.join(empty)}"] += 1
+        else: yield {"template": name, "source": source, "target": target}
+    _report_left_out(left_out)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #96e97f90
+def _check_numbers(o):
+    from instop_nb.core import TaskError
+    for name, least in (("limit", 1), ("max_length", 1), ("n_pos", 0), ("n_neg", 0)):
+        n, option = getattr(o, name), f"--{name.replace('_', '-')}"
+        if n is not None and n < least:
+            raise TaskError("encode", option, n, f"give {least} or more, or leave it out")
+        if n is not None and n > HUGE:
+            raise TaskError("encode", option, n, f"give at most {HUGE:,}, or leave it out")
+
+def _json(value, **options):
+    "JSON with letters as they are; what could move a cursor or turn a line around is escaped."
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return (
+        text
+        if text.isascii()
+        else re.sub(
+            "[\x7f-\x9f\u202a-\u202e\u2066-\u2069]", lambda sign: f"\\u{ord(sign[0]):04x}", text
+        )
+    )
+
+# %% ../nbs/9_appendix/99_cli.ipynb #742f337e
+FORMATS = {
+    "tk-instruct": _tk_instruct, "ni-v1": _ni_v1, "promptsource": _promptsource, "flan": _flan,
+}
+
+@app.command()
+def encode(
+    data: str = typer.Option("micro", help="'micro' or a folder of tasks"),
+    task: Optional[str] = typer.Option(None, help="Name of one task; all if left out"),
+    format: str = typer.Option(
+        "tk-instruct", help="tk-instruct or ni-v1, for tasks; promptsource or flan, for rows"
+    ),
+    definition: bool = typer.Option(True, help="Show the definition"),
+    n_pos: int = typer.Option(2, help="Good examples"),
+    n_neg: int = typer.Option(0, help="Bad examples"),
+    explanations: bool = typer.Option(False, "--explanations", help="Explain the examples"),
+    task_name: bool = typer.Option(False, "--task-name", help="Put the task's name in front"),
+    field: Optional[list[str]] = typer.Option(
+        None, help="ni-v1: a field to show, in order; may be given many times"
+    ),
+    max_length: Optional[int] = typer.Option(
+        None, help="tk-instruct: limit in tokens; needs --tokenizer"
+    ),
+    tokenizer: Optional[str] = typer.Option(None, help="'micro', a folder, or a name on the hub"),
+    limit: Optional[int] = typer.Option(None, help="Instances per task"),
+    templates: Optional[Path] = typer.Option(
+        None,
+        help="promptsource: a templates.yaml; flan: the template file of FLAN, or ours if left out",
+    ),
+    rows: Optional[Path] = typer.Option(None, help="promptsource, flan: JSON lines, one row each"),
+    cluster: Optional[str] = typer.Option(None, help="flan: whose templates"),
+    faithful: bool = typer.Option(
+        False, "--faithful",
+        help="promptsource: as the original, which cuts targets and prints blanks and wrong answers for what is missing",
+    ),
+    seed: int = typer.Option(
+        0, min=0, max=2**32 - 1, help="promptsource: of the words that a template draws"
+    ),
+):
+    "Print sources and targets as JSON lines: id, task, source, targets of instances; template, source, target of rows."
+    from types import SimpleNamespace
+    from instop_nb.core import TaskError
+    options = SimpleNamespace(**locals())
+    if format not in FORMATS:
+        raise TaskError("encode", "format", format, f"choose from {list(FORMATS)}")
+    _check_numbers(options)
+    for row in FORMATS[format](options): print(_json(row))
+
+# %% ../nbs/9_appendix/99_cli.ipynb #e850170a
+def _warn(lines):
+    for line in lines: print(f"warning: {line}", file=sys.stderr)
+
+@app.command()
+def score(
+    predictions: Path = typer.Argument(
+        ..., metavar="PREDICTIONS.jsonl",
+        help="Rows with task, category, prediction, references; or Tk-Instruct's predicted_examples.jsonl",
+    ),
+    xlingual: bool = typer.Option(
+        False, "--xlingual", help="ROUGE on GPT-2's tokens, for languages other than English"
+    ),
+    tokenizer: str = typer.Option("gpt2", help="xlingual: a folder, or a name on the hub"),
+):
+    "Score predictions: JSON with the overall scores, per task and per category, in percent."
+    from instop_nb.metrics import (
+        gpt2_tokenizer, read_predictions, score as score_rows, script_warnings,
+    )
+    rows = read_predictions(predictions)
+    print(_json(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1))
+    _warn(script_warnings(rows, xlingual))
+
+# %% ../nbs/9_appendix/99_cli.ipynb #40dde0c8
+def _lines(rows, tasks):
+    "What the table shows: name -> scores."
+    from instop_nb.metrics import copy_example, copy_input, score
+    from instop_nb.microworld import WORLD
+    from instop_nb.tuning import group_scores
+    lines = {"this model": score(rows)["overall"]}
+    if all(t.name in WORLD for t in tasks):
+        lines |= {f"  {name}": s for name, s in group_scores(rows).items()}
+    lines["copy the input"] = score([r for t in tasks for r in copy_input(t)])["overall"]
+    if all(t.positive for t in tasks):
+        lines["copy an example"] = score([r for t in tasks for r in copy_example(t)])["overall"]
+    return lines
+
+# %% ../nbs/9_appendix/99_cli.ipynb #673658ec
+def _report(rows, tasks, title):
+    "Print the scores of a model beside the heuristics that copy."
+    from instop_nb.metrics import script_warnings
+    table = _table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")
+    for name, s in _lines(rows, tasks).items():
+        _row(table, name, *(f"{s[m]:.1f}" for m in ("exact_match", "rouge1", "rougeL")), s["n"])
+    _show(table)
+    _warn(script_warnings(rows))
+
+# %% ../nbs/9_appendix/99_cli.ipynb #77b39b30
+DATA = typer.Option("micro", help="'micro' or a folder in the layout of natural-instructions")
+MODEL = typer.Option(
+    "micro", help="'micro', a folder, or a name on the hub such as google/t5-base-lm-adapt"
+)
+OUT = typer.Option(None, help="Folder of the run; runs/<command> if left out")
+SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of data order, wordings and new parameters")
+DEVICE = typer.Option(None, help="cpu, cuda or mps; the best at hand if left out")
+RESUME = typer.Option(False, "--resume", help="Go on from the last checkpoint of the run")
+QUIET = typer.Option(False, "--quiet", help="No progress bars")
+THREADS = typer.Option(1, min=1, max=1024, help="CPU threads; results repeat for the same number")
+
+# %% ../nbs/9_appendix/99_cli.ipynb #8d615663
+STEPS = typer.Option(1600, min=1, max=HUGE, help="Training steps")
+BATCH = typer.Option(64, min=1, max=65_536, help="Rows of a step")
+RATE = typer.Option(2e-3, help="Learning rate")
+INSTANCES = typer.Option(
+    200, min=1, max=ENDLESS, help="Training instances per task, drawn by the seed"
+)
+QUESTIONS = typer.Option(
+    21, min=1, max=ENDLESS, help="Test instances per task, the first ones (100 in Super-NI)"
+)
+SOURCE = typer.Option(1024, min=2, max=HUGE, help="Limit of a source in tokens")
+TARGET = typer.Option(128, min=2, max=65_536, help="Limit of an answer in tokens")
+POS = typer.Option(0, min=0, max=HUGE, help="Good examples shown")
+ASKED = typer.Option(
+    200, "--eval-batch-size", min=1, max=HUGE,
+    help="Questions answered at once; fewer where memory runs out",
+)
+BIAS = typer.Option(
+    None, "--bias-rate",
+    help="Rate of the position biases, in units of the learning rate; if left out, 30 for our models and 1 for any other",
+)
+DEFINITION = typer.Option(True, help="Show the definition")
+
+# %% ../nbs/9_appendix/99_cli.ipynb #5705264d
+def _recipe(**changes):
+    "The recipe with those changes that are given."
+    from instop_nb.pretraining import Recipe
+    return Recipe(**{k: v for k, v in changes.items() if v is not None})
+
+# %% ../nbs/9_appendix/99_cli.ipynb #1cc100f2
+@app.command()
+def pretrain(
+    data: str = DATA, out: Optional[Path] = OUT,
+    steps: Optional[int] = typer.Option(
+        None, min=1, max=HUGE, help="Steps; the recipe's if left out"
+    ),
+    seed: int = SEED,
+    d_model: Optional[int] = typer.Option(
+        None, min=1, max=4096, help="Width; the recipe's if left out"
+    ),
+    vocab_size: Optional[int] = typer.Option(
+        None, min=275, max=HUGE, help="Tokens; 1,024, or 4,096 for a folder"
+    ),
+    batch_size: int = BATCH, resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
+):
+    "Make a tokenizer and a small T5 from unlabelled text; without options, the checkpoint that the package ships."
+    _check_places(data, out, "train")
+    import torch
+    from instop_nb.pretraining import pretrain as run
+    torch.set_num_threads(threads)
+    folder, words = out or Path("runs/pretrain"), vocab_size or (None if data == "micro" else 4096)
+    recipe = _recipe(
+        data=data, seed=seed, batch_size=batch_size, steps=steps, d_model=d_model,
+        d_ff=2 * d_model if d_model else None, vocab_size=words,
+    )
+    run(recipe, folder, quiet, resume=resume, **_saving(recipe.steps))
+    print(f"Saved {folder}; use it with --model {folder}")
+
+# %% ../nbs/9_appendix/99_cli.ipynb #ef4b2f79
+BELOW = {
+    "learning_rate": 100, "bias_rate": 1e6, "phi_rate": 100, "gamma": 1000, "meta_share": 1,
+    "scale": 100,
+}
+
+def _check_rates(command, options):
+    "TaskError for a number that can be no rate or share, and for more rows than fit into memory."
+    from instop_nb.runs import positive
+    from instop_nb.core import TaskError
+    for name, limit in BELOW.items():
+        value = options.get(name)
+        if value is None or (name == "phi_rate" and value == 0): continue
+        positive(command, **{name: value})
+        if value >= limit: raise TaskError(command, name, value, f"give less than {limit:g}")
+    rows = options.get("steps", 0) * options.get("batch_size", 0)
+    if rows > 10**8:
+        raise TaskError(command, "steps x batch_size", rows, "draw at most 100,000,000 rows")
+
+# %% ../nbs/9_appendix/99_cli.ipynb #13614aae
+def _check_places(data, out, *splits):
+    "TaskError for tasks that are not there, and for what can be no folder of a run."
+    from instop_nb.core import TaskError
+    from instop_nb.tasks import task_files, split_names
+    files = {} if data == "micro" else task_files(data)
+    for split in splits if files else (): split_names(data, split, files)
+    for place in [] if out is None else [out, *out.parents]:
+        try: os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError): continue
+        if not os.path.isdir(place):
+            raise TaskError(place, "--out", "a file, pipe or device", "name a folder")
+        return
+
+# %% ../nbs/9_appendix/99_cli.ipynb #cb4f04aa
+def _open_run(command, options):
+    "Return the run of a command with its options, model, tokenizer and encoding; config.json waits until all is loaded."
+    import torch
+    from instop_nb.natinst import Encoding
+    from instop_nb.models import load_model
+    from instop_nb.runs import Run
+    _check_rates(command, options)
+    _check_places(
+        options["data"], options["out"],
+        *(("test",) if command == "evaluate" else ("train", "test")),
+    )
+    torch.set_num_threads(options["threads"])
+    model, tokenizer = load_model(options["model"], options["device"])
+    return (
+        Run(options["out"] or Path("runs") / command), model, tokenizer,
+        Encoding(definition=options["definition"], n_pos=options["n_pos"]),
+    )
+
+# %% ../nbs/9_appendix/99_cli.ipynb #6af0416f
+def _plain(options):
+    return {
+        k: v for k, v in options.items() if isinstance(v, (str, int, float, bool, Path, type(None)))
+    }
+
+def _tell_unwritable(tasks, tokenizer):
+    "Say how many of the references the model can never write."
+    from instop_nb.batches import unwritable
+    texts = [text for t in tasks for i in t.instances for text in i.output]
+    if not (lost := unwritable(texts, tokenizer)): return
+    share = round(100 * len(lost) / len(texts))
+    print(
+        f"{len(lost)} of {len(texts)} references ({share} %) hold a sign that the tokenizer of this model cannot write, such as {lost[0][:40]!r}",
+        file=sys.stderr,
+    )
+
+# %% ../nbs/9_appendix/99_cli.ipynb #ac015b12
+def _start(run, command, options, test, tokenizer):
+    "What comes before the work: say what cannot be scored, and write config.json; a run that goes on has one."
+    _tell_unwritable(test, tokenizer)
+    if options["resume"] and (run.folder/"config.json").exists(): return
+    run.configure(command=command, **_plain(options))
+
+def _finish(run, model, tokenizer, tasks, encoding, title, options):
+    "Save the model, evaluate it on test tasks, save the predictions, print the table."
+    from instop_nb.trainer import save_model
+    save_model(model, tokenizer, run.folder/"model")
+    _ask(run, model, tokenizer, tasks, encoding, title, options)
+    print(f"Saved {run.folder}/: config.json, metrics.jsonl, predictions.jsonl, model/")
+
+# %% ../nbs/9_appendix/99_cli.ipynb #0851ae3c
+def _ask(run, model, tokenizer, tasks, encoding, title, options):
+    "Evaluate a model on test tasks, save the predictions, print the table; an interrupted evaluation goes on."
+    from instop_nb.tuning import evaluate
+    rows = evaluate(
+        model, tokenizer, tasks, encoding, options["eval_batch_size"], options["max_source"],
+        options["max_target"], options["quiet"], run.folder / "answers.jsonl",
+    )
+    run.save_predictions(rows)
+    _report(rows, tasks, title)
+
+def _saving(steps):
+    return dict(save_strategy="steps", save_steps=max(1, steps // 4), save_total_limit=2)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #54b41ce9
+@app.command()
+def tune(
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, steps: int = STEPS,
+    batch_size: int = BATCH, learning_rate: float = RATE, bias_rate: Optional[float] = BIAS,
+    n_instances: int = INSTANCES, n_test: int = QUESTIONS, definition: bool = DEFINITION,
+    n_pos: int = POS, max_source: int = SOURCE, max_target: int = TARGET,
+    eval_batch_size: int = ASKED, seed: int = SEED, device: Optional[str] = DEVICE,
+    resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
+):
+    "Instruction tuning; then the scores on test tasks beside those of copying."
+    options = dict(locals())
+    run, t5, tokenizer, encoding = _open_run("tune", options)
+    import time
+    from instop_nb.batches import tokenize_tasks
+    from instop_nb.tuning import check_disjoint, draw_rows, get_tasks, tune as fit
+    train, test = get_tasks(data, "train", n_instances, seed), get_tasks(data, "test", n_test, 1000)
+    check_disjoint(train, test)
+    start = time.process_time()
+    rows = draw_rows(
+        tokenize_tasks(train, tokenizer, encoding, max_source, max_target, data == "micro", seed),
+        train, steps * batch_size, seed,
+    )
+    _start(run, "tune", options, test, tokenizer)
+    fit(
+        t5, tokenizer, rows, run.folder, steps, batch_size, learning_rate, seed, quiet, resume,
+        bias_rate=bias_rate, **_saving(steps),
+    )
+    run.log(cpu_seconds=time.process_time() - start)
+    print(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
+    _finish(run, t5, tokenizer, test, encoding, "test tasks", options)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #492723a2
+@app.command()
+def optimize(
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, steps: int = STEPS,
+    batch_size: int = BATCH, learning_rate: float = RATE, bias_rate: Optional[float] = BIAS,
+    n_instances: int = INSTANCES, n_test: int = QUESTIONS, definition: bool = DEFINITION,
+    n_pos: int = POS, max_source: int = SOURCE, max_target: int = TARGET,
+    eval_batch_size: int = ASKED,
+    instruction: str = typer.Option(
+        "embedder-dp", help="embedder-dp, embedder-ic, extractor-dp or extractor-ic"
+    ),
+    l: int = typer.Option(
+        4, "--length", min=1, max=1024, help="Length l of an embedder's instruction"
+    ),
+    candidates: int = typer.Option(
+        8, min=1, max=1024, help="N: exemplars that an extractor chooses from"
+    ),
+    in_place: bool = typer.Option(
+        False, "--in-place",
+        help="Train without the manual instruction: the learned one stands in its place",
+    ),
+    k: int = typer.Option(
+        20, "--inner-steps", min=1, max=HUGE, help="K: inner steps for one outer step"
+    ),
+    method: str = typer.Option("neumann", help="neumann, identity or cg"),
+    n_terms: int = typer.Option(1, min=0, max=1024, help="M: terms of the Neumann series"),
+    gamma: float = typer.Option(1e-5, help="Step of the Neumann series"),
+    product: str = typer.Option("exact", help="Second derivatives: exact or differences"),
+    phi_rate: float = typer.Option(
+        1e-2,
+        help="Learning rate of the instruction; 0 freezes it (1e-3 suits embedder-ic and extractor-ic)",
+    ),
+    meta_share: float = typer.Option(0.1, help="Share of meta-test tasks"),
+    meta_batch_size: int = typer.Option(32, min=1, max=65_536, help="Instances of one outer step"),
+    every: int = typer.Option(
+        0, min=0, max=HUGE,
+        help="Inner steps from one validation to the next; the best model is kept, and three without a better one end the run",
+    ),
+    n_valid: int = typer.Option(
+        2, min=1, max=HUGE, help="Instances of each training task that validation takes"
+    ),
+    seed: int = SEED, device: Optional[str] = DEVICE, resume: bool = RESUME, quiet: bool = QUIET,
+    threads: int = THREADS,
+):
+    "Instruction optimization (Algorithm 1); then the scores on test tasks beside those of copying."
+    options = dict(locals())
+    from instop_nb.bilevel import Outer, optimize as fit
+    from instop_nb.meta import meta_split, split_instances
+    from instop_nb.metrics import score
+    from instop_nb.arms import INSTRUCTIONS, Arm, make_instruction
+    from instop_nb.recipes import Setup
+    from instop_nb.core import TaskError
+    from instop_nb.tuning import NO_INSTRUCTION, check_disjoint, evaluate, get_tasks
+    outer = Outer(
+        K=k, method=method, n_terms=n_terms, gamma=gamma, product=product, phi_rate=phi_rate,
+        meta_batch_size=meta_batch_size,
+    )
+    if instruction not in INSTRUCTIONS:
+        raise TaskError("optimize", "instruction", instruction, f"choose from {list(INSTRUCTIONS)}")
+    run, t5, tokenizer, encoding = _open_run("optimize", options)
+    train, test = get_tasks(data, "train", n_instances, seed), get_tasks(data, "test", n_test, 1000)
+    check_disjoint(train, test)
+    train, valid = split_instances(train, n_valid) if every else (train, [])
+    def validate(model):
+        return score(
+            evaluate(model, tokenizer, valid, encoding, eval_batch_size, max_source, max_target)
+        )["overall"]["rougeL"]
+    meta_train, meta_test = meta_split(train, meta_share, seed)
+    made = make_instruction(
+        t5, tokenizer, meta_train, Arm(instruction), Setup(l=l, n_candidates=candidates), seed
+    )
+    _start(run, "optimize", options, test, tokenizer)
+    fit(
+        t5, tokenizer, made, meta_train, meta_test, run.folder, steps, outer,
+        NO_INSTRUCTION if in_place else encoding, encoding, batch_size, learning_rate, max_source,
+        max_target, data == "micro", instance="own", bias_rate=bias_rate, validate=validate,
+        every=every, seed=seed, quiet=quiet, resume=resume,
+        arguments={} if every else _saving(steps),
+    )
+    _finish(run, t5, tokenizer, test, encoding, "test tasks, manual instruction", options)
+
+# %% ../nbs/9_appendix/99_cli.ipynb #e352a99c
+@app.command()
+def evaluate(
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, n_test: int = QUESTIONS,
+    definition: bool = DEFINITION, n_pos: int = POS, max_source: int = SOURCE,
+    max_target: int = TARGET, eval_batch_size: int = ASKED,
+    seed: int = typer.Option(1000, min=0, max=2**32 - 1, help="Of the generated test instances"),
+    device: Optional[str] = DEVICE,
+    resume: bool = typer.Option(
+        False, "--resume",
+        help="Keep the answers that an interrupted evaluation of this model has left",
+    ),
+    quiet: bool = QUIET, threads: int = THREADS,
+):
+    "Score a model on the test tasks, beside copying the input and copying an example."
+    options = dict(locals())
+    run, t5, tokenizer, encoding = _open_run("evaluate", options)
+    from instop_nb.tuning import get_tasks
+    from instop_nb.runs import writing
+    test = get_tasks(data, "test", n_test, seed)
+    with writing(run.folder):
+        if not resume:
+            run.restart("predictions.jsonl", "answers.jsonl")  # The rest may be the model's own run
+        _start(run, "evaluate", options, test, tokenizer)
+        _ask(run, t5, tokenizer, test, encoding, "test tasks", options)
+>>>>>>> wt-a
 
 # %% ../nbs/9_appendix/99_cli.ipynb #b886f8d3
 @app.command("demo")

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-from instop_nb.core import (
-    Part, Table, TaskError, YAML_LIMIT, cell, in_brief, json_lines, lone_surrogates, read_text,
-    read_yaml,
-)
+from .core import Part, Table, TaskError, cell, in_brief, json_lines, lone_surrogates, read_text
+from .yaml_files import read_yaml
+from .yaml_files import YAML_LIMIT
 
 # %% ../nbs/1_instructions/15_flan.ipynb #1ee992ec
 @dataclass(frozen=True)

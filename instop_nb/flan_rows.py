@@ -12,7 +12,13 @@ from itertools import islice, permutations
 from .books import facts
 from .core import TaskError
 from .flan import DATASETS, _cluster, _known, check_row
-from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, is_held_out
+from .microworld import draw_words, is_held_out
+from .categories import STEP
+from .words import POSITIONS
+from .words import FORMS
+from .words import WORDS
+from .words import KIND
+from .words import KINDS
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #178f77aa
 def _nli(rng):

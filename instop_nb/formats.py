@@ -16,7 +16,8 @@ from .mixtures import task_name
 from .natinst import MATRIX, _parts, complete, instruction
 from .natinst_v1 import V1_ENCODINGS, _V1_ONLY, _blank, complete_v1, instruction_v1
 from .promptsource import Metadata, Template, _fields, _generator, _literal, encode_row
-from .tasks import Example, Instance, Task, flat_fields, need_references
+from .tasks import Example, Instance, Task, need_references
+from .task_schema import flat_fields
 
 # %% ../nbs/1_instructions/17_formats.ipynb #42799119
 class Conversion(NamedTuple):
