@@ -1,4 +1,5 @@
-"What chapter 8 promises: the scores of rouge-score and of Super-NI's and T0's evaluation, each pair once and fast, clear errors."
+"""What chapter 8 promises: the scores of rouge-score and of Super-NI's and T0's evaluation, each
+pair once and fast, clear errors."""
 import json
 import runpy
 import subprocess
@@ -62,9 +63,13 @@ def test_normal_form_is_stable(text):
     assert exact_match(f"  {text}. ", [text]) == 1
 
 
-@pytest.mark.parametrize("prediction, references, expected", [
-    ("Yes.", ["no", "yes"], 1), ("the cat", ["cat"], 0), ("", ["."], 1), ("it's", ["its"], 1), ("a  b\n", ["A b"], 1),
-    ("3.5", ["35"], 1), ("“yes”", ["yes"], 0)])  # only ASCII punctuation goes
+@pytest.mark.parametrize(
+    "prediction, references, expected",
+    [
+        ("Yes.", ["no", "yes"], 1), ("the cat", ["cat"], 0), ("", ["."], 1), ("it's", ["its"], 1),
+        ("a  b\n", ["A b"], 1), ("3.5", ["35"], 1), ("“yes”", ["yes"], 0),
+    ],
+)  # only ASCII punctuation goes
 def test_exact_match(prediction, references, expected):
     assert exact_match(prediction, references) == expected
 
@@ -106,12 +111,20 @@ def test_each_pair_is_scored_once():
 
 
 good = dict(task="t", category="c", prediction="", references=["x"])
-@pytest.mark.parametrize("line, words", [
-    ("{", "not JSON"), ("[1]", "is not an object"), (json.dumps({**good, "references": "x"}), "field 'references' is 'x'"),
-    (json.dumps({**good, "references": [1]}), "field 'references' is [1]"),
-    (json.dumps({**good, "prediction": 3}), "field 'prediction' is 3"),
-    (json.dumps({k: v for k, v in good.items() if k != "task"}), "field 'task' is missing"),
-    (json.dumps({k: v for k, v in good.items() if k != "references"}), "field 'references' is missing")])
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("{", "not JSON"), ("[1]", "is not an object"),
+        (json.dumps({**good, "references": "x"}), "field 'references' is 'x'"),
+        (json.dumps({**good, "references": [1]}), "field 'references' is [1]"),
+        (json.dumps({**good, "prediction": 3}), "field 'prediction' is 3"),
+        (json.dumps({k: v for k, v in good.items() if k != "task"}), "field 'task' is missing"),
+        (
+            json.dumps({k: v for k, v in good.items() if k != "references"}),
+            "field 'references' is missing",
+        ),
+    ],
+)
 def test_bad_line(tmp_path, line, words):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(good) + "\n\n" + line + "\n")
@@ -124,7 +137,13 @@ def test_bad_line(tmp_path, line, words):
     )
 
 
-@pytest.mark.parametrize("value", [3, 1e999, float("nan"), None, True, 10**4000, ["x"], {"a": [1] * 10**5}, [[["x"] * 10**4] * 10**3], "\x1b[2J" * 999])
+@pytest.mark.parametrize(
+    "value",
+    [
+        3, 1e999, float("nan"), None, True, 10**4000, ["x"], {"a": [1] * 10**5},
+        [[["x"] * 10**4] * 10**3], "\x1b[2J" * 999,
+    ],
+)
 def test_a_value_that_is_none_is_named_in_few_words(value):
     for field in ("prediction", "references"):
         if (
@@ -151,9 +170,16 @@ def said(prediction, *references):
     return dict(task="t", category="c", prediction=prediction, references=list(references))
 
 
-@pytest.mark.parametrize("rows, references, predictions", [
-    ([said("लाल", "लाल")], "1 of 1", "1 of 1"), ([said("red", "красный"), said("x", "y")], "1 of 2", "0 of 2"), ([said("赤", "red", "rot")], "0 of 2", "1 of 1"),
-    ([said("ＲＥＤ", "red")], "0 of 1", "1 of 1"), ([said("٣", "3")], "0 of 1", "1 of 1"), ([said("लाल 3", "3 café"), said("Größe", "size")], "0 of 2", "1 of 2")])
+@pytest.mark.parametrize(
+    "rows, references, predictions",
+    [
+        ([said("लाल", "लाल")], "1 of 1", "1 of 1"),
+        ([said("red", "красный"), said("x", "y")], "1 of 2", "0 of 2"),
+        ([said("赤", "red", "rot")], "0 of 2", "1 of 1"), ([said("ＲＥＤ", "red")], "0 of 1", "1 of 1"),
+        ([said("٣", "3")], "0 of 1", "1 of 1"),
+        ([said("लाल 3", "3 café"), said("Größe", "size")], "0 of 2", "1 of 2"),
+    ],
+)
 def test_texts_that_rouge_is_blind_for_are_counted(rows, references, predictions):
     line = script_warnings(rows)[0]
     assert (
@@ -164,13 +190,26 @@ def test_texts_that_rouge_is_blind_for_are_counted(rows, references, predictions
     assert not any("ROUGE" in line for line in script_warnings(rows, xlingual=True))
 
 
-@pytest.mark.parametrize("row", [said("a - b", "c"), said("", "..."), said("!", "—"), said("", "…"), said("Größe", "size"), said("😀", "😀"), said("don’t", "do")])
+@pytest.mark.parametrize(
+    "row",
+    [
+        said("a - b", "c"), said("", "..."), said("!", "—"), said("", "…"), said("Größe", "size"),
+        said("😀", "😀"), said("don’t", "do"),
+    ],
+)
 def test_nothing_to_warn_of(row): assert script_warnings([row]) == []
 
 
-@pytest.mark.parametrize("one, other", [
-    ("caf\u00e9", "cafe\u0301"), ("\u201ctea\u201d", '"tea"'), ("don\u2019t", "don't"), ("\uff34\uff45\uff41", "tea"), ("\ufb01sh", "fish"), ("a — b", "a – b"),
-    ("te\u200ba", "tea"), ("\ufefftea", "tea"), ("tea\u2026", "tea..."), ("well\u2011known", "well-known"), ("\u00bftea?", "tea"), ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8")])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("caf\u00e9", "cafe\u0301"), ("\u201ctea\u201d", '"tea"'), ("don\u2019t", "don't"),
+        ("\uff34\uff45\uff41", "tea"), ("\ufb01sh", "fish"), ("a — b", "a – b"),
+        ("te\u200ba", "tea"), ("\ufefftea", "tea"), ("tea\u2026", "tea..."),
+        ("well\u2011known", "well-known"), ("\u00bftea?", "tea"),
+        ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8"),
+    ],
+)
 def test_answers_that_differ_in_form_alone_are_counted(one, other):
     for a, b in ((one, other), (other, one)):
         assert exact_match(a, [b]) == 0, "the rule stays Super-NI's"
@@ -197,9 +236,20 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("row, category", [
-    (THEIRS, "Colour Naming"), ({**THEIRS, "Categories": "Colour Naming"}, "Colour Naming"), ({**THEIRS, "Categories": []}, "unknown"),
-    ({"Task": "t1", "Definition": "Name it.", "Instance": THEIRS["Instance"], "Prediction": "rot"}, "unknown")])
+@pytest.mark.parametrize(
+    "row, category",
+    [
+        (THEIRS, "Colour Naming"), ({**THEIRS, "Categories": "Colour Naming"}, "Colour Naming"),
+        ({**THEIRS, "Categories": []}, "unknown"),
+        (
+            {
+                "Task": "t1", "Definition": "Name it.", "Instance": THEIRS["Instance"],
+                "Prediction": "rot",
+            },
+            "unknown",
+        ),
+    ],
+)
 def test_predictions_of_tk_instruct_are_read(row, category, tmp_path):
     path = tmp_path / "predicted_examples.jsonl"
     path.write_text(json.dumps(row) + "\n")
@@ -209,9 +259,15 @@ def test_predictions_of_tk_instruct_are_read(row, category, tmp_path):
     ) and score([found])["overall"]["exact_match"] == 100
 
 
-@pytest.mark.parametrize("change, says", [
-    (dict(Instance={}), "'references' is missing"), (dict(Instance={"output": "red"}), "'references' is 'red'"), (dict(prediction=None), "'prediction' is None"),
-    (dict(Categories=[3]), "'category' is 3"), (dict(Task=None), "'task' is None"), (dict(Instance=[]), "'task' is missing")])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(Instance={}), "'references' is missing"),
+        (dict(Instance={"output": "red"}), "'references' is 'red'"),
+        (dict(prediction=None), "'prediction' is None"), (dict(Categories=[3]), "'category' is 3"),
+        (dict(Task=None), "'task' is None"), (dict(Instance=[]), "'task' is missing"),
+    ],
+)
 def test_slips_in_predictions_of_tk_instruct_are_named(change, says, tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(THEIRS | change))
@@ -290,7 +346,9 @@ def test_heuristics():
     with pytest.raises(ValueError, match="no positive example"): copy_example(Task("t", ["Do."]))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the real tasks in {REAL.name} beside the repository")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason=f"needs the real tasks in {REAL.name} beside the repository"
+)
 def test_the_numbers_of_the_text():
     tasks = load_tasks(REAL, split="test", n_instances=100)
     found = score([r for t in tasks for r in copy_input(t)])["per_category"]["Question Rewriting"]
@@ -302,9 +360,14 @@ def test_the_numbers_of_the_text():
 
 letters = st.text(alphabet="abc", max_size=12)
 
-@pytest.mark.parametrize("a, b, any_order, same_order", [
-    ("abcd", "acbd", 4, 3), ("abc", "cba", 3, 1), ("", "a", 0, 0), ("a", "", 0, 0), ("aaa", "aa", 2, 2), ("abab", "baba", 4, 3), ("aab", "bcc", 1, 1),
-    ("x" * 200, "y" + "x" * 150, 150, 150), ("ab" * 100, "b" * 80 + "a" * 80, 160, 100)])
+@pytest.mark.parametrize(
+    "a, b, any_order, same_order",
+    [
+        ("abcd", "acbd", 4, 3), ("abc", "cba", 3, 1), ("", "a", 0, 0), ("a", "", 0, 0),
+        ("aaa", "aa", 2, 2), ("abab", "baba", 4, 3), ("aab", "bcc", 1, 1),
+        ("x" * 200, "y" + "x" * 150, 150, 150), ("ab" * 100, "b" * 80 + "a" * 80, 160, 100),
+    ],
+)
 def test_shared_tokens(a, b, any_order, same_order):
     assert shared_tokens(a, b) == (any_order, same_order)
 
@@ -317,10 +380,16 @@ def test_common_subsequence_is_that_of_the_table(a, b):
     assert shared_tokens(a, b) == (sum(min(a.count(c), b.count(c)) for c in set(a)), table[-1, -1])
 
 
-@pytest.mark.parametrize("text, tokens", [
-    ("The cats' mats", ("the", "cat", "mat")), ("was is has", ("was", "is", "has")),  # three letters are left alone
-    ("generalizations", ("gener",)), ("naïve Straße", ("na", "ve", "stra", "e")), ("3.5 A-B_c", ("3", "5", "a", "b", "c")),
-    ("\u212aelvin", ("kelvin",)), ("", ()), (" ?! ", ())])  # the Kelvin sign is k in lower case
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("The cats' mats", ("the", "cat", "mat")),
+        ("was is has", ("was", "is", "has")),  # three letters are left alone
+        ("generalizations", ("gener",)), ("naïve Straße", ("na", "ve", "stra", "e")),
+        ("3.5 A-B_c", ("3", "5", "a", "b", "c")), ("\u212aelvin", ("kelvin",)), ("", ()),
+        (" ?! ", ()),
+    ],
+)  # the Kelvin sign is k in lower case
 def test_tokens(text, tokens): assert rouge_tokens(text) == tokens
 
 
@@ -339,15 +408,25 @@ def test_stems_are_those_of_the_package(word):
     ) or word == ""
 
 
-@pytest.mark.parametrize("word, stem", [
-    ("cats", "cat"), ("ties", "tie"), ("ponies", "poni"), ("agreed", "agre"), ("hopping", "hop"), ("falling", "fall"), ("filing", "file"), ("happy", "happi"),
-    ("enjoy", "enjoy"), ("relational", "relat"), ("formaliti", "formal"), ("hopefulness", "hope"), ("adjustment", "adjust"), ("adoption", "adopt"),
-    ("controll", "control"), ("dying", "die"), ("news", "news"), ("skies", "sky"), ("its", "its"), ("2007s", "2007")])
+@pytest.mark.parametrize(
+    "word, stem",
+    [
+        ("cats", "cat"), ("ties", "tie"), ("ponies", "poni"), ("agreed", "agre"),
+        ("hopping", "hop"), ("falling", "fall"), ("filing", "file"), ("happy", "happi"),
+        ("enjoy", "enjoy"), ("relational", "relat"), ("formaliti", "formal"),
+        ("hopefulness", "hope"), ("adjustment", "adjust"), ("adoption", "adopt"),
+        ("controll", "control"), ("dying", "die"), ("news", "news"), ("skies", "sky"),
+        ("its", "its"), ("2007s", "2007"),
+    ],
+)
 def test_stem(word, stem): assert porter_stem(word) == stem
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(alphabet=st.sampled_from("abceilnostyzSI -.éİ\u212a\n1"), max_size=60), st.text(alphabet="aeilnostyd ", max_size=60))
+@given(
+    st.text(alphabet=st.sampled_from("abceilnostyzSI -.éİ\u212a\n1"), max_size=60),
+    st.text(alphabet="aeilnostyd ", max_size=60),
+)
 def test_any_word_is_stemmed_as_the_package_does(a, b):
     fresh = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
     assert list(rouge_tokens(a)) == fresh._tokenizer.tokenize(a)
@@ -609,9 +688,15 @@ def test_long_sources_and_options_are_cut(tiny):
     assert long == rank_classify(*tiny, ["axe axe axe"], [["bee bee"]])
 
 
-@pytest.mark.parametrize("options, by, words", [
-    ([["a"], []], "sum", "options[1]: found []; give a list"), (["yes", ["a"]], "sum", "options[0]: found 'yes'"),
-    ([["a"]], "sum", "found 1; give one list of options for each of the 2 sources"), ([["a"], ["b"]], "product", "choose 'sum'")])
+@pytest.mark.parametrize(
+    "options, by, words",
+    [
+        ([["a"], []], "sum", "options[1]: found []; give a list"),
+        (["yes", ["a"]], "sum", "options[0]: found 'yes'"),
+        ([["a"]], "sum", "found 1; give one list of options for each of the 2 sources"),
+        ([["a"], ["b"]], "product", "choose 'sum'"),
+    ],
+)
 def test_rank_refuses(tiny, options, by, words):
     with pytest.raises(ValueError) as e: rank_classify(*tiny, ["x", "y"], options, by)
     assert words in str(e.value)
@@ -624,7 +709,13 @@ def test_nothing_to_rank(tiny): assert rank_classify(*tiny, [], []) == ([], [])
 
 # Over prompts, seeds and runs
 
-@pytest.mark.parametrize("values, expected", [([7], (7, 7, 7)), ([1, 3], (2, 1.5, 2.5)), ([5, 1, 4, 2, 3], (3, 2, 4)), ((1, 2, 3, 4), (2.5, 1.75, 3.25))])
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([7], (7, 7, 7)), ([1, 3], (2, 1.5, 2.5)), ([5, 1, 4, 2, 3], (3, 2, 4)),
+        ((1, 2, 3, 4), (2.5, 1.75, 3.25)),
+    ],
+)
 def test_median_and_quartiles(values, expected): assert median_iqr(values) == expected
 
 
@@ -695,11 +786,21 @@ def test_bootstrap_holds_its_level():
     assert .1 < outside / 150 < .32
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(b=answers([3])[::-1] + answers([4])), "give the same instances"), (dict(b=[]), "the same instances"),
-    (dict(b=[dict(r, references=["no"]) for r in answers([3, 3])]), "b[0]: found ('t0', ['no']); give the same instances in the same order"),
-    (dict(a=[dict(task="t0")] * 20), "a[0]: field 'category' is missing"), (dict(confidence=95), "confidence: 95; give a number between 0 and 1"),
-    (dict(measure="bleu"), "measure: found 'bleu'; choose from"), (dict(by="category"), "by: found 'category'; choose from")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(b=answers([3])[::-1] + answers([4])), "give the same instances"),
+        (dict(b=[]), "the same instances"),
+        (
+            dict(b=[dict(r, references=["no"]) for r in answers([3, 3])]),
+            "b[0]: found ('t0', ['no']); give the same instances in the same order",
+        ),
+        (dict(a=[dict(task="t0")] * 20), "a[0]: field 'category' is missing"),
+        (dict(confidence=95), "confidence: 95; give a number between 0 and 1"),
+        (dict(measure="bleu"), "measure: found 'bleu'; choose from"),
+        (dict(by="category"), "by: found 'category'; choose from"),
+    ],
+)
 def test_bootstrap_refuses(change, words):
     with pytest.raises(ValueError) as e:
         paired_bootstrap(**{**dict(a=answers([3, 4]), b=answers([2, 4])), **change})

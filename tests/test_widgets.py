@@ -1,4 +1,5 @@
-"""The widgets of the chapters, in a real JupyterLab and a real browser: each shows something, and follows its controls."""
+"""The widgets of the chapters, in a real JupyterLab and a real browser: each shows something,
+and follows its controls."""
 import json
 import os
 import shutil
@@ -68,7 +69,8 @@ MINUTES = 15  # After which a widget counts as broken; a slow machine has time e
 
 
 def until(found, what="it"):
-    "Return the first value of a function that is true; wait for it as long as a slow machine may take."
+    """Return the first value of a function that is true; wait for it as long as a slow machine
+    may take."""
     end = time.monotonic() + 60 * MINUTES
     while time.monotonic() < end:
         if value := found(): return value
@@ -168,7 +170,8 @@ def shown(cell): return read(cell, SHOWN)
 
 
 def move(cell, number, to):
-    "Move one of a widget's sliders by an arrow key, press a button, or choose from a menu (JupyterLab keeps the arrow keys there for itself)."
+    """Move one of a widget's sliders by an arrow key, press a button, or choose from a menu
+    (JupyterLab keeps the arrow keys there for itself)."""
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select
     control = cell.find_elements("css selector", CONTROL)[number]
@@ -177,10 +180,16 @@ def move(cell, number, to):
     else: control.send_keys(getattr(Keys, to))
 
 
-@pytest.mark.parametrize("name, moves", {"encodings": [(1, 1), (2, 2)], "templates": [(2, "ARROW_RIGHT"), (1, 3)],
-                                         "series": [(0, "ARROW_LEFT"), (1, "ARROW_RIGHT")], "attention": [(0, "ARROW_RIGHT"), (1, "ARROW_LEFT")],
-                                         "selections": [(-1, "ARROW_LEFT"), (-1, "ARROW_RIGHT"), (0, "play")],
-                                         "map": [(0, 1), (1, 1), (2, 3)]}.items())
+@pytest.mark.parametrize(
+    "name, moves",
+    {
+        "encodings": [(1, 1), (2, 2)], "templates": [(2, "ARROW_RIGHT"), (1, 3)],
+        "series": [(0, "ARROW_LEFT"), (1, "ARROW_RIGHT")],
+        "attention": [(0, "ARROW_RIGHT"), (1, "ARROW_LEFT")],
+        "selections": [(-1, "ARROW_LEFT"), (-1, "ARROW_RIGHT"), (0, "play")],
+        "map": [(0, 1), (1, 1), (2, 3)],
+    }.items(),
+)
 @in_browser
 def test_a_widget_shows_something_and_follows_its_controls(cells, name, moves, tmp_path):
     cell = getattr(cells, name)
@@ -203,9 +212,11 @@ def test_a_widget_shows_something_and_follows_its_controls(cells, name, moves, t
 
 @in_browser
 def test_a_slider_that_nobody_hears_changes_nothing(cells):
-    """What the test above must be able to find: the slider moves, its number changes, the page stays.
+    """What the test above must be able to find: the slider moves, its number changes, the page
+    stays.
 
-    The kernel takes messages in their order, so once a healthy widget has answered a later move, the deaf one has had its turn.
+    The kernel takes messages in their order, so once a healthy widget has answered a later move,
+    the deaf one has had its turn.
     """
     before = (
         until(lambda: all(shown(cells.broken)) and shown(cells.broken), what="the broken widget"),
