@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from instop_nb import cli, demo, t5, tuning
 from instop_nb.flan import check_row, load_flan, read_rows
-from instop_nb.metrics import read_predictions, score
+from instop_nb.metrics import score
+from instop_nb.predictions import read_predictions
 from instop_nb.recipes import RATES, read_recipe
 from instop_nb.promptsource import load_templates
 from instop_nb.runs import is_whole, seal, take_up
