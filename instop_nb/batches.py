@@ -128,8 +128,6 @@ def _mapped(rows, to_ids, fingerprint, **where):
         )
 
 # %% ../nbs/2_model/24_batches.ipynb #b9af11ee
-MOST_KEPT = 4_000_000_000  # Bytes in a folder; what was used longest ago goes first
-
 def _read(folder, fingerprint):
     "The file of that fingerprint; one that is not whole is removed."
     for path in folder.glob(f"{fingerprint}-*.arrow"):
@@ -147,6 +145,9 @@ def _write(folder, fingerprint, make):
         path = folder/f"{fingerprint}-{checksum(file)}.arrow"
         os.replace(file, path)
     return Dataset.from_file(str(path))
+
+# %% ../nbs/2_model/24_batches.ipynb #bd836fc6
+MOST_KEPT = 4_000_000_000  # Bytes in a folder
 
 def _forget(folder):
     "Remove files until few enough bytes are left; the newest stays."
@@ -166,6 +167,7 @@ def _check_request(limits, instance):
     if instance not in (None, "own", "another"):
         raise TaskError("tokenize_tasks", "instance", instance, "choose 'own', 'another' or None")
 
+# %% ../nbs/2_model/24_batches.ipynb #dd9526d2
 def tokenize_tasks(
     tasks: list[Task],                # With instances
     tokenizer,                        # Of the model

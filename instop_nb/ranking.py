@@ -56,6 +56,7 @@ def _check_ranking(sources, options, by, batch_size):
         if isinstance(known, str) or not known:
             wrong(f"options[{i}]", known, 'give a list of at least one text, such as ["yes", "no"]')
 
+# %% ../nbs/2_model/25b_ranking.ipynb #045250e7
 def _source_tokens(tokenizer, sources, max_source, source_end):
     end = dict(add_special_tokens=source_end)
     ids = tokenizer(list(sources), truncation=True, max_length=max_source, **end)["input_ids"]

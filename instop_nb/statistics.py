@@ -61,6 +61,7 @@ class Difference(NamedTuple):
     high: float        # upper end
     p: float  # two-sided; small: other instances (or tasks) would hardly turn the sign around
 
+# %% ../nbs/2_model/25c_statistics.ipynb #b01e308f
 def _check_pairs(a, b):
     def differ(field, value, advice): raise TaskError("paired_bootstrap", field, value, advice)
     if not a or len(a) != len(b):

@@ -1,5 +1,7 @@
 """The widgets of the chapters, in a real JupyterLab and a real browser: each shows something,
 and follows its controls."""
+import ast
+import importlib
 import json
 import os
 import shutil
@@ -31,22 +33,24 @@ in_browser = pytest.mark.skipif(
 
 # One cell for each widget. What is shown must be found without training.
 WIDGETS = {
-    "encodings": "from instop_nb.natinst import explorer\n"
+    "encodings": "from instop_nb.formats import explorer\n"
     "from instop_nb.microworld import micro_tasks\n"
     "explorer(micro_tasks('train', 2)[0])",
-    "templates": "from instop_nb.promptsource import TEMPLATES, template_explorer\n"
-    "from instop_nb.flan import micro_rows\n"
+    "templates": "from instop_nb.formats import template_explorer\n"
+    "from instop_nb.flan_rows import micro_rows\n"
+    "from instop_nb.promptsource import TEMPLATES\n"
     "template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})",
     "series": "import torch\n"
-    "from instop_nb.hypergradient import series_explorer\n"
+    "from instop_nb.series import series_explorer\n"
     "theta, phi = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))\n"
     "H = torch.tensor([1., .3, .1], dtype=torch.float64)\n"
-    "series_explorer(lambda: (H * theta**2 / 2 - theta * phi).sum(), lambda: (theta - 2).square().sum(), [theta], [phi])",
-    "attention": "from instop_nb.tuning import attention_explorer\n"
-    "from instop_nb.t5 import load_model\n"
+    "def inner(): return (H * theta**2 / 2 - theta * phi).sum()\n"
+    "series_explorer(inner, lambda: (theta - 2).square().sum(), [theta], [phi])",
+    "attention": "from instop_nb.attention import attention_explorer\n"
+    "from instop_nb.models import load_model\n"
     "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
-    "from instop_nb.tuning import read_record\n"
+    "from instop_nb.study import read_record\n"
     "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
     "map": "from instop_nb.paper import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
@@ -147,7 +151,8 @@ def cells(lab, tmp_path_factory):
         browser.find_element("css selector", ".jp-CodeCell .cm-content").click()
         run = (
             "const app = window.jupyterapp, command = 'notebook:run-all-cells';"
-            "return app.shell.currentWidget?.sessionContext?.session?.kernel && app.commands.isEnabled(command)"
+            "const kernel = app.shell.currentWidget?.sessionContext?.session?.kernel;"
+            "return kernel && app.commands.isEnabled(command)"
             "    && (app.commands.execute(command), true)"
         )
         until(lambda: browser.execute_script(run), what="its kernel")
@@ -233,6 +238,14 @@ def test_a_slider_that_nobody_hears_changes_nothing(cells):
         "a change of the healthy widget",
     )
     assert shown(cells.broken) == before[0]
+
+
+def test_the_cells_import_what_there_is():
+    "A browser is not always there to see that a widget has moved."
+    for statement in ast.walk(ast.parse("\n".join(WIDGETS.values()))):
+        if isinstance(statement, ast.ImportFrom):
+            module = importlib.import_module(statement.module)
+            assert all(hasattr(module, name.name) for name in statement.names), statement.module
 
 
 def test_the_selection_player_shows_the_record_up_to_a_step():
