@@ -10,7 +10,7 @@ first. Processes are compared by wall time on large sets of sentences, with work
 and with workers that are there (warm; they get other sentences, for they remember). This needs idle
 CPUs: the record holds the load before it began.
 
-`python bench/metrics.py --tables [--data FOLDER]` asks only what the table of ROUGE-L costs: 160,000
+`python bench/metrics.py --tables [--data FOLDER]` asks only what ROUGE-L's table costs: 160,000
 rows, of the tasks in a folder if there is one, are scored with two other ways of `rouge_pair`.
 """
 import argparse
