@@ -356,9 +356,8 @@ def score(
     tokenizer: str = typer.Option("gpt2", help="xlingual: a folder, or a name on the hub"),
 ):
     "Score predictions: JSON with the overall scores, per task and per category, in percent."
-    from instop_nb.metrics import (
-        gpt2_tokenizer, read_predictions, score as score_rows, script_warnings,
-    )
+    from instop_nb.metrics import gpt2_tokenizer, score as score_rows, script_warnings
+    from instop_nb.predictions import read_predictions
     rows = read_predictions(predictions)
     print(_json(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1))
     _warn(script_warnings(rows, xlingual))
@@ -366,7 +365,9 @@ def score(
 # %% ../nbs/9_appendix/99_cli.ipynb #40dde0c8
 def _lines(rows, tasks):
     "What the table shows: name -> scores."
-    from instop_nb.metrics import copy_example, copy_input, score
+    from instop_nb.metrics import score
+    from instop_nb.predictions import copy_example
+    from instop_nb.predictions import copy_input
     from instop_nb.microworld import WORLD
     from instop_nb.tuning import group_scores
     lines = {"this model": score(rows)["overall"]}
