@@ -13,10 +13,11 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from instop_nb.formats import FORMATS, explorer, to_v1, view
+from instop_nb.formats import FORMATS, to_v1, view
+from instop_nb.explorers import explorer
 from instop_nb.natinst import (
-    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction, parse,
-    sources, tk_instruct,
+    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction,
+    read_source, sources, tk_instruct,
 )
 from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
 from instop_nb.core import COLOURS, TaskError
@@ -525,7 +526,7 @@ def test_export_in_an_unknown_encoding(tmp_path, wrong):
 # Taking a source apart
 
 def test_parse_a_source_with_everything():
-    task, instance, encoding = parse(
+    task, instance, encoding = read_source(
         "half. Definition: Halve the number.\n\n"
         " Positive Example 1 -\nInput: 4.\n Output: 2.\n Explanation: Two and two make four.\n\n"
         " Positive Example 2 -\nInput: 6.\n Output: 3.\n\n"
@@ -542,7 +543,9 @@ def test_parse_a_source_with_everything():
 
 
 def test_parse_the_input_alone():
-    task, instance, encoding = parse("Now complete the following example -\nInput: .\nOutput: ")
+    task, instance, encoding = read_source(
+        "Now complete the following example -\nInput: .\nOutput: "
+    )
     assert (task, instance.input, encoding) == (Task("parsed", []), ".", NONE)
 
 
@@ -551,7 +554,7 @@ def test_parse_the_input_alone():
     "Now complete the following example -\nInput: 2.\nOutput:", "Definition: Halve\n\nNow complete the following example -\nInput: 2.\nOutput: ",
     " Positive Example 2 -\nInput: 4.\n Output: 2.\n\nNow complete the following example -\nInput: 2.\nOutput: "])
 def test_parse_nothing_else(text):
-    with pytest.raises(TaskError, match="whole text of Tk-Instruct"): parse(text)
+    with pytest.raises(TaskError, match="whole text of Tk-Instruct"): read_source(text)
 
 
 labels = [
@@ -572,7 +575,7 @@ tricky_tasks = st.builds(
 @given(tricky_tasks, tricky, encodings)
 def test_parsed_and_encoded_again_any_text_is_the_same(task, input, encoding):
     source = encode(task, Instance("0", input, []), encoding)
-    assert encode(*parse(source)) == source
+    assert encode(*read_source(source)) == source
 
 
 free = st.text("ab.!?\n é。-", max_size=12)
@@ -600,7 +603,7 @@ def test_without_labels_in_the_texts_all_fields_come_back(task, input, encoding)
             )
             for e in examples[:n]
         ]
-    found, instance, seen = parse(encode(task, Instance("0", input, []), encoding))
+    found, instance, seen = read_source(encode(task, Instance("0", input, []), encoding))
     assert found.name == (task.name if encoding.task_name else "parsed")
     assert found.definition == ([closed(task.definition[0])] if encoding.definition else [])
     assert (found.positive, found.negative) == (
@@ -621,8 +624,8 @@ def test_parse_is_fast_where_labels_are_many():
         time.process_time(),
         encode(task, Instance("0", block * 30, []), Encoding(True, True, 4, 4, True)),
     )
-    assert encode(*parse(source)) == source
-    with pytest.raises(TaskError): parse(source[:-20] + "\nOutput: ")
+    assert encode(*read_source(source)) == source
+    with pytest.raises(TaskError): read_source(source[:-20] + "\nOutput: ")
     assert time.process_time() - start < 60  # what grows too fast takes hours
 
 
@@ -715,4 +718,4 @@ def test_real_sources_are_parsed(all_tasks):
         for encoding in (MATRIX["Def+Pos(2)+Neg(2)+Expl"], MATRIX["Task ID"], NONE):
             for instance in task.instances[:2]:
                 source = encode(task, instance, encoding)
-                assert encode(*parse(source)) == source
+                assert encode(*read_source(source)) == source
