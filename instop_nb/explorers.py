@@ -12,7 +12,7 @@ from .formats import FORMATS, layouts, view
 from .promptsource import Template, encode_row
 from .tasks import Instance, Task
 
-# %% ../nbs/1_instructions/17b_explorers.ipynb #faba77bb
+# %% ../nbs/1_instructions/17b_explorers.ipynb #6b48a840
 def _pane(task, instance, format_name, choice):
     import ipywidgets as widgets
     formats = widgets.Dropdown(options=FORMATS, value=format_name)
@@ -40,7 +40,7 @@ def explorer(task: Task,                        # In either schema
     name = "Natural Instructions v1"
     return widgets.HBox([left, _pane(task, instance, name, "Def+Prompt+Avoid+Emph+Neg+Pos+Expl")])
 
-# %% ../nbs/1_instructions/17b_explorers.ipynb #af975167
+# %% ../nbs/1_instructions/17b_explorers.ipynb #5c9c05bd
 def _known_of(template, choices):
     "What is known of a prompt, in one line."
     about, said = template.metadata, {True: "yes", False: "no", None: "not said"}
@@ -54,6 +54,7 @@ def _known_of(template, choices):
     }
     return " · ".join(f"{name}: <b>{html.escape(value)}</b>" for name, value in facts.items())
 
+# %% ../nbs/1_instructions/17b_explorers.ipynb #6ccf0be3
 def template_view(template: Template,      # A prompt
                   row: dict,               # A row of its data set
                   faithful: bool = False,  # As PromptSource cuts; see `Template.render`
@@ -68,7 +69,7 @@ def template_view(template: Template,      # A prompt
     shown.page = f'<pre style="{style}">{jinja}</pre>{shown.page}<small>{known}</small>'
     return shown
 
-# %% ../nbs/1_instructions/17b_explorers.ipynb #bc0d89a4
+# %% ../nbs/1_instructions/17b_explorers.ipynb #47b39d3c
 def _prompts_of(templates, rows):
     "The prompts of each data set, for a menu; `TaskError` if one has none, or no row."
     prompts = {name: [(t.name, t) for t in templates if t.dataset == name] for name in rows}
@@ -78,6 +79,7 @@ def _prompts_of(templates, rows):
             raise TaskError("template_explorer", name, NOTHING, advice)
     return prompts
 
+# %% ../nbs/1_instructions/17b_explorers.ipynb #9f4aa999
 def template_explorer(templates: list[Template],    # Prompts of one or more data sets
                       rows: dict[str, list[dict]],  # The data sets, each with its rows
                      ):                             # An `ipywidgets.VBox`
