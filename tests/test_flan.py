@@ -1,5 +1,4 @@
-"""FLAN: expected strings written by hand, one for each rule and each quirk; any text in any column; what must be refused."""
-import random
+"""FLAN: expected strings written by hand, for each rule and quirk; what must be refused."""
 import re
 import sys
 from collections import Counter
@@ -28,7 +27,7 @@ FOLLOWS = Pattern("{premise}\nSo: {hypothesis}?\n\n{options_}", "{answer}")
 
 
 class Letters:
-    "Each letter is a token, and one token more ends the text, unless it is not wanted: lengths can be counted by hand."
+    "Each letter is a token, and one more ends the text: lengths can be counted by hand."
     def __call__(self, text, add_special_tokens=True):
         return {"input_ids": [*map(ord, text)] + [1] * add_special_tokens}
 
@@ -165,8 +164,10 @@ def test_a_row_that_has_no_options(none):
     assert render(Pattern(" {question} \n", "{answer}"), row) == (" Who? \n", "You.")
 
 
-@pytest.mark.parametrize("template, column", [(Pattern("{premis}", ""), "premis"), (Pattern("", "{label}"), "label"),
-                                              (Pattern("{}", ""), ""), (Pattern("", "{options_}"), "options_")])
+@pytest.mark.parametrize("template, column",
+    [(Pattern("{premis}", ""), "premis"), (Pattern("", "{label}"), "label"),
+     (Pattern("{}", ""), ""),
+     (Pattern("", "{options_}"), "options_")])
 def test_a_missing_column_is_named(template, column):
     with pytest.raises(TaskError) as error: render(template, {"premise": "It rains."})
     assert f"template {template.source!r}: column: found {column!r}; " in str(
@@ -291,22 +292,34 @@ A, B = [Pattern("x", "y")], [Pattern("{z}", "w")]
 
 @pytest.mark.parametrize("code, found", [
     ("import os, copy\nfrom typing import List\n" + BASE, {"a": A, "b": B}),
-    (BASE + "OTHER = copy.deepcopy(PATTERNS)\nOTHER.update(elsewhere.PATTERNS)\nfor n in OTHER: OTHER[n] = 1\nopen({mark!r}, 'w')", {"a": A, "b": B}),
-    ("class C:\n  x: str = ''\ndef f(): return 1\n" + BASE + "f()\n__all__ = ['PATTERNS']\nassert len(PATTERNS) == 2", {"a": A, "b": B}),
-    (BASE + "PATTERNS['c'] = PATTERNS['a']\nPATTERNS['a'] = [('{z}', 'w')]", {"a": B, "b": B, "c": A}),
+    (BASE + "OTHER = copy.deepcopy(PATTERNS)\nOTHER.update(elsewhere.PATTERNS)\nfor n in OTHER: "
+            "OTHER[n] = 1\nopen({mark!r}, 'w')", {"a": A, "b": B}),
+    ("class C:\n  x: str = ''\ndef f(): return 1\n" + BASE + "f()\n__all__ = ['PATTERNS']\nassert "
+        "len(PATTERNS) == 2", {"a": A, "b": B}),
+    (BASE + "PATTERNS['c'] = PATTERNS['a']\nPATTERNS['a'] = [('{z}', 'w')]",
+    {"a": B, "b": B, "c": A}),
     (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': PATTERNS})", "line 2"),
     (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': [('{z}', 'w')]})", {"a": A, "b": A, "c": B}),
     ("PATTERNS: dict = {'b': [('{' + 'z' + '}', 'w')]}", {"b": B}),
     ("PATTERNS = {'b': [\n  ('{'\n   'z}', 'w')]}", {"b": B}),
     (BASE + "PATTERNS = {'a': [('x', 'y')]}", {"a": A}),
     (BASE + "SPLITS = ['train', 'eval', '*']", {"a": A, "b": B}),
-    (BASE + "\nPATTERNS.update(more())", "line 3"), (BASE + "PATTERNS |= {'c': []}", "line 2"), (BASE + "del PATTERNS['a']", "line 2"),
-    (BASE + "PATTERNS['a'] += [('x', 'y')]", "line 2"), (BASE + "PATTERNS['a'].append(('x', 'y'))", "line 2"), (BASE + "P = PATTERNS\nP.clear()", "line 2"),
-    (BASE + "for n in PATTERNS: PATTERNS[n] = []", "line 2"), (BASE + "from elsewhere import *", "line 2"), (BASE + "from x import PATTERNS", "line 2"),
-    (BASE + "import x as PATTERNS", "line 2"), (BASE + "globals()['PAT' 'TERNS'] = {}", "line 2"), (BASE + "exec('PATTERNS = {}')", "line 2"),
-    (BASE + "def PATTERNS(): pass", "line 2"), (BASE + "def f():\n  global PATTERNS\n  PATTERNS = {}\nf()", "line 2"), (BASE + "vars().update(PATTERNS={})", "line 2"),
-    ("PATTERNS['a'] = [('x', 'y')]", "line 1"), ("A = [('x', 'y')]\nPATTERNS = {'a': A}", "line 2"), ("B = {}\nPATTERNS = {**B, 'a': [('x', 'y')]}", "line 2"),
-    ("PATTERNS = {'a': [('x', 'y')], 'a': [('{z}', 'w')]}", "twice"), (BASE + "PATTERNS['c'] = PATTERNS['d']", "line 2"), ("OTHER = 1", "found None"),
+    (BASE + "\nPATTERNS.update(more())", "line 3"), (BASE + "PATTERNS |= {'c': []}", "line 2"),
+    (BASE + "del PATTERNS['a']", "line 2"),
+    (BASE + "PATTERNS['a'] += [('x', 'y')]", "line 2"),
+    (BASE + "PATTERNS['a'].append(('x', 'y'))", "line 2"),
+    (BASE + "P = PATTERNS\nP.clear()", "line 2"),
+    (BASE + "for n in PATTERNS: PATTERNS[n] = []", "line 2"),
+    (BASE + "from elsewhere import *", "line 2"), (BASE + "from x import PATTERNS", "line 2"),
+    (BASE + "import x as PATTERNS", "line 2"), (BASE + "globals()['PAT' 'TERNS'] = {}", "line 2"),
+    (BASE + "exec('PATTERNS = {}')", "line 2"),
+    (BASE + "def PATTERNS(): pass", "line 2"),
+    (BASE + "def f():\n  global PATTERNS\n  PATTERNS = {}\nf()", "line 2"),
+    (BASE + "vars().update(PATTERNS={})", "line 2"),
+    ("PATTERNS['a'] = [('x', 'y')]", "line 1"), ("A = [('x', 'y')]\nPATTERNS = {'a': A}", "line 2"),
+    ("B = {}\nPATTERNS = {**B, 'a': [('x', 'y')]}", "line 2"),
+    ("PATTERNS = {'a': [('x', 'y')], 'a': [('{z}', 'w')]}", "twice"),
+    (BASE + "PATTERNS['c'] = PATTERNS['d']", "line 2"), ("OTHER = 1", "found None"),
 ])
 def test_a_program_around_the_patterns_is_read_right_or_refused(tmp_path, code, found):
     mark = tmp_path / "was_run"
@@ -328,16 +341,20 @@ def test_what_may_change_the_patterns_is_named_with_its_line(tmp_path):
         load_flan(path)
 
 
-@pytest.mark.parametrize("name, text", [("t.py", "PATTERNS = {'a': [('x', '%s')]}"), ("t.yaml", "a: [[x, %s]]")])
+@pytest.mark.parametrize("name, text",
+    [("t.py", "PATTERNS = {'a': [('x', '%s')]}"), ("t.yaml", "a: [[x, %s]]")])
 def test_a_huge_file_is_not_read(tmp_path, name, text):
     assert load_flan(written(tmp_path, text % "y", name)) == {"a": [Pattern("x", "y")]}
     with pytest.raises(TaskError, match="1,000,000 bytes"):
         load_flan(written(tmp_path, text % ("y" * 1_000_000), name))
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a", "a", "", "a: !!python/object/apply:os.system [ls]", "a: " + "[" * 5_000, "\0",
-                                  "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]", "yes: [[x, y]]", "a: [[x, y]]\na: [[x, z]]", "a: [[x, y]]\n<<: {b: 1}",
-                                  "a: &x [[x, y]]\nb: *x", "a: !!binary aGk=", "a: [[x, 2020-01-01]]", "a: [[x, y]]\n---\nb: [[x, y]]"])
+@pytest.mark.parametrize("text",
+    ["a: [", "- a", "a", "", "a: !!python/object/apply:os.system [ls]", "a: " + "[" * 5_000, "\0",
+     "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]", "yes: [[x, y]]",
+     "a: [[x, y]]\na: [[x, z]]", "a: [[x, y]]\n<<: {b: 1}",
+     "a: &x [[x, y]]\nb: *x", "a: !!binary aGk=",
+     "a: [[x, 2020-01-01]]", "a: [[x, y]]\n---\nb: [[x, y]]"])
 def test_bad_yaml(tmp_path, text):
     with pytest.raises(TaskError, match="t.yaml"): load_flan(written(tmp_path, text, "t.yaml"))
 
@@ -376,8 +393,10 @@ def test_yaml_of_plain_values(tmp_path):
 # Rows of a file
 
 @pytest.mark.parametrize("row, place", [
-    ('{"text": "\\ud83d"}', "text"), ('{"a": {"b": ["x", "\\udc00!"]}}', "a.b[1]"), ('{"\\ud83d": 1}', "\\ud83d"),
-    ('{"a": [{"\\ud83d": 1}]}', "a[0].\\ud83d"), ('{"text": "\\ud83e\\udd89"}', None), ('{"text": "\\u0000 \\uffff"}', None),
+    ('{"text": "\\ud83d"}', "text"), ('{"a": {"b": ["x", "\\udc00!"]}}', "a.b[1]"),
+    ('{"\\ud83d": 1}', "\\ud83d"),
+    ('{"a": [{"\\ud83d": 1}]}', "a[0].\\ud83d"), ('{"text": "\\ud83e\\udd89"}', None),
+    ('{"text": "\\u0000 \\uffff"}', None),
 ])
 def test_half_a_sign_is_named(tmp_path, row, place):
     path = written(tmp_path, '{"text": "one"}\n' + row + "\n", "rows.jsonl")
@@ -410,8 +429,10 @@ def test_a_null_is_never_written(tmp_path):
 
 
 @pytest.mark.parametrize("value, field", [
-    ({"a": {}}, "a: found {}"), ({"a": []}, r"a: found \[\]"), ({"a": "xy"}, "a: found 'xy'"), ({"a": [["x", "y"], ["x"]]}, r"a\[1\]: found"),
-    ({"a": [["x", "y", "z"]]}, r"a\[0\]: found"), ({"a": [["x", 1]]}, r"a\[0\]: found"), ({"b": [["x", "y"]], "a": ["xy"]}, r"a\[0\]: found 'xy'"),
+    ({"a": {}}, "a: found {}"), ({"a": []}, r"a: found \[\]"), ({"a": "xy"}, "a: found 'xy'"),
+    ({"a": [["x", "y"], ["x"]]}, r"a\[1\]: found"),
+    ({"a": [["x", "y", "z"]]}, r"a\[0\]: found"), ({"a": [["x", 1]]}, r"a\[0\]: found"),
+    ({"b": [["x", "y"]], "a": ["xy"]}, r"a\[0\]: found 'xy'"),
 ])
 def test_a_wrong_shape_names_key_and_index(tmp_path, value, field):
     with pytest.raises(TaskError, match=field):
@@ -543,14 +564,15 @@ ROWS, RATES = (
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wrong", [{"maximum": None}, {"maximum": 500}, {"maximum": None, "cap": None}])
+@pytest.mark.parametrize("wrong",
+    [{"maximum": None}, {"maximum": 500}, {"maximum": None, "cap": None}])
 def test_chi_square_rejects_a_sampler_with_other_limits(seed, wrong):
     assert p_value(list(mix(ROWS, 3_000, seed)), RATES) > .001
     assert p_value(list(mix(ROWS, 3_000, seed, **wrong)), RATES) < 1e-9
 
 
 def test_chi_square_over_many_seeds_is_uniform():
-    "A right sampler is below p in a share p of the seeds: neither too far from the rates, nor too near."
+    "A right sampler is below p in a share p of the seeds: neither too far, nor too near."
     assert (
         kstest(
             [p_value(list(mix(ROWS, 500, seed)), RATES) for seed in range(200)], "uniform"
@@ -623,7 +645,8 @@ def test_micro_rows_are_seeded_checked_and_apart(cluster):
     assert len(texts(train)) > 30
 
 
-@pytest.mark.parametrize("cluster", [name for name in CLUSTERS if "options" in micro_rows(name, 1)[0]])
+@pytest.mark.parametrize("cluster",
+    [name for name in CLUSTERS if "options" in micro_rows(name, 1)[0]])
 def test_labels_are_balanced_within_one(cluster):
     for n in (30, 31, 50):
         rows = micro_rows(cluster, n, seed=2)
@@ -712,10 +735,12 @@ def test_answers_from_knowledge_are_true():
             assert FORMS[field][word] == value and value in row["answer"] and word in row["answer"]
 
 
-@pytest.mark.parametrize("asked, expected", [("Turn the list around.", lambda ws: ws[::-1]), ("Drop every tool.", lambda ws: [w for w in ws if KIND[w] != "tool"]),
-                                             ("Write only the first two words.", lambda ws: ws[:2])])
-def test_answers_of_small_jobs_are_true(asked, expected):
-    rows = [row for row in micro_rows("miscellaneous", 600) if row["question"] == asked]
+@pytest.mark.parametrize("step, expected",
+    [("Turn the list around.", lambda ws: ws[::-1]),
+    ("Drop every tool.", lambda ws: [w for w in ws if KIND[w] != "tool"]),
+    ("Write only the first two words.", lambda ws: ws[:2])])
+def test_answers_of_small_jobs_are_true(step, expected):
+    rows = [row for row in micro_rows("miscellaneous", 600) if row["question"] == step]
     assert rows and all(row["answer"].split() == expected(row["text"].split()) for row in rows)
 
 
@@ -767,7 +792,8 @@ def mapped(rule, hub_row, cluster="summarization", **entry):
     ({"join": "{triples}", "with": "; "}, "a | is | 1; b | is | 2"),
     ({"number": "{deep.list}"}, "1. one\n2. two"),
     ({"number": "{named}"}, "1. x\n2. y"),
-    ("{n}", "3"), ("{zero}", "0"), ("{empty}", None), ("{none}", None), ({"join": "{nothing}", "with": ""}, None),
+    ("{n}", "3"), ("{zero}", "0"), ("{empty}", None), ("{none}", None),
+    ({"join": "{nothing}", "with": ""}, None),
 ])
 def test_rules(rule, answer):
     hub_row = {
@@ -781,9 +807,11 @@ def test_rules(rule, answer):
 
 
 @pytest.mark.parametrize("rule, label, answer", [
-    ({}, 0, "no"), ({}, 1, "yes"), ({}, "1", "yes"), ({}, 0.4, "no"), ({}, 0.6, "yes"), ({}, -1, None), ({}, 2, None), ({}, "", None), ({}, None, None),
+    ({}, 0, "no"), ({}, 1, "yes"), ({}, "1", "yes"), ({}, 0.4, "no"), ({}, 0.6, "yes"),
+    ({}, -1, None), ({}, 2, None), ({}, "", None), ({}, None, None),
     ({"base": 1}, 1, "no"), ({"base": 1}, "2", "yes"), ({"base": 1}, 0, None),
-    ({"names": [0, 4]}, 4, "yes"), ({"names": [0, 4]}, 2, None), ({"names": "{letters}"}, "B", "yes"), ({"names": "{letters}"}, "", None),
+    ({"names": [0, 4]}, 4, "yes"), ({"names": [0, 4]}, 2, None),
+    ({"names": "{letters}"}, "B", "yes"), ({"names": "{letters}"}, "", None),
 ])
 @pytest.mark.parametrize("options", [["no", "yes"], "{options}", ["{options.0}", "{options.1}"]])
 def test_an_answer_that_points_to_an_option(rule, label, answer, options):
@@ -1007,7 +1035,7 @@ def test_real_tasks_become_rows(real_tasks):
 
 
 def test_what_the_review_found():
-    "A task without a reference, examples with columns of their own, no templates, a split that is none: told, not lost."
+    "No reference, examples with columns of their own, no templates, no such split: all told."
     with pytest.raises(TaskError, match="t-0: output.*give it a reference"):
         task_to_rows(Task("t", ["Do."], instances=[Instance("t-0", "1", [])]))
     row = {"text": "a", "answer": "b"}

@@ -1,4 +1,4 @@
-"""The data of chapter 3: 120 templates for 12 clusters, and 62 data sets mapped to the clusters' columns."""
+"""The data of chapter 15: 120 templates for 12 clusters, and 62 data sets in their columns."""
 import re
 from collections import Counter
 from difflib import SequenceMatcher
@@ -116,7 +116,8 @@ def test_a_data_set_fills_its_contract(name):
 def test_a_data_set_says_where_it_lies(name):
     entry = DATASETS[name]
     assert set(entry) <= set(
-        "cluster title hub config files train validation test rows note columns replace make".split()
+        "cluster title hub config files train validation test rows note "
+        "columns replace make".split()
     )
     assert ("hub" in entry) != ("note" in entry)
     assert not ("config" in entry and "files" in entry)
@@ -310,7 +311,8 @@ def test_a_row_of_the_hub_becomes_a_row_of_the_contract(name):
     ("snli", {"premise": "It rains.", "hypothesis": "It snows.", "label": -1}),
     ("hellaswag", {"ctx": "How?", "endings": ["a", "b", "c", "d"], "label": ""}),
     ("sentiment140", {"text": "ok", "sentiment": 2}),
-    ("squad", {"context": "Ada.", "question": "When?", "answers": {"text": [], "answer_start": []}}),
+    ("squad", {"context": "Ada.", "question": "When?",
+    "answers": {"text": [], "answer_start": []}}),
     ("common_gen", {"concepts": ["dog"], "target": ""}),
     ("wiki_lingua", {"article": {"document": [], "summary": []}}),
     ("fix_punctuation", {"translation": {"en": "no marks here"}})])
