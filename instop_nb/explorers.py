@@ -8,14 +8,14 @@ __all__ = ['explorer', 'template_view', 'template_explorer']
 # %% ../nbs/1_instructions/17b_explorers.ipynb #5b550d84
 import html
 from .core import Highlighted, NOTHING, TaskError
-from .formats import FORMATS, layouts, view
+from .formats import FOUR_FORMATS, layouts, view
 from .promptsource import Template, encode_row
 from .tasks import Instance, Task
 
 # %% ../nbs/1_instructions/17b_explorers.ipynb #6b48a840
 def _pane(task, instance, format_name, choice):
     import ipywidgets as widgets
-    formats = widgets.Dropdown(options=FORMATS, value=format_name)
+    formats = widgets.Dropdown(options=FOUR_FORMATS, value=format_name)
     choices = widgets.Dropdown(options=list(layouts(task, instance, format_name)), value=choice)
     page = widgets.HTML(view(task, instance, format_name, choice).page)
     def show(change):

@@ -13,14 +13,15 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from instop_nb.formats import FORMATS, to_v1, view
-from instop_nb.explorers import explorer
-from instop_nb.natinst import (
-    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction,
-    read_source, sources, tk_instruct,
-)
-from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
 from instop_nb.core import COLOURS, TaskError
+from instop_nb.explorers import explorer
+from instop_nb.formats import FOUR_FORMATS, to_v1, view
+from instop_nb.natinst import (
+    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction, sources,
+    tk_instruct,
+)
+from instop_nb.natinst_back import read_source
+from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 NONE = Encoding(definition=False, n_pos=0)
@@ -674,7 +675,7 @@ def test_the_explorer_switches():
         pane.children for pane in box.children
     )
     assert page.value == view(TASK, ONE, "Tk-Instruct", "Def+Pos(2)").page != other_page.value
-    assert formats.options == FORMATS and choices.options == tuple(MATRIX)
+    assert formats.options == FOUR_FORMATS and choices.options == tuple(MATRIX)
     choices.value = "Def"
     assert page.value == view(TASK, ONE, "Tk-Instruct", "Def").page
     for name, first in (
