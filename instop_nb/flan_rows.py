@@ -61,12 +61,12 @@ def _nli(rng):
     words = rng.sample(WORDS, 4)
     told = [(words[i], words[j]) for i, j in rng.sample(_PAIRS, 3)]
     first, second = rng.sample(words, 2)
+    options = ["yes", "it is not possible to tell", "no"]
     truths = _truths(told, first, second)
-    answer = "it is not possible to tell" if len(truths) == 2 else "yes" if True in truths else "no"
+    answer = options[1] if len(truths) == 2 else options[0 if True in truths else 2]
     return {
         "premise": " ".join(f"{x} comes before {y}." for x, y in told),
-        "hypothesis": f"{first} comes before {second}.",
-        "options": ["yes", "it is not possible to tell", "no"], "answer": answer,
+        "hypothesis": f"{first} comes before {second}.", "options": options, "answer": answer,
     }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #1bdea257
