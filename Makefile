@@ -26,12 +26,13 @@ test: $(VENV)/dev ## install with the development tools, then run every check
 	@$(BIN)/python tools/check.py
 
 prepare: $(VENV)/dev ## bring badges, README, notebooks and exported code into one state, then check it
+	$(BIN)/ruff check --fix --quiet nbs tests tools bench
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py
 	@$(BIN)/python tools/check.py export clean readme
 
-execute: $(VENV)/dev ## run the notebooks again and keep their new outputs; NB=nbs/01_tasks.ipynb for one
+execute: $(VENV)/dev ## run the notebooks again and keep their new outputs; NB=nbs/1_instructions/11_tasks.ipynb for one
 	$(BIN)/python tools/execute.py $(NB)
 	$(BIN)/nbdev_clean
 

@@ -1,11 +1,17 @@
-"""What a hypergradient costs, as ratios to one inner step: `python bench/hypergradient.py [--sizes 2M,13M,50M] [--rounds 5]`.
+"""What a hypergradient costs, as ratios to one inner step: `python bench/hypergradient.py [--sizes
+2M,13M,50M] [--rounds 5]`.
 
-Each method computes the hypergradient of one T5 with random weights (dropout off, float32, one thread). Times are CPU
-times of interleaved rounds: in each round every method runs once, and its time is divided by that of an inner step
-(forward, backward, Adam) of the same round; the table shows medians and quartiles, and below it the whole training loop,
-20 inner steps with one hypergradient. Peak memory is measured for each method in a process of its own. The error is that
+Each method computes the hypergradient of one T5 with random weights (dropout off, float32, one
+thread). Times are CPU
+times of interleaved rounds: in each round every method runs once, and its time is divided by that
+of an inner step
+(forward, backward, Adam) of the same round; the table shows medians and quartiles, and below it the
+whole training loop,
+20 inner steps with one hypergradient. Peak memory is measured for each method in a process of its
+own. The error is that
 against the same arithmetic in double precision.
-The peers (betty-ml, torchopt) are measured where they are installed: pip install 'instop_nb[bench]'.
+The peers (betty-ml, torchopt) are measured where they are installed: pip install
+'instop_nb[bench]'.
 """
 import argparse
 import importlib.metadata
@@ -79,7 +85,8 @@ class Problem:
 
 
 def double_backward(problem, v1, M=1):
-    "Equation 12 as the paper's code computes it: one graph of the inner gradient, products with all of theta."
+    """Equation 12 as the paper's code computes it: one graph of the inner gradient, products
+    with all of theta."""
     grads = torch.autograd.grad(problem.inner(), problem.theta, create_graph=True)
     term, total = list(v1), list(v1)
     for _ in range(M):
@@ -94,7 +101,8 @@ def double_backward(problem, v1, M=1):
 
 
 def betty(name):
-    "A method of betty-ml; what it calls a problem is here an object with the few things that the method asks for."
+    """A method of betty-ml; what it calls a problem is here an object with the few things that
+    the method asks for."""
     def run(problem, v1, M=1):
         from types import SimpleNamespace
 
@@ -112,7 +120,8 @@ def betty(name):
 
 
 def torchopt(problem, v1, M=1):
-    "Implicit differentiation of torchopt: a custom root of the inner gradient, solved by its Neumann series."
+    """Implicit differentiation of torchopt: a custom root of the inner gradient, solved by its
+    Neumann series."""
     import torchopt
     names = [name for name, _ in problem.model.named_parameters()]
     def gradient(theta, prefix):
@@ -185,7 +194,8 @@ def whole(name, problem, M):
 
 
 def time_round(problems, names, v1, M):
-    "CPU seconds of everything, once each, as ratios to an inner step (the mean of one before and one after)."
+    """CPU seconds of everything, once each, as ratios to an inner step (the mean of one before
+    and one after)."""
     step = lambda: cpu_seconds(problems["sdpa"].inner_step)
     steps, row = [step()], {}
     for name in names:
@@ -208,7 +218,8 @@ def times(size, rounds, M):
 
 
 def loops(size, rounds, M):
-    "CPU time of K inner steps with one outer step, as a ratio to K inner steps alone, round by round."
+    """CPU time of K inner steps with one outer step, as a ratio to K inner steps alone, round by
+    round."""
     problem = Problem(size)
     phi_optimizer = torch.optim.Adam(problem.phi, lr=1e-5)
     def loop(name=None):
@@ -226,7 +237,8 @@ def loops(size, rounds, M):
 
 @contextmanager
 def exact_layer_norm():
-    "Inside, T5's layer norm keeps double precision; the stock one computes in single precision whatever it is given."
+    """Inside, T5's layer norm keeps double precision; the stock one computes in single precision
+    whatever it is given."""
     from transformers.models.t5.modeling_t5 import T5LayerNorm
     def norm(self, x):
         return (
@@ -246,7 +258,8 @@ def in_double_precision(size, M):
 
 
 def error(size, name, M):
-    "Relative error of a method's single-precision result to the same arithmetic in double precision."
+    """Relative error of a method's single-precision result to the same arithmetic in double
+    precision."""
     without_products = name.startswith("identity") or name == "betty-ml, darts"
     with exact_layer_norm():
         expected = (
@@ -270,7 +283,8 @@ def resident():
 
 
 def peak(size, name, M):
-    "Peak memory of this process in bytes, without what Python and its libraries take: two inner steps, then the method."
+    """Peak memory of this process in bytes, without what Python and its libraries take: two
+    inner steps, then the method."""
     before = resident()
     problem = Problem(size, attention=METHODS[name].attention if name in METHODS else "sdpa")
     for _ in range(2): problem.inner_step()
@@ -339,7 +353,8 @@ def main():
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    # random T5s have saturated attention; numbers near zero would make some products ten times slower
+    # random T5s have saturated attention; numbers near zero would make some products ten times
+    # slower
     torch.set_flush_denormal(True)
     warnings.simplefilter("ignore")
     if options.peak: print(peak(options.sizes, options.peak, options.terms)); return

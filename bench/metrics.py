@@ -1,11 +1,18 @@
-"""How fast `score` is beside rouge-score with one scorer per call: `python bench/metrics.py [--rounds 5] [--pairs 150000]`.
+"""How fast `score` is beside rouge-score with one scorer per call: `python bench/metrics.py
+[--rounds 5] [--pairs 150000]`.
 
-Three sets of predictions, made up and seeded: labels that come again and again, sentences that do not, and half of each in
-the size of Super-NI's English test set (119 tasks of 100). CPU times of interleaved rounds, all memories emptied before each; a round divides the
-time of each rival by ours, and the table shows medians and quartiles of these ratios. Ours does more than the rivals: it
-also checks the rows, computes exact match and averages. All make the same numbers, which is checked first.
-Processes are compared by wall time on large sets of sentences, with workers to start (cold) and with workers that are there
-(warm; they get other sentences, for they remember). This needs idle CPUs: the record holds the load before it began.
+Three sets of predictions, made up and seeded: labels that come again and again, sentences that do
+not, and half of each in
+the size of Super-NI's English test set (119 tasks of 100). CPU times of interleaved rounds, all
+memories emptied before each; a round divides the
+time of each rival by ours, and the table shows medians and quartiles of these ratios. Ours does
+more than the rivals: it
+also checks the rows, computes exact match and averages. All make the same numbers, which is checked
+first.
+Processes are compared by wall time on large sets of sentences, with workers to start (cold) and
+with workers that are there
+(warm; they get other sentences, for they remember). This needs idle CPUs: the record holds the load
+before it began.
 """
 import argparse
 import importlib.metadata
@@ -31,7 +38,8 @@ ENDINGS = ("", "s", "ed", "ing", "er", "ation", "ly")
 
 
 def label_rows(n, seed=0):
-    "Rows whose answers are labels: four references, three in four predictions one of them, some with a word too many."
+    """Rows whose answers are labels: four references, three in four predictions one of them,
+    some with a word too many."""
     rng = random.Random(f"labels {seed}")
     def row(i):
         known = LABELS[4 * (i // 100 % 5):][:4]
@@ -46,7 +54,8 @@ def label_rows(n, seed=0):
 
 
 def sentence_rows(n, seed=0, words=15):
-    "Rows whose answers are sentences of some 15 words, of Zipf's frequencies: one to three references, part of them predicted."
+    """Rows whose answers are sentences of some 15 words, of Zipf's frequencies: one to three
+    references, part of them predicted."""
     rng = random.Random(f"sentences {seed}")
     vocabulary = [
         "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))) + rng.choice(ENDINGS)
@@ -128,7 +137,8 @@ def check(rows):
 
 
 def ratio_round(rows, rivals):
-    "Each rival's CPU time as a ratio to ours (the mean of one before and one after), and ours in seconds."
+    """Each rival's CPU time as a ratio to ours (the mean of one before and one after), and ours
+    in seconds."""
     times, mine = {}, [cold_seconds(ours, rows)]
     for name in rivals:
         times[name] = cold_seconds(RIVALS[name], rows)
@@ -156,7 +166,8 @@ def stop_workers():
 
 
 def process_round(first, second, counts):
-    "Wall seconds of one process, and of several with workers to start (cold) and with workers that are there (warm)."
+    """Wall seconds of one process, and of several with workers to start (cold) and with workers
+    that are there (warm)."""
     row = {"1": wall_seconds(first, 1)}
     for n in counts:
         stop_workers()
@@ -166,7 +177,8 @@ def process_round(first, second, counts):
 
 
 def processes(n_pairs, rounds):
-    "The gain of several processes on a large set of sentences: wall time of one process divided by theirs."
+    """The gain of several processes on a large set of sentences: wall time of one process
+    divided by theirs."""
     load = os.getloadavg()[0]
     first, second = (
         [r | {"references": r["references"][:1]} for r in sentence_rows(n_pairs, seed, words=60)]

@@ -1,8 +1,12 @@
-"""How fast prompts are rendered, against a fresh Jinja compile for each example: `python bench/promptsource.py [--rounds 5] [--examples 2000]`.
+"""How fast prompts are rendered, against a fresh Jinja compile for each example: `python
+bench/promptsource.py [--rounds 5] [--examples 2000]`.
 
-An example is a row of the small world with one of the course's prompts that have answer choices, in turn. Times are CPU
-times of one thread. In each round every method renders all examples once, and its time is compared with that of the
-fresh compile of the same round; the table shows medians and quartiles. The record goes to instop_nb/records/bench-promptsource.json.
+An example is a row of the small world with one of the course's prompts that have answer choices, in
+turn. Times are CPU
+times of one thread. In each round every method renders all examples once, and its time is compared
+with that of the
+fresh compile of the same round; the table shows medians and quartiles. The record goes to
+instop_nb/records/bench-promptsource.json.
 """
 import argparse
 import importlib.metadata
@@ -25,7 +29,8 @@ ENVIRONMENT.filters["choice"] = random.choice
 
 
 def fresh(template, row):
-    "PromptSource's way: answers and prompt are compiled for every example, with each `}}` rewritten to truncate."
+    """PromptSource's way: answers and prompt are compiled for every example, with each `}}`
+    rewritten to truncate."""
     choices = [
         choice.strip()
         for choice in ENVIRONMENT.from_string(template.answer_choices).render(**row).split("|||")

@@ -14,7 +14,8 @@ settings.load_profile("suite")
 
 
 def pytest_collection_finish():
-    "All that is imported by now stays, so no collection has to look through it: transformers' trainer asks for two in each training."
+    """All that is imported by now stays, so no collection has to look through it: transformers'
+    trainer asks for two in each training."""
     gc.collect()
     gc.freeze()
 
@@ -26,7 +27,8 @@ REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "natural-instr
 
 
 def tiny_t5(folder, texts=None):
-    "Save a T5 with random weights, with a tokenizer for some texts (None: that of the micro T5); return the folder."
+    """Save a T5 with random weights, with a tokenizer for some texts (None: that of the micro
+    T5); return the folder."""
     from instop_nb.models import load_model
     from instop_nb.t5 import micro_config, new_t5, train_tokenizer
     tokenizer = train_tokenizer(texts, 600) if texts else load_model("micro", device="cpu")[1]
@@ -40,7 +42,8 @@ def tiny_t5(folder, texts=None):
 
 
 def record_and_page(study, notebook):
-    "Return a study's shipped record, all that its chapter prints, and the lines of the chapter's tables; skip where there is no record."
+    """Return a study's shipped record, all that its chapter prints, and the lines of the
+    chapter's tables; skip where there is no record."""
     from instop_nb.study import read_record
     try: record = read_record(study.name)
     except FileNotFoundError: pytest.skip(f"{study.name}: the package has no record of it yet")
@@ -87,7 +90,8 @@ def real_tasks():
 
 @pytest.fixture(scope="session")
 def few_real_tasks(tmp_path_factory):
-    "Return a folder with the shortest of the real tasks of each category, its ten shortest instances, where more prove nothing; or skip."
+    """Return a folder with the shortest of the real tasks of each category, its ten shortest
+    instances, where more prove nothing; or skip."""
     if not REAL.is_dir():
         pytest.skip(
             "no real tasks: put a natural-instructions clone at ../shared/natural-instructions"

@@ -1,10 +1,11 @@
-"""Algorithm 1: the outer step moves phi alone, in the right direction, and both loops survive a kill."""
+"""Algorithm 1: the outer step moves phi alone, in the right direction, and both loops survive a
+kill."""
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from instop_nb.batches import Collator, tokenize_tasks
-from instop_nb.bilevel import InstructionOptimizer, Outer, draw_meta_batch, optimize
+from instop_nb.bilevel import InstructionOptimizer, Outer, optimize
 from instop_nb.meta import kmeans_splits, meta_split, split_instances
 from instop_nb.embedder import DirectEmbedder, InstanceEmbedder, NoisePrefix, NoPrefix
 from instop_nb.extractor import CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates
@@ -85,7 +86,7 @@ def test_outer_step_moves_phi_and_leaves_theta(trainer):
     assert all(p.equal(b) and p.grad is None for p, b in zip(trainer.model.parameters(), before))
     changed = {
         i
-        for i, (new, old) in enumerate(zip(trainer.instruction.weight, trainer.start["weight"]))
+        for i, (new, old) in enumerate(zip(trainer.instruction.weight, trainer.loop.start["weight"]))
         if not new.equal(old)
     }
     assert changed == set(trainer.batch["task"].tolist()) and row["phi_moved"] > 0
@@ -93,7 +94,7 @@ def test_outer_step_moves_phi_and_leaves_theta(trainer):
 
 def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(trainer):
     model, embedder, batch, outer_batch, gamma = (
-        trainer.model, trainer.instruction, trainer.batch, draw_meta_batch(trainer), 1e-4,
+        trainer.model, trainer.instruction, trainer.batch, trainer.draw_meta_batch(), 1e-4,
     )
     model, embedder = model.double(), embedder.double()
     theta, phi = dict(model.named_parameters()), list(embedder.parameters())
@@ -114,7 +115,7 @@ def test_hypergradient_is_the_slope_of_the_outer_loss_after_one_small_step(train
 
 
 def test_outer_loss_sees_no_prefix(trainer):
-    batch = draw_meta_batch(trainer)
+    batch = trainer.draw_meta_batch()
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     hidden = trainer.model.get_encoder()(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
@@ -200,9 +201,9 @@ def test_dropout_is_off_in_the_outer_step_unless_faithful(trainer):
     trainer.model.train()
     losses = {}
     for faithful in (False, True):
-        trainer.outer = Outer(faithful=faithful, phi_rate=0.0)
+        trainer.loop.outer = Outer(faithful=faithful, phi_rate=0.0)
         for k in range(2):
-            trainer.rng.seed(0)
+            trainer.loop.rng.seed(0)
             losses[faithful, k] = trainer.outer_step()["outer_loss"]
         assert trainer.model.training
     assert losses[False, 0] == losses[False, 1] and losses[True, 0] != losses[True, 1]
@@ -217,11 +218,11 @@ def test_phi_is_clipped_and_l2_pulls_it_towards_zero(tasks, tmp_path):
 
 
 def test_perturbation_reaches_the_inner_loss_alone_and_leaves_phi(trainer):
-    trainer.outer = Outer(perturbation=0.5)
+    trainer.loop.outer = Outer(perturbation=0.5)
     losses = {trainer.compute_loss(trainer.model, trainer.batch).item() for _ in range(3)}
     assert (
         len(losses) == 3
-        and trainer.instruction.weight.equal(trainer.start["weight"])
+        and trainer.instruction.weight.equal(trainer.loop.start["weight"])
         and trainer.instruction.weight.requires_grad
     )
     with torch.no_grad():
@@ -250,9 +251,16 @@ class StopAt(TrainerCallback):
         control.should_training_stop |= state.global_step == self.step
 
 
-@pytest.mark.parametrize("kind, outer, killed", [
-    ("embedder-dp", Outer(K=4), 9), ("embedder-dp", Outer(K=4, perturbation=0.1, l2=0.01), 8), ("embedder-dp", Outer(K=3, faithful=True), 7),
-    ("extractor-ic", Outer(K=4, product="differences"), 11), ("embedder-ic", Outer(K=5, warmup=1), 6), ("noise", Outer(K=4), 9), ("coin", Outer(K=4), 13)])
+@pytest.mark.parametrize(
+    "kind, outer, killed",
+    [
+        ("embedder-dp", Outer(K=4), 9), ("embedder-dp", Outer(K=4, perturbation=0.1, l2=0.01), 8),
+        ("embedder-dp", Outer(K=3, faithful=True), 7),
+        ("extractor-ic", Outer(K=4, product="differences"), 11),
+        ("embedder-ic", Outer(K=5, warmup=1), 6), ("noise", Outer(K=4), 9),
+        ("coin", Outer(K=4), 13),
+    ],
+)
 def test_killed_and_resumed_equals_never_stopped(tasks, tmp_path, kind, outer, killed):
     def run(name, **others):
         trainer, log = fit(
@@ -308,9 +316,16 @@ def test_smoothing_reaches_the_inner_loss_of_the_hypergradient(tasks, tmp_path):
     assert norm(.5) != pytest.approx(norm(0.), rel=1e-2)
 
 
-@pytest.mark.parametrize("changes, says", [({"K": 0}, "K"), ({"K": -1}, "K"), ({"phi_rate": -1}, "phi_rate"), ({"phi_rate": float("nan")}, "phi_rate"), ({"gamma": 0}, "gamma"),
-                                           ({"n_terms": -1}, "n_terms"), ({"meta_batch_size": 0}, "meta_batch_size"), ({"l2": float("inf")}, "l2"),
-                                           ({"method": "newton"}, "neumann"), ({"product": "guess"}, "differences")])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"K": 0}, "K"), ({"K": -1}, "K"), ({"phi_rate": -1}, "phi_rate"),
+        ({"phi_rate": float("nan")}, "phi_rate"), ({"gamma": 0}, "gamma"),
+        ({"n_terms": -1}, "n_terms"), ({"meta_batch_size": 0}, "meta_batch_size"),
+        ({"l2": float("inf")}, "l2"), ({"method": "newton"}, "neumann"),
+        ({"product": "guess"}, "differences"),
+    ],
+)
 def test_an_outer_loop_that_cannot_be_meant_is_refused(changes, says):
     with pytest.raises(TaskError, match=says): Outer(**changes)
 

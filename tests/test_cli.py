@@ -26,14 +26,16 @@ def call(*words):
 
 
 def fail(*words):
-    "Run a command as `instop` does, expect exit status 1 and one line of error, and return that line."
+    """Run a command as `instop` does, expect exit status 1 and one line of error, and return
+    that line."""
     from instop_nb import cli
     said = io.StringIO()
     with (
         patch.object(sys, "argv", ["instop", *map(str, words)]),
         contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as end,
     ):
-        with pytest.raises(SystemExit) as end: cli.main()
+        cli.main()
     assert end.value.code == 1, said.getvalue()
     return said.getvalue().strip().splitlines()[-1]
 
@@ -89,10 +91,10 @@ def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
 
 
 def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
-    from instop_nb.cli import _print_record
+    from instop_nb.cli import print_record
     from instop_nb.study import read_record
     record = read_record("fig3")
-    _print_record(record | {"title": "[/]"})
+    print_record(record | {"title": "[/]"})
     out = capsys.readouterr().out
     assert all(run["arm"] in out for run in record["runs"]) and "[/]" in out
 
@@ -160,14 +162,16 @@ templates:
     answer_choices: no ||| yes
     id: i1
     jinja: "{{ text }} ok? ||| {{ answer_choices[label] }}"
-    metadata: !TemplateMetadata {choices_in_prompt: false, languages: [en], metrics: [Accuracy], original_task: true}
+    metadata: !TemplateMetadata
+      {choices_in_prompt: false, languages: [en], metrics: [Accuracy], original_task: true}
     name: ok
     reference: ""
   i2: !Template
     answer_choices: null
     id: i2
     jinja: "{% if text %}Write {{ label }} ||| {{ text }}{% endif %}"
-    metadata: !TemplateMetadata {choices_in_prompt: null, languages: [en], metrics: [], original_task: null}
+    metadata: !TemplateMetadata
+      {choices_in_prompt: null, languages: [en], metrics: [], original_task: null}
     name: write
     reference: ""
 """)
@@ -188,7 +192,8 @@ templates:
 def test_score_reads_predictions(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text(
-        '{"task": "a", "category": "c", "prediction": "x y", "references": ["X y."]}\n{"task": "b", "category": "c", "prediction": "", "references": ["z"]}\n'
+        '{"task": "a", "category": "c", "prediction": "x y", "references": ["X y."]}\n'
+        '{"task": "b", "category": "c", "prediction": "", "references": ["z"]}\n'
     )
     scores = json.loads(call("score", path))
     assert (
@@ -410,7 +415,10 @@ def test_flaws_are_warnings_by_name_and_change_no_exit_status(tmp_path):
     )[1:] == ([], 0)
 
 
-@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]", "[/red]", ":smile:", "x" * 180, "猫" * 60, "\\[a]", "[link=x]y"])
+@pytest.mark.parametrize(
+    "name",
+    ["[/]", "[bold]x[/bold]", "[/red]", ":smile:", "x" * 180, "猫" * 60, "\\[a]", "[link=x]y"],
+)
 def test_names_are_printed_whole_and_as_they_are(tmp_path, name):
     out, err, status = listed(
         collection(tmp_path / "c", **{name.replace("/", "-"): task_of(category=name + " c")})
@@ -471,7 +479,10 @@ def test_one_task_is_encoded_whatever_stands_beside_it(tmp_path, monkeypatch):
 
 def test_one_task_is_encoded_without_heavy_imports(tmp_path):
     folder = collection(tmp_path / "c", a=task_of())
-    code = "import sys; from instop_nb.cli import app; app(sys.argv[1:], standalone_mode=False); assert not {'torch', 'transformers', 'scipy'} & set(sys.modules)"
+    code = (
+        "import sys; from instop_nb.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "assert not {'torch', 'transformers', 'scipy'} & set(sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "encode", "--data", str(folder), "--task", "a"],
         capture_output=True, text=True,
@@ -479,10 +490,16 @@ def test_one_task_is_encoded_without_heavy_imports(tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["targets"] == ["b"], done.stderr
 
 
-@pytest.mark.parametrize("option, n", [("--limit", 0), ("--limit", -1), ("--max-length", 0), ("--max-length", -3), ("--n-pos", -1), ("--n-neg", -2)])
-@pytest.mark.parametrize("format", ["tk-instruct", "ni-v1"])
-def test_numbers_that_make_no_sense_are_refused(tmp_path, option, n, format):
-    result = CliRunner().invoke(app, ["encode", "--format", format, option, str(n)])
+@pytest.mark.parametrize(
+    "option, n",
+    [
+        ("--limit", 0), ("--limit", -1), ("--max-length", 0), ("--max-length", -3), ("--n-pos", -1),
+        ("--n-neg", -2),
+    ],
+)
+@pytest.mark.parametrize("layout", ["tk-instruct", "ni-v1"])
+def test_numbers_that_make_no_sense_are_refused(tmp_path, option, n, layout):
+    result = CliRunner().invoke(app, ["encode", "--format", layout, option, str(n)])
     assert (
         result.exit_code == 1
         and not result.stdout
@@ -642,7 +659,9 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("command, words", [(command, words) for command, some in NONSENSE.items() for words in some])
+@pytest.mark.parametrize(
+    "command, words", [(command, words) for command, some in NONSENSE.items() for words in some]
+)
 def test_numbers_that_cannot_be_meant_are_refused_by_name(command, words):
     result = CliRunner().invoke(app, [command, *words.split()])
     assert (
@@ -652,10 +671,19 @@ def test_numbers_that_cannot_be_meant_are_refused_by_name(command, words):
     )
 
 
-@pytest.mark.parametrize("words, says", [("tune --learning-rate inf", "learning_rate: found inf"), ("tune --learning-rate nan", "learning_rate"), ("optimize --phi-rate -1", "phi_rate: found -1"),
-                                         ("optimize --phi-rate nan", "phi_rate"), ("optimize --method newton", "method: found 'newton'"), ("evaluate --device cuda:99", "device: found 'cuda:99'"),
-                                         ("reproduce table2 --scale 0", "scale: found 0"), ("optimize --meta-share 2", "share: found 2"),
-                                         ("evaluate --device meta", "device: found 'meta'")])
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("tune --learning-rate inf", "learning_rate: found inf"),
+        ("tune --learning-rate nan", "learning_rate"),
+        ("optimize --phi-rate -1", "phi_rate: found -1"), ("optimize --phi-rate nan", "phi_rate"),
+        ("optimize --method newton", "method: found 'newton'"),
+        ("evaluate --device cuda:99", "device: found 'cuda:99'"),
+        ("reproduce table2 --scale 0", "scale: found 0"),
+        ("optimize --meta-share 2", "share: found 2"),
+        ("evaluate --device meta", "device: found 'meta'"),
+    ],
+)
 def test_options_that_cannot_be_meant_are_refused_in_one_line(
     words, says, tmp_path, monkeypatch, capsys
 ):

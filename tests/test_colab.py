@@ -1,4 +1,5 @@
-"""The cell that installs the package in Colab, run in a fresh environment without net: it installs once, and the package works."""
+"""The cell that installs the package in Colab, run in a fresh environment without net: it
+installs once, and the package works."""
 import importlib.util
 import os
 import shutil
@@ -19,18 +20,23 @@ import importlib.util, os, sys, types
 from importlib.machinery import ModuleSpec
 if os.environ["IN_COLAB"]:
     sys.modules["google.colab"] = types.ModuleType("google.colab")
-    sys.modules["google.colab"].__spec__ = ModuleSpec("google.colab", None)  # transformers asks for it
+    # transformers asks for it
+    sys.modules["google.colab"].__spec__ = ModuleSpec("google.colab", None)
 from IPython.core.interactiveshell import InteractiveShell
 shell, commands = InteractiveShell.instance(), []
 run_magic = shell.run_line_magic
-shell.run_line_magic = lambda *arguments, **options: commands.append(arguments[0]) or run_magic(*arguments, **options)
-assert importlib.util.find_spec("instop_nb") is None, "there must be no package before the cell has run"
+def run_line_magic(*arguments, **options):
+    commands.append(arguments[0])
+    return run_magic(*arguments, **options)
+shell.run_line_magic = run_line_magic
+assert importlib.util.find_spec("instop_nb") is None, "a package before the cell has run"
 for _ in range(2): assert shell.run_cell(sys.argv[1]).success
 if os.environ["IN_COLAB"]:
     import instop_nb.tasks
-    from instop_nb.paper import read_recipe
-    from instop_nb.tuning import read_record
-    read_recipe("paper"), read_record("demo"), read_record("bench-hypergradient")  # What chapters 14, 18 and 98 read
+    from instop_nb.recipes import read_recipe
+    from instop_nb.study import read_record
+    # What chapters 41, 47 and 98 read
+    read_recipe("paper"), read_record("demo"), read_record("bench-hypergradient")
     print(instop_nb.__file__)
 print(commands, importlib.util.find_spec("instop_nb") is not None)
 """
@@ -83,7 +89,8 @@ def python(tmp_path):
 
 
 def run_twice(python, wheel, folder, in_colab):
-    "Run the cell twice, outside the repository, with the wheel in place of the repository's address; return what it printed."
+    """Run the cell twice, outside the repository, with the wheel in place of the repository's
+    address; return what it printed."""
     settings = readme.read_settings(ROOT)
     address = f"git+{settings['git_url']}@{settings['branch']}"
     code = readme.install_code(settings)

@@ -243,7 +243,10 @@ def test_a_definition_as_numbers_is_the_definition():
     )
 
 
-@given(st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=4), st.integers(5, 7), st.booleans())
+@given(
+    st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=4), st.integers(5, 7),
+    st.booleans(),
+)
 def test_pad_texts_keeps_the_texts(ids, length, behind):
     padded, mask = pad_texts(ids, length, pad_id=0, behind=behind)
     assert padded.shape == mask.shape == (len(ids), length)
@@ -328,7 +331,10 @@ def test_errors_of_the_instance_embedder(model):
         InstanceEmbedder(model, l=2)(BATCH)
 
 
-@pytest.mark.parametrize("make", [lambda m: DirectEmbedder.for_model(m, 3, L), lambda m: InstanceEmbedder(m, L)], ids=["direct", "instance"])
+@pytest.mark.parametrize(
+    "make", [lambda m: DirectEmbedder.for_model(m, 3, L), lambda m: InstanceEmbedder(m, L)],
+    ids=["direct", "instance"],
+)
 def test_embedders_move_are_copied_and_stay_float32_beside_a_bf16_model(make):
     model = new_t5(micro_config(VOCABULARY)).to(torch.bfloat16)
     phi = make(model)
@@ -454,7 +460,8 @@ def test_the_hypergradient_passes_through(precise):
     def inner(): return run(precise, with_prefix(precise, BATCH, *phi(BATCH))).loss
     def outer(): return run(precise, BATCH).loss
     found, = hypergradient(inner, outer, theta, list(phi.parameters()), n_terms=0, gamma=1.0)
-    # with M = 0 and gamma = 1 it is minus the derivative, w.r.t. phi, of the inner gradient times the outer gradient
+    # with M = 0 and gamma = 1 it is minus the derivative, w.r.t. phi, of the inner gradient times
+    # the outer gradient
     v1 = torch.autograd.grad(outer(), theta, allow_unused=True)
     def product(bump):
         with torch.no_grad(): phi.weight.add_(bump)
@@ -470,7 +477,10 @@ def test_the_hypergradient_passes_through(precise):
         assert -difference == pytest.approx((found * direction).sum().item(), rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("make", [lambda m: DirectEmbedder.for_model(m, 3, l=2), lambda m: InstanceEmbedder(m, l=2)], ids=["direct", "instance"])
+@pytest.mark.parametrize(
+    "make", [lambda m: DirectEmbedder.for_model(m, 3, l=2), lambda m: InstanceEmbedder(m, l=2)],
+    ids=["direct", "instance"],
+)
 def test_both_products_give_one_hypergradient(precise, make):
     phi = make(precise).double()
     def inner(): return run(precise, with_prefix(precise, READ, *phi(READ))).loss

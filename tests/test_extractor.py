@@ -1,4 +1,5 @@
-"""Chosen instructions: the right text, its gradient by straight-through, and what the model sees of it."""
+"""Chosen instructions: the right text, its gradient by straight-through, and what the model sees
+of it."""
 import copy
 import math
 from types import SimpleNamespace
@@ -198,7 +199,8 @@ def test_faithful_candidates_are_padded_behind_and_shown_whole():
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 60))
 def test_a_long_exemplar_is_cut_as_a_pair_of_texts(n_input, n_output, limit):
-    "The longer half is cut first, as the library does with two texts that the released code gives it."
+    """The longer half is cut first, as the library does with two texts that the released code
+    gives it."""
     source, target = " ".join(["one"] * n_input), " ".join(["two"] * n_output)
     text = exemplar(source, target)
     whole, head = (
@@ -225,7 +227,13 @@ def test_a_long_text_without_output_loses_its_end():
     )
 
 
-@pytest.mark.parametrize("texts, message", [([["a"], []], r"\[0, 1\] candidates"), ([["a"], ["b", "c"]], r"\[1, 2\]"), ([[], []], r"\[0\] candidates"), ([], "no candidates")])
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        ([["a"], []], r"\[0, 1\] candidates"), ([["a"], ["b", "c"]], r"\[1, 2\]"),
+        ([[], []], r"\[0\] candidates"), ([], "no candidates"),
+    ],
+)
 def test_each_task_needs_the_same_number(texts, message):
     with pytest.raises(ValueError, match=f"texts: {message}.*the same number, 1 or more"):
         tokenize_candidates(texts, TOKENIZER)
@@ -285,9 +293,18 @@ def test_proof_of_concept_has_a_blank_first():
     assert faithful.shown.all() and not faithful.mask.all()
 
 
-@pytest.mark.parametrize("tasks, n, message", [
-    (TASKS, 7, "a: candidates: found 7; draw between 1 and 6"), (TASKS, 0, "a: candidates: found 0"),
-    ([make_task("empty", 0)], 1, "empty: candidates: found 1; draw between 1 and 0"), ([make_task("dumb", 2, ())], 2, r"dumb: output of instance dumb-.: found \[\]; give it at least one")])
+@pytest.mark.parametrize(
+    "tasks, n, message",
+    [
+        (TASKS, 7, "a: candidates: found 7; draw between 1 and 6"),
+        (TASKS, 0, "a: candidates: found 0"),
+        ([make_task("empty", 0)], 1, "empty: candidates: found 1; draw between 1 and 0"),
+        (
+            [make_task("dumb", 2, ())], 2,
+            r"dumb: output of instance dumb-.: found \[\]; give it at least one",
+        ),
+    ],
+)
 def test_tasks_that_cannot_give_candidates(tasks, n, message):
     with pytest.raises(TaskError, match=message): draw_candidates(tasks, TOKENIZER, n=n)
 
@@ -311,8 +328,14 @@ def readable():
     return SimpleNamespace(get_input_embeddings=lambda: table)
 
 
-@pytest.mark.parametrize("v, expected, mask, p", [([math.log(3), 0], [[1, 2], [3, 4]], [1, 1], [.75, .25]), ([0, math.log(3)], [[0, 0], [3, 4]], [0, 1], [.25, .75]),
-                                                  ([5., 5.], [[1, 2], [3, 4]], [1, 1], [.5, .5])])
+@pytest.mark.parametrize(
+    "v, expected, mask, p",
+    [
+        ([math.log(3), 0], [[1, 2], [3, 4]], [1, 1], [0.75, 0.25]),
+        ([0, math.log(3)], [[0, 0], [3, 4]], [0, 1], [0.25, 0.75]),
+        ([5.0, 5.0], [[1, 2], [3, 4]], [1, 1], [0.5, 0.5]),
+    ],
+)
 def test_direct_extractor_by_hand(v, expected, mask, p):
     phi = DirectExtractor(readable(), AB)
     phi.v.data = torch.tensor([v])
@@ -362,7 +385,8 @@ def test_the_logits_begin_tied_so_that_the_first_is_chosen(model):
 
 
 def test_gradient_of_the_logits_by_hand():
-    "dL/dv_j = p_j (g.E_j - sum_k p_k g.E_k), where g is the gradient of the prefix, and padding is zero."
+    """dL/dv_j = p_j (g.E_j - sum_k p_k g.E_k), where g is the gradient of the prefix, and
+    padding is zero."""
     phi = DirectExtractor(readable(), AB)
     phi.v.data = torch.tensor([[0., math.log(3)]])
     g = torch.tensor([[[1., -1], [2, 5]]])
@@ -617,7 +641,8 @@ def test_both_products_give_one_hypergradient(precise, kind, options):
 
 
 def test_the_mixed_derivative_is_that_of_the_weights(precise):
-    "With M = 0: minus J' d/ds <dL_in/dtheta, v1>, where s are free weights at the hard choice and J is the Jacobian of softmax."
+    """With M = 0: minus J' d/ds <dL_in/dtheta, v1>, where s are free weights at the hard choice
+    and J is the Jacobian of softmax."""
     phi = spread(DirectExtractor(precise, CANDIDATES).double())
     theta = list(precise.parameters())
     (found,) = hypergradient(

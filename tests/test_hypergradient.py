@@ -1,5 +1,7 @@
-"What chapter 14 promises, on problems whose answer is known; and that these tests can fail: each mutant must be caught."
+"""What chapter 14 promises, on problems whose answer is known; and that these tests can fail:
+each mutant must be caught."""
 import inspect
+import re
 import types
 
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given, settings, strategies as st
 from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from instop_nb import hypergradient as module
-from instop_nb.products import PRODUCTS, SOLVERS, Differences, DoubleBackward, kept
+from instop_nb import hypergradient as hypergradient_module
+from instop_nb import products, solvers
+from instop_nb.products import PRODUCTS, Differences, DoubleBackward, kept
+from instop_nb.solvers import SOLVERS
 from instop_nb.hypergradient import hypergradient
 from instop_nb.series import largest_curvature, partial_sums, series_explorer, series_picture
 
@@ -22,7 +26,8 @@ METHODS = [*SOLVERS, "unrolled"]
 
 
 class Quadratic:
-    "L_in = th'A th / 2 - th'B ph and L_out = |th - t|^2 / 2 + c |ph|^2 / 2, with th and ph each in two parts."
+    """L_in = th'A th / 2 - th'B ph and L_out = |th - t|^2 / 2 + c |ph|^2 / 2, with th and ph
+    each in two parts."""
     def __init__(self, n=5, k=5, spread=1., seed=0, c=0., at_minimum=True):
         g = torch.Generator().manual_seed(seed)
         def draw(*shape): return torch.randn(*shape, generator=g, dtype=double)
@@ -130,7 +135,7 @@ MUTANTS = {
     "one term too many": ("range(n_terms):\n        term", "range(n_terms + 1):\n        term"),
     "only the last term": ("s.add_(t)", "s.copy_(t)"),
     "transposed product": (
-        "return _grad(self.grads, phi, v)", "return transposed(self.grads, phi, v)",
+        "return filled_gradient(self.grads, phi, v)", "return transposed(self.grads, phi, v)",
     ),
     "direct term left out": ("[i + d for", "[i for"),
     "direct term subtracted": ("[i + d for", "[i - d for"),
@@ -144,19 +149,23 @@ MUTANTS = {
     "unrolled, no curvature": ("v[i] = v[i].sub(h, alpha=gamma)", "pass"),
     "unrolled, no decay": ("x.add(t, alpha=damping)", "x"),
     "differences, missing factor": ("/ (2 * step)", "/ step"),
-    "differences, wrong sign": ("_move(self.theta, v, step)", "_move(self.theta, v, -step)"),
-    "differences, not from the start": ("_set(self.theta, start); ", ""),
-    "differences, theta left moved": ("finally: _set(theta, saved)", "finally: pass"),
+    "differences, wrong sign": ("move_along(self.theta, v, step)", "move_along(self.theta, v, -step)"),
+    "differences, not from the start": ("set_values(self.theta, start); ", ""),
+    "differences, theta left moved": ("finally: set_values(theta, saved)", "finally: pass"),
     "micro-batches, only the last": (
         "value.backward(inputs=inputs)",
         "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=inputs)",
     ),
 }
 
+# The three modules as one text, so that a mutation reaches all who use what it changes
+MODULES = products, solvers, hypergradient_module
+OWN_IMPORT = re.compile(r"^from (?:\.|instop_nb\.)\w+ import (?:\([^)]*\)|[^\n]*)", re.MULTILINE)
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name):
     old, new = MUTANTS[name]
-    source = inspect.getsource(module)
+    source = "\n".join(OWN_IMPORT.sub("", inspect.getsource(module)) for module in MODULES)
     assert source.count(old) == 1, f"the mutation {old!r} no longer fits the source; adapt it"
     mutant = types.ModuleType("mutant")
     mutant.transposed = transposed
@@ -165,8 +174,10 @@ def test_mutants_are_caught(name):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(2, 8), k=st.integers(2, 8), spread=st.floats(0, 3), seed=st.integers(0, 10**6), c=st.floats(0, 1),
-       M=st.integers(0, 12), gamma=st.floats(1e-3, 1.9))
+@given(
+    n=st.integers(2, 8), k=st.integers(2, 8), spread=st.floats(0, 3), seed=st.integers(0, 10**6),
+    c=st.floats(0, 1), M=st.integers(0, 12), gamma=st.floats(1e-3, 1.9),
+)
 def test_random_quadratics(n, k, spread, seed, c, M, gamma):
     p = Quadratic(n, k, spread, seed, c)
     close(
@@ -194,7 +205,10 @@ def test_random_quadratics(n, k, spread, seed, c, M, gamma):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), method=st.sampled_from(METHODS), product=st.sampled_from([*PRODUCTS]))
+@given(
+    seed=st.integers(0, 10**6), method=st.sampled_from(METHODS),
+    product=st.sampled_from([*PRODUCTS]),
+)
 def test_parts_that_take_no_part(seed, method, product):
     p, (a, b, d) = (
         Quadratic(seed=seed),
@@ -290,22 +304,38 @@ def test_nothing_is_left_behind(method, product):
     grad(p.inner(), p.theta)  # the caller's own backward still works
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(inner_loss=lambda p: p.theta[1]), "inner_loss: returned shape (4,)"),
-    (dict(inner_loss=lambda p: 3.), "inner_loss: returned float"),
-    (dict(inner_loss=lambda p: p.phi[0].sum()), "inner_loss: it does not depend on theta"),
-    (dict(outer_loss=lambda p: p.outer().detach()), "outer_loss: its value depends on no parameter"),
-    (dict(outer_loss=lambda p: p.outer() * float("nan")), "outer_loss: its value is nan"),
-    (dict(outer_loss=lambda p: torch.ones(1, requires_grad=True).sum()), "outer_loss: it does not depend on theta"),
-    (dict(theta=[]), "theta: empty"), (dict(phi=[]), "phi: empty"),
-    (dict(theta=torch.ones(2, requires_grad=True)), "theta: a single tensor"),
-    (dict(theta=[torch.ones(2)]), "theta[0]: shape (2,) does not require gradients"),
-    (dict(phi=[1.]), "phi[0]: float"),
-    (dict(method="magic"), "method: 'magic'; choose one of 'neumann', 'cg', 'identity', 'exact', 'unrolled'"),
-    (dict(gamma=0), "gamma: 0"), (dict(gamma=float("nan")), "gamma: nan"), (dict(n_terms=-1), "n_terms: -1"),
-    (dict(n_terms=1.5), "n_terms: 1.5"), (dict(method="cg", n_terms=0), "for 'cg' 1 or more"),
-    (dict(product="forward"), "product: 'forward'; choose one of 'exact', 'differences'"), (dict(damping=-1.), "damping: -1"),
-    (dict(outer_loss=lambda p: 1.), "outer_loss: returned float"), (dict(gamma=1e4, n_terms=300), "the series diverges")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(inner_loss=lambda p: p.theta[1]), "inner_loss: returned shape (4,)"),
+        (dict(inner_loss=lambda p: 3.0), "inner_loss: returned float"),
+        (dict(inner_loss=lambda p: p.phi[0].sum()), "inner_loss: it does not depend on theta"),
+        (
+            dict(outer_loss=lambda p: p.outer().detach()),
+            "outer_loss: its value depends on no parameter",
+        ),
+        (dict(outer_loss=lambda p: p.outer() * float("nan")), "outer_loss: its value is nan"),
+        (
+            dict(outer_loss=lambda p: torch.ones(1, requires_grad=True).sum()),
+            "outer_loss: it does not depend on theta",
+        ),
+        (dict(theta=[]), "theta: empty"), (dict(phi=[]), "phi: empty"),
+        (dict(theta=torch.ones(2, requires_grad=True)), "theta: a single tensor"),
+        (dict(theta=[torch.ones(2)]), "theta[0]: shape (2,) does not require gradients"),
+        (dict(phi=[1.0]), "phi[0]: float"),
+        (
+            dict(method="magic"),
+            "method: 'magic'; choose one of 'neumann', 'cg', 'identity', 'exact', 'unrolled'",
+        ),
+        (dict(gamma=0), "gamma: 0"), (dict(gamma=float("nan")), "gamma: nan"),
+        (dict(n_terms=-1), "n_terms: -1"), (dict(n_terms=1.5), "n_terms: 1.5"),
+        (dict(method="cg", n_terms=0), "for 'cg' 1 or more"),
+        (dict(product="forward"), "product: 'forward'; choose one of 'exact', 'differences'"),
+        (dict(damping=-1.0), "damping: -1"),
+        (dict(outer_loss=lambda p: 1.0), "outer_loss: returned float"),
+        (dict(gamma=1e4, n_terms=300), "the series diverges"),
+    ],
+)
 def test_errors(change, words):
     p = Quadratic()
     args = dict(inner_loss=p.inner, outer_loss=p.outer, theta=p.theta, phi=p.phi) | change
@@ -349,11 +379,16 @@ def test_the_result_tells_how_it_was_found():
     assert hypergradient(p.inner, p.outer, p.theta, p.phi, "identity").ratio != found.ratio
 
 
-@pytest.mark.parametrize("options, words", [
-    (dict(gamma=1e-5), "does nothing"), (dict(gamma=1e-5, n_terms=100), "does nothing"), (dict(gamma=2.5), "diverges"),
-    (dict(gamma=2.2, n_terms=10), "diverges"), (dict(method="unrolled", gamma=2.5, n_terms=3), "diverges"),
-    (dict(gamma=1.), ""), (dict(gamma=.1, n_terms=30), ""), (dict(method="identity", gamma=1e-5), ""), (dict(method="cg"), ""),
-    (dict(method="exact"), "")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(gamma=1e-5), "does nothing"), (dict(gamma=1e-5, n_terms=100), "does nothing"),
+        (dict(gamma=2.5), "diverges"), (dict(gamma=2.2, n_terms=10), "diverges"),
+        (dict(method="unrolled", gamma=2.5, n_terms=3), "diverges"), (dict(gamma=1.0), ""),
+        (dict(gamma=0.1, n_terms=30), ""), (dict(method="identity", gamma=1e-5), ""),
+        (dict(method="cg"), ""), (dict(method="exact"), ""),
+    ],
+)
 @pytest.mark.filterwarnings("default")
 def test_warnings(options, words):
     p = Quadratic(n=4, k=4, spread=0.)
@@ -466,7 +501,8 @@ def test_t5_runs_with_its_default_attention(t5):
 
 @pytest.mark.parametrize("method", ["neumann", "identity"])
 def test_differences_on_a_t5(t5, method):
-    "The error that the two products may have against each other, in single precision; and it is not zero."
+    """The error that the two products may have against each other, in single precision; and it
+    is not zero."""
     exact, near = (
         hypergradient(
             t5.inner, t5.outer, t5.model.parameters(), [t5.prefix], method, 1, 0.01, product
@@ -537,7 +573,8 @@ def test_dropout_is_the_callers(t5):
 
 
 def test_t5_against_dense_matrices(t5, monkeypatch):
-    "Neumann and exact on some parameters of the T5, in double precision, against matrices from torch.autograd.functional."
+    """Neumann and exact on some parameters of the T5, in double precision, against matrices from
+    torch.autograd.functional."""
     from torch.autograd.functional import hessian, jacobian
     from torch.func import functional_call
     from transformers.models.t5.modeling_t5 import T5LayerNorm
@@ -626,7 +663,9 @@ def test_partial_sums_are_the_series():
     for M, found in enumerate(sums): close(found, p.answer(p.series(M, .3)))
 
 
-@pytest.mark.parametrize("gamma, says", [(1e-5, "does nothing"), (.5, "no warning"), (2.3, "it diverges")])
+@pytest.mark.parametrize(
+    "gamma, says", [(1e-5, "does nothing"), (0.5, "no warning"), (2.3, "it diverges")]
+)
 def test_the_picture_shows_the_errors_of_the_series(gamma, says):
     p = Quadratic(k=2)
     exact = p.answer(torch.linalg.inv(p.A))

@@ -1,4 +1,5 @@
-"""README.md stays short, every command in it exists, and what is generated in the notebooks is up to date."""
+"""README.md stays short, every command in it exists, and what is generated in the notebooks is
+up to date."""
 import ast
 import importlib.util
 import re
@@ -14,7 +15,8 @@ README = ROOT / "README.md"
 
 
 def commands():
-    "Yield every make and instop command of the README, in sh blocks and between backticks, as a list of words."
+    """Yield every make and instop command of the README, in sh blocks and between backticks, as
+    a list of words."""
     text = README.read_text(encoding="utf-8")
     lines = (
         "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
@@ -78,7 +80,7 @@ def copy(tmp_path):
     "Return a copy of all that tools/readme.py reads and writes, brought up to date."
     for name in (
         "settings.ini", "README.md", readme.RECORD,
-        *[f"nbs/{path.name}" for path in (ROOT / "nbs").glob("*.ipynb")],
+        *[path.relative_to(ROOT) for path in readme.all_notebooks(ROOT)],
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -99,30 +101,34 @@ def test_a_second_run_writes_nothing(copy, capsys):
 def test_the_install_cell_stands_right_after_the_header(copy):
     for path in readme.chapters(copy):
         cells = readme.read_notebook(path)["cells"]
-        assert [n for n, cell in enumerate(cells) if cell["id"] == "install-in-colab"] == [2], (
-            path.name
-        )
-        assert readme.source(cells[2]) == readme.install_code(readme.read_settings(copy))
+        place = [n for n, cell in enumerate(cells) if cell["id"] == "install-in-colab"]
+        assert place == [1 if path.stem == "00_start" else 2], path.name
+        assert readme.source(cells[place[0]]) == readme.install_code(readme.read_settings(copy))
 
 
-@pytest.mark.parametrize("damage", [lambda cells: cells.pop(2), lambda cells: cells.append(cells.pop(2)),
-                                    lambda cells: cells[2].update(source=["pass"]), lambda cells: cells[2].update(id="other")],
-                         ids=["missing", "moved", "changed", "other id"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda cells: cells.pop(2), lambda cells: cells.append(cells.pop(2)),
+        lambda cells: cells[2].update(source=["pass"]), lambda cells: cells[2].update(id="other"),
+    ],
+    ids=["missing", "moved", "changed", "other id"],
+)
 def test_check_tells_of_an_install_cell_that_is_wrong_and_a_run_mends_it(copy, capsys, damage):
-    path = copy / "nbs" / "01_tasks.ipynb"
+    path = copy / "nbs" / "1_instructions" / "11_tasks.ipynb"
     right, notebook = path.read_text(encoding="utf-8"), readme.read_notebook(path)
     damage(notebook["cells"])
     path.write_text(readme.notebook_text(notebook), encoding="utf-8")
     capsys.readouterr()
     assert readme.main(check=True, root=copy) == 1
-    assert capsys.readouterr().out == "nbs/01_tasks.ipynb: out of date; run `make prepare`\n"
+    assert capsys.readouterr().out == "nbs/1_instructions/11_tasks.ipynb: out of date; run `make prepare`\n"
     readme.main(check=False, root=copy)
     assert path.read_text(encoding="utf-8") == right
 
 
-def test_the_install_cell_is_three_lines_of_python_with_address_and_branch():
+def test_the_install_cell_is_four_lines_of_python_with_address_and_branch():
     settings = {"lib_name": "fox", "git_url": "https://example.org/den/fox", "branch": "winter"}
     code = readme.install_code(settings)
-    assert len([line for line in code.splitlines() if not line.startswith("#|")]) == 3
+    assert len([line for line in code.splitlines() if not line.startswith("#|")]) == 4
     ast.parse(code)
-    assert "install -q 'fox[dev] @ git+https://example.org/den/fox@winter'" in code
+    assert "'fox[dev] @ git+https://example.org/den/fox@winter'" in code

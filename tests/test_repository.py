@@ -1,4 +1,5 @@
-"""The repository's address stands once, in settings.ini; wherever else it appears, a tool wrote it."""
+"""The repository's address stands once, in settings.ini; wherever else it appears, a tool wrote
+it."""
 import ast
 import re
 import subprocess
@@ -34,7 +35,8 @@ def files():
 
 
 def written_by_hand(path):
-    "Return a file's text without the lines that a tool generates, so that only our own words remain."
+    """Return a file's text without the lines that a tool generates, so that only our own words
+    remain."""
     text = path.read_bytes().decode("utf-8", errors="ignore")
     if path.name == "_modidx.py": return without_settings(text)
     if path.suffix == ".ipynb": text = notebook_words(path)
@@ -43,8 +45,9 @@ def written_by_hand(path):
 
 
 def generated_lines():
-    "Return all lines with the address that tools/readme.py writes now, in notebooks and in README.md."
-    names = [path.name for path in readme.chapters(ROOT)]
+    """Return all lines with the address that tools/readme.py writes now, in notebooks and in
+    README.md."""
+    names = [readme.place(path) for path in readme.chapters(ROOT)]
     lines = [
         readme.badges(SETTINGS), *[readme.colab_badge(SETTINGS, name) for name in names],
         *readme.install_code(SETTINGS).splitlines(),

@@ -1,4 +1,5 @@
-"""The site shows notebooks as they were saved, says what directives mean, and links names, chapters and files."""
+"""The site shows notebooks as they were saved, says what directives mean, and links names,
+chapters and files."""
 import json
 
 import links
@@ -11,7 +12,10 @@ EXPORTED = {
     "tasks": {"Task": None, "load": None, "COLOURS": "{'a': 1}"},
     "flan": {"Template": None, "render": None}, "prompts": {"Template": None, "render": None},
 }
-PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Erk"
+    "Jggg=="
+)
 
 
 def text(words):
@@ -86,25 +90,40 @@ def test_code_fold_folds_and_fig_alt_describes():
     }
 
 
-@pytest.mark.parametrize("name, near, meant", [
-    ("Task", [], "tasks.Task"), ("tasks.Task", [], "tasks.Task"), ("Task.read", [], "tasks.Task"),
-    ("tasks.Task.read", [], "tasks.Task"), ("Template", [], None), ("Template", ["prompts", "flan"], "prompts.Template"),
-    ("Task", ["flan"], None), ("flan.Template", ["prompts"], "flan.Template"),
-    ("tasks.Template", [], None), ("tasks", [], None), ("task", [], None)])
+@pytest.mark.parametrize(
+    "name, near, meant",
+    [
+        ("Task", [], "tasks.Task"), ("tasks.Task", [], "tasks.Task"),
+        ("Task.read", [], "tasks.Task"), ("tasks.Task.read", [], "tasks.Task"),
+        ("Template", [], None), ("Template", ["prompts", "flan"], "prompts.Template"),
+        ("Task", ["flan"], None), ("flan.Template", ["prompts"], "flan.Template"),
+        ("tasks.Template", [], None), ("tasks", [], None), ("task", [], None),
+    ],
+)
 def test_a_name_means_what_the_chapter_can_see(name, near, meant):
     assert website.api_name(name, near, EXPORTED) == meant
 
 
-@pytest.mark.parametrize("words, expected", [
-    ("A `Task`.", "A {py:obj}`Task <PACKAGE.tasks.Task>`."),
-    ("`load(path)`", "{py:obj}`load(path) <PACKAGE.tasks.load>`"),
-    ("`PACKAGE.flan.render`", "{py:obj}`PACKAGE.flan.render <PACKAGE.flan.render>`"),
-    ("# The `Task`\n`render`", "# The `Task`\n`render`"),
-    ("[`Task`](01_words.ipynb) and ``a `Task` ``", "[`Task`](01_words.ipynb) and ``a `Task` ``"),
-    ("```python\n`Task`\n```", "```python\n`Task`\n```"),
-    ("[![Open](https://a.b/c.svg)](https://a.b) ![x](images/x.png)", "[Open](https://a.b) ![x](images/x.png)"),
-    ("<!-- badges -->\n\nx\n\n<!-- /badges -->a", "a"),
-    ("[licence](../LICENSE)", "[licence](REPOSITORY/LICENSE)")])
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ("A `Task`.", "A {py:obj}`Task <PACKAGE.tasks.Task>`."),
+        ("`load(path)`", "{py:obj}`load(path) <PACKAGE.tasks.load>`"),
+        ("`PACKAGE.flan.render`", "{py:obj}`PACKAGE.flan.render <PACKAGE.flan.render>`"),
+        ("# The `Task`\n`render`", "# The `Task`\n`render`"),
+        (
+            "[`Task`](01_words.ipynb) and ``a `Task` ``",
+            "[`Task`](01_words.ipynb) and ``a `Task` ``",
+        ),
+        ("```python\n`Task`\n```", "```python\n`Task`\n```"),
+        (
+            "[![Open](https://a.b/c.svg)](https://a.b) ![x](images/x.png)",
+            "[Open](https://a.b) ![x](images/x.png)",
+        ),
+        ("<!-- badges -->\n\nx\n\n<!-- /badges -->a", "a"),
+        ("[licence](../LICENSE)", "[licence](REPOSITORY/LICENSE)"),
+    ],
+)
 def test_markdown_links_to_what_the_site_has(words, expected):
     settings = website.read_settings()
     address = f"{settings['git_url']}/blob/{settings['branch']}"
@@ -139,10 +158,14 @@ def test_prepare_lists_chapters_and_modules_in_the_index(project):
     assert "secret" not in (project / "made" / "01_words.ipynb").read_text()
 
 
-@pytest.mark.parametrize("address, problem", [
-    ("b.html#there", None), ("https://a.b/c", None), ("#here", None), ("b.html", None), ("data:,x", None), ("s.png?v=1", None),
-    ("b.html#gone", "has no such anchor"), ("#gone", "has no such anchor"), ("c.html", "is not there"),
-    ("../a.html", "is not there")])
+@pytest.mark.parametrize(
+    "address, problem",
+    [
+        ("b.html#there", None), ("https://a.b/c", None), ("#here", None), ("b.html", None),
+        ("data:,x", None), ("s.png?v=1", None), ("b.html#gone", "has no such anchor"),
+        ("#gone", "has no such anchor"), ("c.html", "is not there"), ("../a.html", "is not there"),
+    ],
+)
 def test_dead_links_are_named(tmp_path, address, problem):
     (tmp_path / "a.html").write_text(f'<p id="here"><a href="{address}">x</a>')
     (tmp_path / "b.html").write_text('<p id="there">')
@@ -150,7 +173,9 @@ def test_dead_links_are_named(tmp_path, address, problem):
     assert links.dead_links(tmp_path) == ([f"a.html: {address} {problem}"] if problem else [])
 
 
-@pytest.mark.parametrize("tag", ['<img src="{}">', '<script src="{}"></script>', '<link rel="stylesheet" href="{}">'])
+@pytest.mark.parametrize(
+    "tag", ['<img src="{}">', '<script src="{}"></script>', '<link rel="stylesheet" href="{}">']
+)
 def test_what_a_page_fetches_from_elsewhere_is_named(tmp_path, tag):
     (tmp_path / "a.html").write_text(tag.format("https://a.b/c"))
     assert links.dead_links(tmp_path) == ["a.html: https://a.b/c is fetched from elsewhere"]

@@ -1,4 +1,5 @@
-"""The checks of `make test` see what they are there to see, and the tools write what they should."""
+"""The checks of `make test` see what they are there to see, and the tools write what they
+should."""
 import json
 import shutil
 from pathlib import Path
@@ -11,8 +12,8 @@ import readme
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = readme.read_settings(ROOT)
 HEADER = (
-    "# Small words\n> One sentence.\n\n*You will build*: `one` · *You need*: nothing · *Paper*: none · "
-    "*Minutes*: 3 · *Device*: CPU"
+    "# Small words\n> One sentence.\n\n*You will build*: `one` · *You need*: nothing · "
+    "*Paper*: none · *Minutes*: 3 · *Device*: CPU"
 )
 
 
@@ -118,7 +119,7 @@ def test_readme_names_a_chapter_without_header_and_a_missing_record(project):
         project / "nbs" / "02_bare.ipynb", cell("code", "#| default_exp bare"),
         cell("markdown", "# Bare"),
     )
-    with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the second cell must be the header"):
+    with pytest.raises(SystemExit, match="nbs/02_bare.ipynb: the first text must be the header"):
         readme.generated(project)
 
 
@@ -161,9 +162,14 @@ def test_demo_table_shows_means_and_intervals(tmp_path):
     )
 
 
-@pytest.mark.parametrize("requires, expected", [(">=3.11", ' ; python_version >= "3.11"'), (">=3.10.0", ""), (None, ""),
-                                                ("!=3.14.1,>=3.11", ' ; python_version >= "3.11"'),
-                                                (">=3.11.5", ' ; python_full_version >= "3.11.5"')])
+@pytest.mark.parametrize(
+    "requires, expected",
+    [
+        (">=3.11", ' ; python_version >= "3.11"'), (">=3.10.0", ""), (None, ""),
+        ("!=3.14.1,>=3.11", ' ; python_version >= "3.11"'),
+        (">=3.11.5", ' ; python_full_version >= "3.11.5"'),
+    ],
+)
 def test_pins_that_need_a_newer_python_get_a_marker(requires, expected):
     assert constraints.marker(requires, "3.10") == expected
 
@@ -195,7 +201,8 @@ def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
         {
             **cell(
                 "code",
-                "import time; print(time.time_ns()); t = time.process_time()\nwhile time.process_time() < t + 1: pass",
+                "import time; print(time.time_ns()); t = time.process_time()\n"
+                "while time.process_time() < t + 1: pass",
             ),
             "id": "clock",
         },

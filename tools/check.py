@@ -1,12 +1,14 @@
-"""Runs every check of the repository and prints one line for each: `python tools/check.py [NAME ...]`.
+"""Runs every check of the repository, a line for each: `python tools/check.py [NAME ...]`.
 
+lint       ruff finds nothing: lines of at most 100, no dead name, no builtin shadowed
 export     the modules in instop_nb/ are exactly what the notebooks export
 clean      the notebooks are saved without leftovers
 readme     README.md, the table of chapters and the Colab badges are up to date
 notebooks  all notebooks run from top to bottom
 tests      pytest
 
-A failing check shows its output and the next one runs all the same; the exit status is 1 if any failed.
+A failing check shows its output and the next one runs all the same; the exit status is 1 if any
+failed.
 """
 import os
 import re
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -35,7 +39,7 @@ def run(*command, root=ROOT, **environment):
 
 
 def copy_of(root, folder):
-    "Copy settings, notebooks and modules (no checkpoint, no pictures) into `folder`; return its path."
+    "Copy settings, notebooks and modules into `folder`, no checkpoint, no picture; return it."
     leave = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "runs", "micro", "images")
     shutil.copy(root / "settings.ini", folder)
     for name in ("nbs", "instop_nb"):
@@ -49,24 +53,25 @@ def modules(root):
             for path in sorted((root / "instop_nb").rglob("*.py"))}
 
 
+def check_lint(root=ROOT):
+    "Let ruff read notebooks, tests and tools."
+    return run(BIN / "ruff", "check", "--quiet", ".", root=root)
+
+
 def check_export(root=ROOT):
-    "Export into a copy that has no modules, and compare: nothing may be missing, stale or left over."
+    "Export into a copy that has no modules: nothing may be missing, stale or left over."
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of(root, folder)
         for path in (copy / "instop_nb").rglob("*.py"):
             if path.name != "__init__.py": path.unlink()
         ok, output = run(BIN / "nbdev_export", root=copy)
         exported, present = modules(copy), modules(root)
-    problems = [
-        f"{name}: differs from what the notebooks export"
-        for name in exported.keys() & present.keys()
-        if exported[name] != present[name]
-    ]
+    both = exported.keys() & present.keys()
+    problems = [f"{name}: differs from what the notebooks export"
+                for name in both if exported[name] != present[name]]
     problems += [f"{name}: no notebook exports it" for name in present.keys() - exported.keys()]
-    problems += [
-        f"{name}: a notebook exports it, but it is missing"
-        for name in exported.keys() - present.keys()
-    ]
+    problems += [f"{name}: a notebook exports it, but it is missing"
+                 for name in exported.keys() - present.keys()]
     advice = ["Run `make prepare`; edit the notebooks, never the modules."] if problems else []
     return ok and not problems, "\n".join([output.strip(), *sorted(problems), *advice])
 
@@ -76,10 +81,10 @@ def check_clean(root=ROOT):
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of(root, folder)
         ok, output = run(BIN / "nbdev_clean", root=copy)
-        dirty = [path.name for path in sorted((root / "nbs").glob("*.ipynb"))
-                 if path.read_bytes() != (copy / "nbs" / path.name).read_bytes()]
+        names = [path.relative_to(root).as_posix() for path in readme.all_notebooks(root)]
+        dirty = [name for name in names if (root / name).read_bytes() != (copy / name).read_bytes()]
     unreadable = "Failed to clean" in output
-    problems = [f"nbs/{name}: not clean; run `make prepare`" for name in dirty]
+    problems = [f"{name}: not clean; run `make prepare`" for name in dirty]
     return ok and not dirty and not unreadable, "\n".join([output.strip(), *problems])
 
 
@@ -102,16 +107,14 @@ def check_tests(root=ROOT):
     )
 
 
-CHECKS = {"export": check_export, "clean": check_clean, "readme": check_readme,
-          "notebooks": check_notebooks, "tests": check_tests}
+CHECKS = {"lint": check_lint, "export": check_export, "clean": check_clean,
+          "readme": check_readme, "notebooks": check_notebooks, "tests": check_tests}
 
 
 def report(name, ok, output, seconds):
-    "Print the line of a check; below it the output if it failed, else the tests that were skipped and why."
+    "Print the line of a check; below it its output if it failed, else the tests skipped and why."
     print(f"{'ok    ' if ok else 'FAILED'}  {name:<10} {seconds:6.1f} s", flush=True)
-    shown = (
-        output.strip().splitlines() if not ok else re.findall(r"^SKIPPED.*", output, re.MULTILINE)
-    )
+    shown = re.findall(r"^SKIPPED.*", output, re.MULTILINE) if ok else output.strip().splitlines()
     for line in shown: print(f"        {line}", flush=True)
 
 

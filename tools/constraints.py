@@ -1,6 +1,7 @@
 """Writes constraints.txt: the versions that are installed in this environment and were tested.
 
-Run it with `make constraints`. A version that needs a newer Python than the oldest one we support gets a marker,
+Run it with `make constraints`. A version that needs a newer Python than the oldest one we support
+gets a marker,
 so that pip is free to choose an older release there.
 """
 import re
@@ -29,7 +30,8 @@ def marker(requires_python, oldest):
 
 
 def pin(distribution, oldest):
-    "Return one line: the name, the version without a build label such as +cpu, and a marker if it needs one."
+    """Return one line: the name, the version without a build label such as +cpu, and a marker if
+    it needs one."""
     name = distribution.metadata["Name"].lower().replace("_", "-")
     version = distribution.version.split("+")[0]
     return f"{name}=={version}{marker(distribution.metadata['Requires-Python'], oldest)}"

@@ -1,9 +1,13 @@
-"""Runs notebooks from the top and keeps their new outputs: `python tools/execute.py [NOTEBOOK ...]`.
+"""Runs notebooks from the top and keeps their new outputs: `python tools/execute.py [NOTEBOOK
+...]`.
 
-Cells that the tests skip (flags of `tst_flags` in settings.ini, or `#| eval: false`) are not run and keep their saved outputs.
+Cells that the tests skip (flags of `tst_flags` in settings.ini, or `#| eval: false`) are not run
+and keep their saved outputs.
 
-`python tools/execute.py --time` keeps no outputs: it runs every chapter twice in a row, on one thread, and writes the CPU
-seconds of both runs to instop_nb/records/chapters.json, from which tools/readme.py takes the minutes in the headers. It
+`python tools/execute.py --time` keeps no outputs: it runs every chapter twice in a row, on one
+thread, and writes the CPU
+seconds of both runs to instop_nb/records/chapters.json, from which tools/readme.py takes the
+minutes in the headers. It
 names the cells whose two outputs differ, which is as it should be for nothing but times.
 """
 import json
@@ -28,7 +32,8 @@ def skipped_directives():
 
 
 def drop_widgets(cell):
-    "Leave out the progress bars that libraries have shown as widgets: without a kernel they are blank."
+    """Leave out the progress bars that libraries have shown as widgets: without a kernel they
+    are blank."""
     cell.outputs = [
         output
         for output in cell.outputs
@@ -92,9 +97,7 @@ def time_chapters(root=readme.ROOT):
 def main(arguments):
     "Run the notebooks that are named, or all of them; or time the chapters."
     if arguments == ["--time"]: return time_chapters()
-    for path in [Path(name).resolve() for name in arguments] or sorted(
-        (readme.ROOT / "nbs").glob("*.ipynb")
-    ):
+    for path in [Path(name).resolve() for name in arguments] or readme.all_notebooks():
         start = time.time()
         nbformat.write(run(path), path)
         print(f"{path.name}: {time.time() - start:.0f} s", flush=True)

@@ -20,7 +20,8 @@ class Page(HTMLParser):
 
 
 def dead_links(site):
-    "Return a line for each link to a page, file or anchor that is not there, and for each thing fetched from elsewhere."
+    """Return a line for each link to a page, file or anchor that is not there, and for each
+    thing fetched from elsewhere."""
     site = site.resolve()
     pages, dead = (
         {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}, [],
@@ -35,7 +36,7 @@ def dead_links(site):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.is_file() or site not in target.parents:
                 dead.append(f"{place}: {address} is not there")
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+            elif target in pages and unquote(parts.fragment) not in {"", *pages[target].anchors}:
                 dead.append(f"{place}: {address} has no such anchor")
     return dead
 

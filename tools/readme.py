@@ -1,10 +1,10 @@
-"""Writes README.md and all that is generated in the notebooks; `--check` only tells what is out of date.
+"""Writes README.md and all that is generated in the notebooks; `--check` only tells what is stale.
 
-Sources: settings.ini (the repository's address), the header cell of each chapter, and the saved records of the demo and
-of the chapters' running times.
-Written: the minutes in each chapter's header, the Colab badge below it and the cell after it, which installs the package
-in Colab; the parts of nbs/index.ipynb between `<!-- name -->` and `<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb
-with its links made to fit.
+Sources: settings.ini (the repository's address), the header cell of each chapter, and the saved
+records of the demo and of the chapters' running times.
+Written: the minutes in each chapter's header, the Colab badge below it and the cell after it,
+which installs the package in Colab; the parts of nbs/index.ipynb between `<!-- name -->` and
+`<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb with its links made to fit.
 """
 import json
 import re
@@ -13,15 +13,19 @@ from configparser import ConfigParser
 from math import ceil
 from pathlib import Path
 
+from instop_nb.course import PARTS, notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = "instop_nb/records/demo.json"
 TIMES = "instop_nb/records/chapters.json"
 INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
-HEADER = re.compile(r"""\# \ (?P<title>[^\n]+)\n
-                        \n?>\ (?P<says>[^\n]+)\n\n
-                        \*You\ will\ build\*:\ (?P<builds>[^\n]+?)\ ·\ \*You\ need\*:\ (?P<needs>[^\n]+?)\ ·\ 
-                        \*Paper\*:\ (?P<paper>[^\n]+?)\ ·\ \*Minutes\*:\ (?P<minutes>\d+)\ ·\ \*Device\*:\ (?P<device>[^\n]+?)
-                        (?:\n\n(?P<colab>\[!\[Open\ in\ Colab\][^\n]*))?\s*""", re.VERBOSE)
+HEADER = re.compile(
+    r"# (?P<title>[^\n]+)\n\n?> (?P<says>[^\n]+)\n\n"
+    r"\*You will build\*: (?P<builds>[^\n]+?) · \*You need\*: (?P<needs>[^\n]+?) · "
+    r"\*Paper\*: (?P<paper>[^\n]+?) · \*Minutes\*: (?P<minutes>\d+) · "
+    r"\*Device\*: (?P<device>[^\n]+?)"
+    r"(?:\n\n(?P<colab>\[!\[Open in Colab\][^\n]*))?\s*"
+)
 
 
 def read_settings(root=ROOT):
@@ -52,17 +56,31 @@ def set_source(cell, text):
 
 
 def chapters(root=ROOT):
-    "Return the paths of the numbered notebooks, in order."
-    return sorted((root / "nbs").glob("[0-9][0-9]_*.ipynb"))
+    "Return the paths of the numbered notebooks, in order; the one list that all tools follow."
+    return notebooks(root / "nbs")
 
 
-def header_of(notebook, name):
-    "Return the match of the chapter's header, which is its second cell."
-    match = HEADER.fullmatch(source(notebook["cells"][1]))
+def all_notebooks(root=ROOT):
+    "Return the paths of all notebooks, the numbered ones first."
+    found = [path for folder in ("nbs", *(f"nbs/{part}" for part in PARTS))
+             for path in sorted((root / folder).glob("*.ipynb"))]
+    return [*chapters(root), *(path for path in found if path not in chapters(root))]
+
+
+def place(path, root=ROOT):
+    "Return where a notebook lies in nbs/: 1_instructions/11_tasks.ipynb."
+    return path.relative_to(root / "nbs").as_posix()
+
+
+def header_of(notebook, where):
+    "Return the match of the chapter's header, which is its first or second cell."
+    first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    match = HEADER.fullmatch(source(first))
     if not match:
         raise SystemExit(
-            f"nbs/{name}: the second cell must be the header: '# Title', '> One sentence.', an empty line, and\n"
-            "*You will build*: ... · *You need*: ... · *Paper*: ... · *Minutes*: 6 · *Device*: CPU"
+            f"nbs/{where}: the first text must be the header: '# Title', '> One sentence.', an "
+            "empty line, and\n*You will build*: ... · *You need*: ... · *Paper*: ... · "
+            "*Minutes*: 6 · *Device*: CPU"
         )
     return match
 
@@ -74,25 +92,26 @@ def measured(root=ROOT):
 
 
 def minutes(header, name, seconds):
-    "Return the measured CPU minutes of a chapter, rounded up; those of its header where none have been measured."
+    """Return the measured CPU minutes of a chapter, rounded up; those of its header where none
+    have been measured."""
     return str(ceil(max(seconds[name]) / 60)) if name in seconds else header["minutes"]
 
 
-def colab_badge(settings, name):
+def colab_badge(settings, where):
     "Return the badge that opens a notebook in Colab."
-    address = f"https://colab.research.google.com/github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{name}"
-    return (
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
-    )
+    home = f"{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{where}"
+    picture = "https://colab.research.google.com/assets/colab-badge.svg"
+    return f"[![Open in Colab]({picture})](https://colab.research.google.com/github/{home})"
 
 
 def install_code(settings):
-    "Return the code that installs the package in Colab, once, and does nothing elsewhere; the chapters' tests need [dev]."
+    "Return the code that installs the package in Colab, once; the chapters' tests need [dev]."
     package, address = settings["lib_name"], f"git+{settings['git_url']}@{settings['branch']}"
     return (
         "#| hide\nimport importlib.util, sys\n"
         f'if "google.colab" in sys.modules and not importlib.util.find_spec("{package}"):\n'
-        f"""    get_ipython().run_line_magic("pip", "install -q '{package}[dev] @ {address}'")"""
+        f"    wanted = \"'{package}[dev] @ {address}'\"\n"
+        '    get_ipython().run_line_magic("pip", f"install -q {wanted}")'
     )
 
 
@@ -104,15 +123,17 @@ def with_install_cell(cells, settings):
         "cell_type": "code", "execution_count": None, "id": INSTALL_CELL, "metadata": {},
         "outputs": [], "source": code.splitlines(keepends=True),
     }
-    return [*others[:2], install, *others[2:]]
+    head = next(n for n, cell in enumerate(others) if cell["cell_type"] == "markdown") + 1
+    return [*others[:head], install, *others[head:]]
 
 
 def badges(settings):
     "Return the badges at the head of the README."
+    python = settings["min_python"]
     tests = f"{settings['git_url']}/actions/workflows/test.yml"
     return (
         f"[![Tests]({tests}/badge.svg)]({tests}) "
-        f"![Python {settings['min_python']} or newer](https://img.shields.io/badge/python-{settings['min_python']}%2B-blue) "
+        f"![Python {python} or newer](https://img.shields.io/badge/python-{python}%2B-blue) "
         f"{colab_badge(settings, 'index.ipynb')}"
     )
 
@@ -122,20 +143,34 @@ def table_row(*values):
     return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
 
 
+def linked(path, root=ROOT):
+    "Return a link to a chapter, and below it those to its side chapters: 16b and 16c of 16."
+    sides = [p for p in chapters(root) if re.match(rf"{path.stem[:2]}[a-z]_", p.stem)]
+    links = [f"[{header_of(read_notebook(p), place(p, root))['title']}]({place(p, root)})"
+             for p in [path, *sides]]
+    return "<br>· ".join(links)
+
+
+def chapter_row(path, settings, seconds, root=ROOT):
+    "Return the row of a chapter, made from its header."
+    where = place(path, root)
+    header = header_of(read_notebook(path), where)
+    return table_row(
+        path.stem[:2], linked(path, root), header["builds"], header["paper"],
+        minutes(header, path.name, seconds), header["device"], colab_badge(settings, where),
+    )
+
+
 def chapter_table(settings, root=ROOT):
-    "Return the table of chapters, made from their headers."
+    "Return the table of chapters, with a line for each part."
     rows = [table_row("", "chapter", "you will build", "paper", "minutes", "device", ""),
             table_row("--:", "---", "---", "---", "--:", "---", "---")]
-    seconds = measured(root)
-    for path in chapters(root):
-        header = header_of(read_notebook(path), path.name)
-        rows.append(
-            table_row(
-                path.name[:2], f"[{header['title']}]({path.name})", header["builds"],
-                header["paper"], minutes(header, path.name, seconds), header["device"],
-                colab_badge(settings, path.name),
-            )
-        )
+    seconds, part = measured(root), ""
+    for path in (p for p in chapters(root) if re.match(r"\d\d_", p.stem)):
+        if path.parent.name != part and path.parent.name in PARTS:
+            part = path.parent.name
+            rows.append(table_row("", f"**{part[0]} · {PARTS[part]}**", *[""] * 5))
+        rows.append(chapter_row(path, settings, seconds, root))
     return "\n".join(rows)
 
 
@@ -150,7 +185,8 @@ def demo_record(root=ROOT):
 
 
 def score(pair):
-    "Return a mean with half the width of its interval; without an interval (one run, or a rule), the mean alone."
+    """Return a mean with half the width of its interval; without an interval (one run, or a
+    rule), the mean alone."""
     mean, half = pair
     return f"{mean:.1f} ± {half:.1f}" if half and half > 0 else f"{mean:.1f}"
 
@@ -166,7 +202,8 @@ def demo_table(root=ROOT):
     return "\n".join(
         [
             *rows, "",
-            f"Exact match in percent, mean and 95 % interval over seeds {seeds}; {record['steps']} steps "
+            f"Exact match in percent, mean and 95 % interval over seeds {seeds}; "
+            f"{record['steps']} steps "
             f"on the same rows for each model; made by `{record['command']}`.",
         ]
     )
@@ -182,12 +219,15 @@ def fill(text, name, content):
     return block.sub(lambda marks: f"{marks[1]}\n\n{content}\n\n{marks[2]}", text)
 
 
-def new_chapter(path, settings, seconds):
-    "Return the chapter's text with the minutes and the right badge in its header, and the cell that installs the package."
-    notebook = read_notebook(path)
-    header = header_of(notebook, path.name)
-    written = f"{header.string[:header.start('minutes')]}{minutes(header, path.name, seconds)}{header.string[header.end('minutes'):header.end('device')]}"
-    set_source(notebook["cells"][1], f"{written}\n\n{colab_badge(settings, path.name)}")
+def new_chapter(path, settings, seconds, root=ROOT):
+    "Return a chapter's text: minutes and badge in its header, and the cell that installs."
+    notebook, where = read_notebook(path), place(path, root)
+    header = header_of(notebook, where)
+    text, m = header.string, header
+    text = f"{text[:m.start('minutes')]}{minutes(m, path.name, seconds)}" \
+           f"{text[m.end('minutes'):m.end('device')]}"
+    first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    set_source(first, f"{text}\n\n{colab_badge(settings, where)}")
     notebook["cells"] = with_install_cell(notebook["cells"], settings)
     return notebook_text(notebook)
 
@@ -218,14 +258,15 @@ def new_readme(index):
     "Return README.md: the text of the index, without the marks around its generated parts."
     texts = [source(cell).strip() for cell in index["cells"] if cell["cell_type"] == "markdown"]
     text = re.sub(r"<!-- /?\w+ -->\n*", "", "\n\n".join(texts)).strip()
-    return f"<!-- Made from nbs/index.ipynb by tools/readme.py; edit the notebook. -->\n{rewrite_links(text)}\n"
+    head = "<!-- Made from nbs/index.ipynb by tools/readme.py; edit the notebook. -->"
+    return f"{head}\n{rewrite_links(text)}\n"
 
 
 def generated(root=ROOT):
     "Return {path: text} of every file that is written here, as it should be."
     settings = read_settings(root)
     seconds = measured(root)
-    files = {path: new_chapter(path, settings, seconds) for path in chapters(root)}
+    files = {path: new_chapter(path, settings, seconds, root) for path in chapters(root)}
     index = new_index(settings, root)
     return {
         **files, root / "nbs" / "index.ipynb": notebook_text(index),

@@ -1,10 +1,14 @@
-"""Makes the site of the course in build/site and checks its links: `python tools/website.py`, or `make site`.
+"""Makes the site of the course in build/site and checks its links: `python tools/website.py`, or
+`make site`.
 
-Notebooks are shown with the outputs that they were saved with; none is run. What nbdev's directives say is done first:
-a cell with `#| hide` is left out, `#| code-fold: true` folds it, `#| fig-alt` describes its picture. Sphinx, as
+Notebooks are shown with the outputs that they were saved with; none is run. What nbdev's directives
+say is done first:
+a cell with `#| hide` is left out, `#| code-fold: true` folds it, `#| fig-alt` describes its
+picture. Sphinx, as
 tools/site_conf/conf.py sets it up, makes the pages; nothing of them is fetched from elsewhere.
 """
 import ast
+import posixpath
 import re
 import shutil
 import sys
@@ -13,7 +17,9 @@ from pathlib import Path
 from textwrap import shorten
 
 from links import dead_links
-from readme import ROOT, chapters, notebook_text, read_notebook, read_settings, source
+from readme import (
+    ROOT, all_notebooks, chapters, notebook_text, place, read_notebook, read_settings, source,
+)
 
 DIRECTIVE = re.compile(r"#\|[ \t]*([\w-]+)[: \t]*(.*)\s*")
 BADGE_BLOCK = re.compile(r"<!-- badges -->.*?<!-- /badges -->", re.DOTALL)
@@ -42,7 +48,8 @@ def assigned(path):
 
 
 def exports(root=ROOT):
-    "Return {module: {name: its value as the code has it, or None for functions and classes}} of all that is exported."
+    """Return {module: {name: its value as the code has it, or None for functions and classes}}
+    of all that is exported."""
     found = {}
     for path in sorted((root / read_settings(root)["lib_path"]).glob("*.py")):
         values = assigned(path)
@@ -55,7 +62,8 @@ def exports(root=ROOT):
 
 
 def modules_of(notebook, package):
-    "Return the modules whose names a notebook uses: the one that it exports first, then those that it imports."
+    """Return the modules whose names a notebook uses: the one that it exports first, then those
+    that it imports."""
     code = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
     return re.findall(r"^#\| default_exp (\w+)", code, re.MULTILINE) + re.findall(
         rf"from {package}\.(\w+) import", code
@@ -63,7 +71,8 @@ def modules_of(notebook, package):
 
 
 def api_name(name, near, exported):
-    "Return what `Task`, `Task.name` or `tasks.Task` means, tasks.Task, or None; without `near` modules only one may have it."
+    """Return what `Task`, `Task.name` or `tasks.Task` means, tasks.Task, or None; without `near`
+    modules only one may have it."""
     head, _, rest = name.partition(".")
     inner = rest.split(".")[0]
     if inner in exported.get(head, {}): return f"{head}.{inner}"
@@ -71,8 +80,16 @@ def api_name(name, near, exported):
     return f"{homes[0]}.{head}" if homes and (near or len(homes) == 1) else None
 
 
-def new_markdown(text, near, exported, settings):
-    "Return text for the site: names link to the API, files outside of nbs/ to the repository, and badges become words."
+def outside(target, part, settings):
+    "Return where a link leads: into the repository if it leaves nbs/, else where it led."
+    path = posixpath.normpath(posixpath.join(part, target))
+    if "://" in target or not path.startswith("../"): return target
+    return f"{settings['git_url']}/blob/{settings['branch']}/{path[3:]}"
+
+
+def new_markdown(text, near, exported, settings, part=""):
+    """Return text for the site: names link to the API, files outside of nbs/ to the repository,
+    and badges become words."""
     def link(match):
         meant = match["name"] and api_name(
             match["name"].removeprefix(f"{settings['lib_path']}."), near, exported
@@ -81,7 +98,7 @@ def new_markdown(text, near, exported, settings):
             f"{{py:obj}}`{match[0][1:-1]} <{settings['lib_path']}.{meant}>`" if meant else match[0]
         )
     text = FETCHED_IMAGE.sub(r"\1", BADGE_BLOCK.sub("", text))
-    text = text.replace("](../", f"]({settings['git_url']}/blob/{settings['branch']}/")
+    text = re.sub(r"\]\((\.\./[^)]*)\)", lambda m: f"]({outside(m[1], part, settings)})", text)
     return INLINE_CODE.sub(link, text)
 
 
@@ -102,10 +119,10 @@ def new_code(cell, rewrite):
             "outputs": [new_output(output, rewrite) for output in cell["outputs"]]}
 
 
-def new_notebook(notebook, exported, settings):
+def new_notebook(notebook, exported, settings, part=""):
     "Return a notebook with each cell made fit for the site."
     near = modules_of(notebook, settings["lib_path"])
-    rewrite = partial(new_markdown, near=near, exported=exported, settings=settings)
+    rewrite = partial(new_markdown, near=near, exported=exported, settings=settings, part=part)
     cells = [
         new_code(cell, rewrite)
         if cell["cell_type"] == "code"
@@ -131,48 +148,54 @@ def table_of_contents(caption, lines):
 
 
 def api_page(module, exported, package, page, title):
-    "Return the page of a module, which links to the chapter that exports it; autodoc passes over constants, so they are listed."
+    """Return the page of a module, which links to the chapter that exports it; autodoc passes over
+    constants, so they are listed."""
+    number = Path(page).name.partition("_")[0]
     lines = [
         module, "=" * len(module), "",
-        f"Chapter {int(page[:2])}, :doc:`{title} </{page}>`, makes this module.", "",
+        f"Chapter {number.lstrip('0')}, :doc:`{title} </{page}>`, makes this module.", "",
         f".. automodule:: {package}.{module}", "",
     ]
     for name, value in exported.items():
-        if value:
-            lines += [
-                f".. py:data:: {name}", f"   :value: {shorten(value, 200, placeholder=' ...')}", "",
-            ]
+        if not value: continue
+        shown = shorten(value, 200, placeholder=" ...")
+        lines += [f".. py:data:: {name}", f"   :value: {shown}", ""]
     return "\n".join(lines)
 
 
+def contents(books, numbered, exported):
+    "Return the cells that list all pages in the sidebar."
+    titles = {page: title_of(book) for page, book in books.items()}
+    lines = [f"{Path(page).name.partition('_')[0].lstrip('0') or 0} · {titles[page]} <{page}>"
+             for page in numbered]
+    others = [page for page in books if page not in {"index", *numbered}]
+    return [
+        table_of_contents("Chapters", lines), table_of_contents("Beside the chapters", others),
+        table_of_contents("API", [f"api/{module}" for module in exported]),
+    ]
+
+
 def prepare(folder, root=ROOT):
-    "Write all that the builder reads into an emptied `folder`: notebooks, their images, a page for each module."
+    """Write all that the builder reads into an emptied `folder`: notebooks, their images, a page
+    for each module."""
     settings, exported = read_settings(root), exports(root)
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "api").mkdir(parents=True)
     if (root / "nbs" / "images").exists():
         shutil.copytree(root / "nbs" / "images", folder / "images")
-    books = {path.stem: read_notebook(path) for path in sorted((root / "nbs").glob("*.ipynb"))}
-    titles, numbered = (
-        {name: title_of(book) for name, book in books.items()},
-        [path.stem for path in chapters(root)],
-    )
-    made = {name: new_notebook(book, exported, settings) for name, book in books.items()}
-    made["index"]["cells"] += [
-        table_of_contents(
-            "Chapters", [f"{int(name[:2])} · {titles[name]} <{name}>" for name in numbered]
-        ),
-        table_of_contents(
-            "Beside the chapters", [name for name in books if name not in {"index", *numbered}]
-        ),
-        table_of_contents("API", [f"api/{module}" for module in exported]),
-    ]
-    for name, book in made.items():
-        (folder / f"{name}.ipynb").write_text(notebook_text(book), encoding="utf-8")
-    for name in numbered:
-        for module in set(modules_of(books[name], settings["lib_path"])[:1]) & exported.keys():
-            page = api_page(module, exported[module], settings["lib_path"], name, titles[name])
-            (folder / "api" / f"{module}.rst").write_text(page, encoding="utf-8")
+    books = {place(path, root)[:-6]: read_notebook(path) for path in all_notebooks(root)}
+    numbered = [place(path, root)[:-6] for path in chapters(root)]
+    for page, book in books.items():
+        made = new_notebook(book, exported, settings, posixpath.dirname(page))
+        if page == "index": made["cells"] += contents(books, numbered, exported)
+        (folder / page).parent.mkdir(exist_ok=True)
+        (folder / f"{page}.ipynb").write_text(notebook_text(made), encoding="utf-8")
+    for page in numbered:
+        for module in set(modules_of(books[page], settings["lib_path"])[:1]) & exported.keys():
+            text = api_page(
+                module, exported[module], settings["lib_path"], page, title_of(books[page])
+            )
+            (folder / "api" / f"{module}.rst").write_text(text, encoding="utf-8")
 
 
 def build(folder, site):
@@ -191,10 +214,8 @@ def main(folder=ROOT / "build" / "site_source", site=ROOT / "build" / "site"):
     shutil.rmtree(site, ignore_errors=True)
     status = build(folder, site)
     dead = dead_links(site)
-    print(
-        "\n".join(dead)
-        or f"{len(list(site.rglob('*.html')))} pages, no dead link: open {site.relative_to(ROOT)}/index.html"
-    )
+    n, front = len(list(site.rglob("*.html"))), site.relative_to(ROOT) / "index.html"
+    print("\n".join(dead) or f"{n} pages, no dead link: open {front}")
     return 1 if status or dead else 0
 
 

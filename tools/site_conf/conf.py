@@ -7,7 +7,8 @@ from fastcore.docments import docments
 from readme import read_settings
 
 settings = read_settings()
-project, author, copyright = settings["title"], settings["author"], settings["copyright"]
+project, author = settings["title"], settings["author"]
+copyright = settings["copyright"]  # noqa: A001
 html_title = settings["title"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
@@ -29,18 +30,22 @@ autodoc_preserve_defaults = True
 html_theme = "furo"
 # MathJax comes from a package that holds all of it; a page needs the part from TeX to HTML
 mathjax_path = "mathjax/tex-chtml.js"
-html_static_path = ["course.css", find_spec("sphinx-mathjax-offline").submodule_search_locations[0] + "/static"]
-exclude_patterns = [".cache", *[f"mathjax/{part}" for part in ("sre", "mml*", "tex-mml*", "*full*", "*svg*", "*/svg*")]]
+mathjax = find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
+html_static_path = ["course.css", f"{mathjax}/static"]
+unused = "sre", "mml*", "tex-mml*", "*full*", "*svg*", "*/svg*"
+exclude_patterns = [".cache", *[f"mathjax/{part}" for part in unused]]
 html_css_files = ["course.css"]
 html_show_sourcelink = False
 html_copy_source = False
 
 
 def literal(text):
-    "Return a comment as reStructuredText, in which a name in backticks is a link and other code is shown as it stands."
+    """Return a comment as reStructuredText, in which a name in backticks is a link and other
+    code is shown as it stands."""
     def written(part):
         if re.fullmatch(r"`[A-Za-z_][\w.]*`", part): return part
-        return f"``{part[1:-1].strip()}``" if part.startswith("`") else re.sub(r"([\\*|_])", r"\\\1", part)
+        if part.startswith("`"): return f"``{part[1:-1].strip()}``"
+        return re.sub(r"([\\*|_])", r"\\\1", part)
     return "".join(written(part) for part in re.split(r"(`[^`]+`)", text.replace("\n", " ")))
 
 
@@ -52,7 +57,8 @@ def add_parameters(app, what, name, obj, options, lines):
             for parameter, about in docments(obj, full=True).items() if about.docment}
     if not told: return
     lines += ["", ".. list-table::", "   :align: left", "   :class: parameters", ""]
-    for parameter, comment in told.items(): lines += [f"   * - {parameter}", f"     - {literal(comment)}"]
+    for parameter, comment in told.items():
+        lines += [f"   * - {parameter}", f"     - {literal(comment)}"]
     lines.append("")
 
 
@@ -62,7 +68,8 @@ def shorten_factories(app, what, name, obj, options, signature, returns):
 
 
 def skip_fields(app, what, name, obj, skip, options):
-    "Leave out the fields of a class, of which the table of its parameters tells, and methods without a docstring."
+    """Leave out the fields of a class, of which the table of its parameters tells, and methods
+    without a docstring."""
     shown = (inspect.isroutine(obj) or isinstance(obj, property)) and inspect.getdoc(obj)
     return True if what in ("class", "exception") and not shown else None
 
