@@ -20,8 +20,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from instop_nb import cli, demo, models, pretraining, runs, study
-from instop_nb.flan import check_row, load_flan, read_rows
-from instop_nb.metrics import read_predictions, score
+from instop_nb.flan import load_flan
+from instop_nb.flan_rows import read_rows
+from instop_nb.flan_rows import check_flan_row
+from instop_nb.metrics import score
+from instop_nb.predictions import read_predictions
 from instop_nb.models import load_model
 from instop_nb.promptsource import load_templates
 from instop_nb.recipes import read_recipe
@@ -428,7 +431,7 @@ KINDS = {
         Kind("flan.py", load_flan, FLAN, as_python, PAIRS, False),
         Kind(
             "rows.jsonl",
-            lambda path: [check_row("nli", row, where) for where, row in read_rows(path)], ROWS,
+            lambda path: [check_flan_row("nli", row, where) for where, row in read_rows(path)], ROWS,
             as_lines, ROW,
         ),
         Kind("ours.jsonl", lambda path: score(read_predictions(path)), OURS, as_lines, OUR),
