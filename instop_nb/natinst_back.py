@@ -24,7 +24,7 @@ def _labels(field, kind="Positive", n=0):
     return why + [("\n\n" + label, text) for label, text in labels]
 
 # %% ../nbs/1_instructions/13b_natinst_back.ipynb #1210a9ef
-def _places(label, source, start):
+def _label_ends(label, source, start):
     "All places where the label ends a text that begins at `start`."
     end = -1 if source[start:start + 1].isspace() else source.find(label, start + 1)
     while end >= 0:
@@ -60,7 +60,7 @@ def _texts_by_field(source):
         if text == ("end",) or (text, start) in came_from: continue
         came_from[text, start] = before, end
         steps = [(end, label, after) for label, after in _labels(*text)
-                 for end in _places(label, source, start)]
+                 for end in _label_ends(label, source, start)]
         steps.sort(reverse=True)  # the first place is tried first
         todo += [(after, end + len(label), (text, start), end) for end, label, after in steps]
 
