@@ -2,30 +2,37 @@
 [--rounds 5] [--pairs 150000]`.
 
 Three sets of predictions, made up and seeded: labels that come again and again, sentences that do
-not, and half of each in
-the size of Super-NI's English test set (119 tasks of 100). CPU times of interleaved rounds, all
-memories emptied before each; a round divides the
-time of each rival by ours, and the table shows medians and quartiles of these ratios. Ours does
-more than the rivals: it
+not, and half of each in the size of Super-NI's English test set (119 tasks of 100). CPU times of
+interleaved rounds, all memories emptied before each; a round divides the time of each rival by
+ours, and the table shows medians and quartiles of these ratios. Ours does more than the rivals: it
 also checks the rows, computes exact match and averages. All make the same numbers, which is checked
-first.
-Processes are compared by wall time on large sets of sentences, with workers to start (cold) and
-with workers that are there
-(warm; they get other sentences, for they remember). This needs idle CPUs: the record holds the load
-before it began.
+first. Processes are compared by wall time on large sets of sentences, with workers to start (cold)
+and with workers that are there (warm; they get other sentences, for they remember). This needs idle
+CPUs: the record holds the load before it began.
+
+`python bench/metrics.py --tables [--data FOLDER]` asks only what ROUGE-L's table costs: 160,000
+rows, of the tasks in a folder if there is one, are scored with two other ways of `rouge_pair`.
 """
 import argparse
 import importlib.metadata
+import json
 import os
 import platform
 import random
 import statistics
 import time
+from collections import Counter
+from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 from rouge_score.rouge_scorer import RougeScorer
 
 from instop_nb import metrics
+from instop_nb.predictions import copy_example, copy_input, prediction_rows
+from instop_nb.tasks import load_tasks
 from rounds import cpu_seconds, spread, write_record
 
 LABELS = (
@@ -154,6 +161,80 @@ def ratios(rows, rounds, rivals=tuple(RIVALS)):
     return {name: spread([row[name] for row in found]) for name in found[0]}
 
 
+def task_rows(folder, n=160_000, seed=0):
+    "Rows of real tasks: answered with another instance's output, copied, or right but for words."
+    rng = random.Random(f"tasks {seed}")
+    tasks = [task for task in load_tasks(folder) if task.instances and task.positive]
+    def another(task): return [rng.choice(task.instances).output[0] for _ in task.instances]
+    def thinned(task):
+        return [
+            " ".join(word for word in i.output[0].split() if rng.random() < .7)
+            for i in task.instances
+        ]
+    kinds = (
+        lambda task: prediction_rows(task, another(task)), copy_input, copy_example,
+        lambda task: prediction_rows(task, thinned(task)),
+    )
+    return list(islice(chain.from_iterable(kind(t) for kind in kinds for t in tasks), n))
+
+
+def longest_in_order(a, b):
+    "The last entry of the table of the chapter, one row after another."
+    row = [0] * (len(b) + 1)
+    for x in a:
+        left = above_left = 0
+        for j, y in enumerate(b, 1):
+            above = row[j]
+            left = above_left + 1 if x == y else max(left, above)
+            row[j], above_left = left, above
+    return row[-1]
+
+
+@lru_cache(maxsize=200_000)
+def table_pair(prediction, reference, tokenizer=None):
+    "`rouge_pair` with a table; words, texts and pairs are remembered as by ours."
+    gold, pred = metrics.rouge_tokens(reference), metrics.rouge_tokens(prediction)
+    if set(gold).isdisjoint(pred): return 0.0, 0.0
+    shared = (Counter(gold) & Counter(pred)).total(), longest_in_order(gold, pred)
+    return tuple(metrics.fmeasure(n / len(pred), n / len(gold)) for n in shared)
+
+
+@lru_cache(maxsize=200_000)
+def scorer_pair(prediction, reference, tokenizer=None):
+    "`rouge_pair` with rouge-score's table: one scorer, whose words and texts are remembered."
+    scores = _cached.score(reference, prediction)
+    return scores["rouge1"].fmeasure, scores["rougeL"].fmeasure
+
+
+_tokens = SimpleNamespace(tokenize=lambda text: list(metrics.rouge_tokens(text)))
+_cached = RougeScorer(["rouge1", "rougeL"], tokenizer=_tokens)
+TABLES = {"a plain table": table_pair, "one scorer, cached stems": scorer_pair}
+
+
+def table_round(rows):
+    "The CPU time of `score` with each table, as a ratio to ours before and after."
+    times, mine = {}, [cold_seconds(ours, rows)]
+    for name, pair in TABLES.items():
+        pair.cache_clear()
+        with patch.object(metrics, "rouge_pair", pair):
+            metrics._best.cache_clear()
+            times[name] = cpu_seconds(ours, rows)
+        mine.append(cold_seconds(ours, rows))
+    return {name: 2 * t / (a + b) for (name, t), a, b in zip(times.items(), mine, mine[1:])}
+
+
+def tables(folder, rounds):
+    "What ROUGE-L's table costs, on real rows if there is a folder of tasks."
+    rows = task_rows(folder) if folder else sentence_rows(20_000)
+    for pair in TABLES.values():
+        for row in rows[::100]:
+            texts = row["prediction"], row["references"][0]
+            assert pair(*texts) == metrics.rouge_pair(*texts)
+    found = [table_round(rows) for _ in range(rounds)]
+    spreads = {name: spread([row[name] for row in found]) for name in TABLES}
+    return {"rows": len(rows), "real": bool(folder), "rounds": rounds, "ratio": spreads}
+
+
 def wall_seconds(rows, processes):
     forget()
     start = time.perf_counter(); metrics.score(rows, processes=processes)
@@ -195,30 +276,34 @@ def processes(n_pairs, rounds):
     }
 
 
+def text(x): return f"{x['median']:.1f} [{x['low']:.1f}, {x['high']:.1f}]"
+
+
+def line(head, cells): print(f"{head:30}" + "".join(f"{cell:>22}" for cell in cells))
+
+
 def show(record):
-    def text(x): return f"{x['median']:.1f} [{x['low']:.1f}, {x['high']:.1f}]"
-    print(
-        f"{'CPU time of the rival / ours':30}" + "".join(f"{name:>22}" for name in record["sets"])
-    )
-    for rival in RIVALS:
-        print(
-            f"{rival:30}"
-            + "".join(f"{text(found[rival]):>22}" for found in record["sets"].values())
-        )
-    print(f"{'rows':30}" + "".join(f"{found['rows']:>22,}" for found in record["sets"].values()))
-    print(
-        f"{'ours, rows per CPU second':30}"
-        + "".join(
-            f"{found['rows'] / found['seconds']['median']:>22,.0f}"
-            for found in record["sets"].values()
-        )
-    )
+    sets = record["sets"]
+    line("CPU time of the rival / ours", sets)
+    for rival in RIVALS: line(rival, [text(found[rival]) for found in sets.values()])
+    line("rows", [f"{found['rows']:,}" for found in sets.values()])
+    line("ours, rows per CPU second", [
+        f"{found['rows'] / found['seconds']['median']:,.0f}" for found in sets.values()
+    ])
     large = record["processes"]
     print(
-        f"\n{large['pairs']:,} pairs, {large['characters'] / 1e6:.0f} million characters, one process: {text(large['seconds'])} s; chosen: {large['chosen']} processes; load before: {large['load']:.1f}"
+        f"\n{large['pairs']:,} pairs, {large['characters'] / 1e6:.0f} million characters, "
+        f"one process: {text(large['seconds'])} s; chosen: {large['chosen']} processes; "
+        f"load before: {large['load']:.1f}"
     )
     for name, gain in large["gain"].items():
         print(f"{name + ' workers':30}{text(gain):>22} times as fast")
+
+
+def show_tables(found):
+    kind = "real" if found["real"] else "made up"
+    print(f"CPU time of `score` beside ours, {found['rows']:,} rows ({kind})")
+    for name, ratio in found["ratio"].items(): line(name, [text(ratio)])
 
 
 def main():
@@ -228,7 +313,14 @@ def main():
         "--pairs", type=int, default=150_000, help="in the set for several processes"
     )
     parser.add_argument("--out", type=Path, default=Path("instop_nb/records/bench-metrics.json"))
+    parser.add_argument("--tables", action="store_true", help="ask only what the table costs")
+    parser.add_argument("--data", type=Path, help="a folder of tasks, for --tables")
     options = parser.parse_args()
+    if options.tables:
+        found = tables(options.data, options.rounds)
+        old = json.loads(options.out.read_text()) if options.out.exists() else {}
+        write_record(old | {"tables": found}, options.out)
+        return show_tables(found)
     versions = {p: importlib.metadata.version(p) for p in ("rouge-score", "nltk", "joblib")}
     record = {
         "command": "python bench/metrics.py", "rounds": options.rounds, "versions": versions,

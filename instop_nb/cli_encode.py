@@ -129,7 +129,7 @@ def _renders(rows, templates, make):
 def _promptsource_rows(o):
     "Every template of a PromptSource file on every row; what has no source or target is left out."
     from collections import Counter
-    from instop_nb.flan import read_rows
+    from instop_nb.flan_rows import read_rows
     from instop_nb.promptsource import load_templates, try_row
     path, rows = _needed(o, "templates", "rows")
     left_out, doubts, rng = Counter(), {}, random.Random(o.seed)
@@ -146,15 +146,17 @@ def _promptsource_rows(o):
 def _flan_rows(o):
     "Every template of a cluster on every row; what has no source or target is left out."
     from collections import Counter
-    from instop_nb.flan import TEMPLATES, check_row, load_flan, read_rows, render
+    from instop_nb.flan import PATTERNS, load_flan, render
+    from instop_nb.flan_rows import read_rows
+    from instop_nb.flan_rows import check_flan_row
     cluster, path = _needed(o, "cluster", "rows")
-    known, left_out = load_flan(o.templates) if o.templates else TEMPLATES, Counter()
+    known, left_out = load_flan(o.templates) if o.templates else PATTERNS, Counter()
     if cluster not in known:
         raise TaskError(
             o.templates or "encode", "--cluster", cluster, f"choose from {str(list(known))[:1000]}"
         )
     rows = (
-        (where, row if o.templates else check_row(cluster, row, where))
+        (where, row if o.templates else check_flan_row(cluster, row, where))
         for where, row in read_rows(path)
     )
     for name, (source, target) in _renders(

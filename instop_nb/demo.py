@@ -19,7 +19,8 @@ from .bilevel import optimize
 from .core import write_whole
 from .embedder import DirectEmbedder, encoder_mean, with_prefix
 from .meta import meta_split
-from .metrics import copy_input, score
+from .metrics import score
+from .predictions import copy_input
 from .microworld import novelty
 from .models import load_model
 from .runs import Run, positive, put_aside

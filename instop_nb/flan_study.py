@@ -16,7 +16,7 @@ from statistics import fmean
 from datasets import Dataset
 from .core import TaskError
 from instop_nb.flan import (
-    CLUSTERS, DATASETS, TEMPLATES, Template, dataset_name, few_shot, hold_out, mixing_rates,
+    CLUSTERS, DATASETS, PATTERNS, Pattern, dataset_name, few_shot, hold_out, mixing_rates,
     no_template, render, round_robin,
 )
 from .flan_rows import micro_rows
@@ -49,11 +49,11 @@ def templates_of(
     cluster: str,                # Name of a cluster
     style: str = "instruction",  # One of `STYLES`
     n_templates: int = 10,       # Of the instructions, the first so many
-) -> list[Template]:  # At least one; TaskError for another style
+) -> list[Pattern]:  # At least one; TaskError for another style
     "What is said around an input (Wei et al. 2022, section 4.3)."
     if style not in STYLES:
         raise TaskError("templates_of", "style", style, f"choose from {list(STYLES)}")
-    if style == "instruction": return TEMPLATES[cluster][:n_templates]
+    if style == "instruction": return PATTERNS[cluster][:n_templates]
     title = (
         " to ".join(f"{{{column}}}" for column in CLUSTERS[cluster].settings) or "the small world"
     )
@@ -227,7 +227,7 @@ def tuned_model(
     "The model of a named training, tuned if it is not there."
     what = {
         "training": training, "seed": seed, "steps": steps_of(scale), "batch": BATCH,
-        "model": str(model), "templates": str(TEMPLATES),
+        "model": str(model), "templates": str(PATTERNS),
     }
     def make(home):
         t5, tokenizer = load_model(model, device="cpu")

@@ -9,7 +9,8 @@ __all__ = ['MIXTURES', 'T0', 'DataSet', 'training_sets', 'held_out', 'cap', 'tas
 import re
 from collections import Counter
 from typing import NamedTuple
-from .core import TaskError, read_yaml
+from .core import TaskError
+from .yaml_files import read_yaml
 from .promptsource import Template, _FILES, prompts
 
 # %% ../nbs/1_instructions/16c_mixtures.ipynb #ad7aaf31

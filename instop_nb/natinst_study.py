@@ -15,8 +15,10 @@ from pathlib import Path
 from datasets import Dataset
 from .core import TaskError
 from .formats import to_v1
-from .metrics import prediction_rows, score
-from .microworld import PHRASES, micro_tasks
+from .metrics import score
+from .predictions import prediction_rows
+from .microworld import micro_tasks
+from .words import PHRASES
 from .models import load_model
 from .natinst_v1 import V1_ENCODINGS, complete_v1, instruction_v1
 from .study import Study

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import yaml
 from jinja2 import UndefinedError, meta
 from jinja2.filters import do_truncate
-from instop_nb.core import (
-    NOTHING, Part, PlainYaml, Table, TaskError, cell, coloured, read_yaml, write_whole,
-)
+from .core import NOTHING, Part, Table, TaskError, cell, coloured, write_whole
+from .yaml_files import read_yaml
+from .yaml_files import PlainYaml
 from .sandbox import _CLOSE, _ENV, _GAP, _NULL, _Null, _OPEN, _brief, _copy, _fill, _parse
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #14e53dea

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import get_args, get_origin
 from transformers import Seq2SeqTrainingArguments
 from .bilevel import Outer
-from .core import PlainYaml, TaskError, YAML_TAG, read_yaml
+from .core import TaskError
+from .yaml_files import read_yaml
+from .yaml_files import YAML_TAG
+from .yaml_files import PlainYaml
 from .meta import kmeans_splits, meta_split, split_instances
 from .natinst import Encoding
 from .runs import positive

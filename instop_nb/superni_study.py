@@ -12,7 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from .batches import tokenize_tasks
 from .core import TaskError
-from .metrics import copy_example, copy_input, gpt2_tokenizer, score
+from .metrics import gpt2_tokenizer, score
+from .predictions import copy_example
+from .predictions import copy_input
 from .microworld import WORLD
 from .models import load_model
 from .natinst import MATRIX, sources

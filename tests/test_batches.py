@@ -1,4 +1,5 @@
-"""Text to ids, once: the right ids, a cache that is never wrong, and batches that hold little padding."""
+"""Text to ids, once: the right ids, a cache that is never wrong, and batches that hold little
+padding."""
 import random
 from collections import Counter
 from pathlib import Path
@@ -6,7 +7,6 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch.utils.data import DataLoader
 from transformers import ByT5Tokenizer
@@ -149,18 +149,31 @@ def test_a_task_without_instances_is_passed_over(tokenize):
     assert set(data["task"]) == {1}
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(tasks=[]), "at least one task"), (dict(tasks=[make_task("halve", 0)]), "at least one task"),
-    (dict(max_source=1), "max_source: found 1"), (dict(max_target=0), "max_target: found 0"),
-    (dict(tasks=[make_task("halve", instances=[Instance("halve-7", "1", [])])]), "halve-7.*reference")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(tasks=[]), "at least one task"),
+        (dict(tasks=[make_task("halve", 0)]), "at least one task"),
+        (dict(max_source=1), "max_source: found 1"), (dict(max_target=0), "max_target: found 0"),
+        (
+            dict(tasks=[make_task("halve", instances=[Instance("halve-7", "1", [])])]),
+            "halve-7.*reference",
+        ),
+    ],
+)
 def test_what_makes_no_sense_is_refused(tokenize, changes, message):
     with pytest.raises(TaskError, match=message): tokenize(**changes)
 
 
 # Too long
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(limit=st.integers(2, 160), n_pos=st.integers(0, 4), n_neg=st.integers(0, 3), name=st.booleans(), definition=st.booleans())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    limit=st.integers(2, 160), n_pos=st.integers(0, 4), n_neg=st.integers(0, 3), name=st.booleans(),
+    definition=st.booleans(),
+)
 def test_limits_are_those_of_the_encoding(tmp_path, limit, n_pos, n_neg, name, definition):
     tasks = [make_task("halve", 6)]
     encoding = Encoding(task_name=name, definition=definition, n_pos=n_pos, n_neg=n_neg)
@@ -264,9 +277,17 @@ def test_a_long_instance_keeps_its_output(tokenize):
     assert len(short) == len(whole) - 5 and short == whole[:len(short) - len(tail)] + tail
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(instance="mine"), "instance: found 'mine'; choose 'own', 'another'"), (dict(instance="own", max_instance=1), "max_instance: found 1"),
-    (dict(instance="another", tasks=[make_task("halve", 1)]), "halve: instances: found 1; give two")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(instance="mine"), "instance: found 'mine'; choose 'own', 'another'"),
+        (dict(instance="own", max_instance=1), "max_instance: found 1"),
+        (
+            dict(instance="another", tasks=[make_task("halve", 1)]),
+            "halve: instances: found 1; give two",
+        ),
+    ],
+)
 def test_instances_that_cannot_be_read(tokenize, changes, message):
     with pytest.raises(TaskError, match=message): tokenize(**changes)
 
@@ -324,8 +345,14 @@ def test_how_the_tokenizer_was_used_before_does_not_matter(tokenize, no_reading)
     tokenize()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b"no Arrow", lambda b: b[:900] + bytes([b[900] ^ 1]) + b[901:], lambda b: b + b"0"],
-                         ids=["half", "empty", "other", "one bit", "longer"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no Arrow",
+        lambda b: b[:900] + bytes([b[900] ^ 1]) + b[901:], lambda b: b + b"0",
+    ],
+    ids=["half", "empty", "other", "one bit", "longer"],
+)
 def test_a_damaged_file_is_made_again(tokenize, damage):
     before = tokenize()[:]
     file, = tokenize.folder.iterdir()
@@ -351,6 +378,36 @@ def test_the_leftovers_of_a_killed_run_are_not_read(tokenize):
     draft.mkdir()
     (draft / "ids.arrow").write_bytes(b"half a fi")
     assert tokenize()[:] == before
+
+
+def test_what_was_used_longest_ago_is_forgotten(tokenize, monkeypatch):
+    files = []
+    for seed in (0, 1, 2):
+        tokenize(seed=seed)
+        files += {*tokenize.folder.iterdir()} - {*files}
+    monkeypatch.setattr("instop_nb.batches.MOST_KEPT", int(3.5 * files[0].stat().st_size))
+    tokenize(seed=0)  # Read, so that the second is the oldest now
+    tokenize(seed=3)
+    kept = {*tokenize.folder.iterdir()}
+    assert len(kept) == 3 and kept & {*files} == {files[0], files[2]}
+
+
+def test_the_newest_stays_and_files_of_others_do_too(tokenize, monkeypatch):
+    monkeypatch.setattr("instop_nb.batches.MOST_KEPT", 0)
+    tokenize.folder.mkdir()
+    (tokenize.folder / "notes.txt").write_text("not ours")
+    (tokenize.folder / "data.arrow").write_bytes(b"not ours")
+    first, second = tokenize(seed=0), tokenize(seed=1)
+    assert len(list(tokenize.folder.iterdir())) == 3
+    assert first[:] != second[:] == tokenize(seed=1)[:] and len(first) == 65  # still readable
+
+
+def test_the_fingerprint_needs_no_luck_with_identical_objects(tokenize, no_reading):
+    "Equal texts are equal, whether they are one object or two."
+    tokenize(tasks=[make_task("halve")])
+    copy = make_task("".join(["ha", "lve"]))
+    no_reading()
+    tokenize(tasks=[copy])
 
 
 def test_the_default_folder_lies_in_the_cache_of_datasets(tokenize, tmp_path, monkeypatch):
@@ -534,7 +591,11 @@ def test_chosen_rows_in_a_loader(tokenize):
 
 
 @needs_real
-@pytest.mark.parametrize("encoding, limit", [(Encoding(), 300), (Encoding(n_neg=2, explanations=True), 400), (ALONE, 128)], ids=["default", "everything", "definition"])
+@pytest.mark.parametrize(
+    "encoding, limit",
+    [(Encoding(), 300), (Encoding(n_neg=2, explanations=True), 400), (ALONE, 128)],
+    ids=["default", "everything", "definition"],
+)
 def test_real_tasks_get_the_same_ids_as_one_by_one(tmp_path, encoding, limit):
     tasks = load_tasks(REAL, n_instances=2)[::4]
     data = tokenize_tasks(tasks, TOKENIZER, encoding, limit, cache_dir=tmp_path)

@@ -1,5 +1,4 @@
-"""FLAN: expected strings written by hand, one for each rule and each quirk; any text in any column; what must be refused."""
-import random
+"""FLAN: expected strings written by hand, for each rule and quirk; what must be refused."""
 import re
 import sys
 from collections import Counter
@@ -9,27 +8,26 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare, kstest
 
+from instop_nb.core import TaskError, read_yaml
 from instop_nb.flan import (
-    CLUSTERS, DATASETS, TEMPLATES, Template, check_row, dataset_name, few_shot, hold_out, load_flan,
-    mix, mixing_rates, no_template, parse, parts, prune, render, round_robin, read_rows,
-    template_table,
+    CLUSTERS, DATASETS, PATTERNS, Pattern, dataset_name, few_shot, flan_parts, hold_out, load_flan,
+    mix, mixing_rates, no_template, prune, render, round_robin, row_of, template_table,
 )
-from instop_nb.flan_rows import load_rows, map_row, micro_rows
+from instop_nb.flan_hub import load_rows, map_row
+from instop_nb.flan_rows import check_flan_row, micro_rows, read_rows
 from instop_nb.formats import rows_to_task, task_to_rows
-from instop_nb.core import read_yaml
 from instop_nb.microworld import FORMS, KIND, WORDS, is_held_out
 from instop_nb.tasks import Example, Instance, Task, load_tasks
-from instop_nb.core import TaskError
 
 NLI = {
     "premise": "It rains.", "hypothesis": "It is wet.", "options": ["yes", "maybe", "no"],
     "answer": "yes",
 }
-FOLLOWS = Template("{premise}\nSo: {hypothesis}?\n\n{options_}", "{answer}")
+FOLLOWS = Pattern("{premise}\nSo: {hypothesis}?\n\n{options_}", "{answer}")
 
 
 class Letters:
-    "Each letter is a token, and one token more ends the text, unless it is not wanted: lengths can be counted by hand."
+    "Each letter is a token, and one more ends the text: lengths can be counted by hand."
     def __call__(self, text, add_special_tokens=True):
         return {"input_ids": [*map(ord, text)] + [1] * add_special_tokens}
 
@@ -69,7 +67,7 @@ def test_clusters_are_the_contracts():
     ({"options": None}, "options", "None", "list of strings"),
 ])
 def test_a_bad_row_names_file_line_column_and_value(change, column, found, advice):
-    with pytest.raises(TaskError) as error: check_row("nli", NLI | change, "rows.jsonl", 12)
+    with pytest.raises(TaskError) as error: check_flan_row("nli", NLI | change, "rows.jsonl", 12)
     assert str(error.value).startswith(
         f"rows.jsonl: line 12: {column}: found {found}; "
     ) and advice in str(error.value)
@@ -78,22 +76,22 @@ def test_a_bad_row_names_file_line_column_and_value(change, column, found, advic
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_each_column_of_a_row_is_needed(cluster):
     row = micro_rows(cluster, 1)[0]
-    assert check_row(cluster, row | {"more": 1}) == row | {"more": 1}
+    assert check_flan_row(cluster, row | {"more": 1}) == row | {"more": 1}
     for column in row:
         lost = {name: value for name, value in row.items() if name != column}
         if column == "options" and CLUSTERS[cluster].options == "maybe":
-            check_row(cluster, lost); continue
-        with pytest.raises(TaskError, match=column): check_row(cluster, lost)
+            check_flan_row(cluster, lost); continue
+        with pytest.raises(TaskError, match=column): check_flan_row(cluster, lost)
 
 
 def test_rows_that_are_no_rows():
-    with pytest.raises(TaskError, match="write an object"): check_row("nli", ["premise"])
+    with pytest.raises(TaskError, match="write an object"): check_flan_row("nli", ["premise"])
     with pytest.raises(TaskError, match="choose from .*'nli'.*'miscellaneous'"):
-        check_row("entailment", NLI)
-    assert check_row("closed_book_qa", {"question": "?", "answer": "a", "options": None})
+        check_flan_row("entailment", NLI)
+    assert check_flan_row("closed_book_qa", {"question": "?", "answer": "a", "options": None})
     with pytest.raises(TaskError, match="answer"):
-        check_row("closed_book_qa", {"question": "?", "answer": "a", "options": ["b"]})
-    assert check_row("summarization", {"text": "t", "answer": "a", "options": ["b"]})
+        check_flan_row("closed_book_qa", {"question": "?", "answer": "a", "options": ["b"]})
+    assert check_flan_row("summarization", {"text": "t", "answer": "a", "options": ["b"]})
 
 
 # Rendering
@@ -112,7 +110,7 @@ def test_rows_that_are_no_rows():
     ("  {premise}\n", "  It rains.\n"),
 ])
 def test_placeholders(pattern, expected):
-    assert render(Template(pattern, "{answer}"), NLI) == (expected, "yes")
+    assert render(Pattern(pattern, "{answer}"), NLI) == (expected, "yes")
 
 
 def test_values_are_not_looked_at_again():
@@ -127,12 +125,12 @@ def test_values_are_not_looked_at_again():
 
 @pytest.mark.parametrize("value, text", [(3, "3"), (0.5, "0.5"), (True, "True"), (["a"], "['a']")])
 def test_other_values_are_written_as_python_writes_them(value, text):
-    assert render(Template("{x}", "{x}!"), {"x": value}) == (text, f"{text}!")
+    assert render(Pattern("{x}", "{x}!"), {"x": value}) == (text, f"{text}!")
 
 
 def test_options_are_not_shuffled_and_not_only_strings():
     assert (
-        render(Template("{options_}", ""), {"options": ["b", "a", "b", 1, ""]})[0]
+        render(Pattern("{options_}", ""), {"options": ["b", "a", "b", 1, ""]})[0]
         == "OPTIONS:\n- b\n- a\n- b\n- 1\n- "
     )
 
@@ -145,13 +143,13 @@ def test_options_are_not_shuffled_and_not_only_strings():
     ("{premise}\n\n{options_str}\n", "It rains."),
 ])
 def test_without_options(pattern, expected):
-    assert render(Template(pattern, "{answer}"), NLI, options=False) == (expected, "yes")
+    assert render(Pattern(pattern, "{answer}"), NLI, options=False) == (expected, "yes")
 
 
 def test_stripping_is_done_to_the_pattern_not_to_the_text():
     assert (
         render(
-            Template("{premise}\n\n{options_}", "{answer}"), NLI | {"premise": " It rains. \n"},
+            Pattern("{premise}\n\n{options_}", "{answer}"), NLI | {"premise": " It rains. \n"},
             options=False,
         )[0]
         == " It rains. \n"
@@ -161,13 +159,15 @@ def test_stripping_is_done_to_the_pattern_not_to_the_text():
 @pytest.mark.parametrize("none", [{}, {"options": None}, {"options": []}])
 def test_a_row_that_has_no_options(none):
     row = {"question": "Who?", "answer": "You."} | none
-    assert render(Template("{question}\n\n{options_}", "{answer}"), row) == ("Who?", "You.")
+    assert render(Pattern("{question}\n\n{options_}", "{answer}"), row) == ("Who?", "You.")
     # no block: nothing is stripped
-    assert render(Template(" {question} \n", "{answer}"), row) == (" Who? \n", "You.")
+    assert render(Pattern(" {question} \n", "{answer}"), row) == (" Who? \n", "You.")
 
 
-@pytest.mark.parametrize("template, column", [(Template("{premis}", ""), "premis"), (Template("", "{label}"), "label"),
-                                              (Template("{}", ""), ""), (Template("", "{options_}"), "options_")])
+@pytest.mark.parametrize("template, column",
+    [(Pattern("{premis}", ""), "premis"), (Pattern("", "{label}"), "label"),
+     (Pattern("{}", ""), ""),
+     (Pattern("", "{options_}"), "options_")])
 def test_a_missing_column_is_named(template, column):
     with pytest.raises(TaskError) as error: render(template, {"premise": "It rains."})
     assert f"template {template.source!r}: column: found {column!r}; " in str(
@@ -176,12 +176,12 @@ def test_a_missing_column_is_named(template, column):
 
 
 def test_parts():
-    assert parts(FOLLOWS, NLI) == [
+    assert flan_parts(FOLLOWS, NLI) == [
         ("input", "It rains.", False), ("template", "\nSo: ", False),
         ("input", "It is wet.", False), ("template", "?\n\n", False),
         ("options", "OPTIONS:\n- yes\n- maybe\n- no", False),
     ]
-    assert [part.kind for part in parts(FOLLOWS, NLI, options=False)] == [
+    assert [part.kind for part in flan_parts(FOLLOWS, NLI, options=False)] == [
         "input", "template", "input", "template",
     ]
 
@@ -206,7 +206,7 @@ def test_templates_without_an_instruction():
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_our_templates_fit_their_cluster(cluster):
-    contract, templates = CLUSTERS[cluster], TEMPLATES[cluster]
+    contract, templates = CLUSTERS[cluster], PATTERNS[cluster]
     columns = {*contract.settings, *contract.inputs, "answer"} | (
         {"options_"} if contract.options != "no" else set()
     )
@@ -223,7 +223,7 @@ def test_template_table():
         len(template_table().splitlines()) == 2 + 120
         and len(template_table("nli").splitlines()) == 2 + 10
     )
-    assert template_table("nli").count("| yes |") == sum(t.turned for t in TEMPLATES["nli"])
+    assert template_table("nli").count("| yes |") == sum(t.turned for t in PATTERNS["nli"])
     with pytest.raises(TaskError, match="entailment"): template_table("entailment")
 
 
@@ -250,10 +250,10 @@ PATTERNS = {
 ''')
     assert load_flan(path) == {
         "emails": [
-            Template('{body}\n\nA "subject", please?', "{subject}"),
-            Template("Write an email.", "{body}"),
+            Pattern('{body}\n\nA "subject", please?', "{subject}"),
+            Pattern("Write an email.", "{body}"),
         ],
-        "ends": [Template("{options_str}", "{answer}")],
+        "ends": [Pattern("{options_str}", "{answer}")],
     }
 
 
@@ -267,7 +267,7 @@ PATTERNS = {
     "PATTERNS = {'a': [(f'{1 + 1}', 'y')]}",
     "PATTERNS = {'a': ['x' * 10, 'y']}",
     "PATTERNS = {k: [('x', 'y')] for k in 'ab'}",
-    "PATTERNS = TEMPLATES = {'a': [('x', 'y')]}",
+    "PATTERNS = COPIES = {'a': [('x', 'y')]}",
     "PATTERNS += {'a': [('x', 'y')]}",
     "if True: PATTERNS = {'a': [('x', 'y')]}",
     "TEMPLATES = {'a': [('x', 'y')]}",
@@ -287,27 +287,39 @@ def test_code_is_refused_and_not_run(tmp_path, code):
 
 
 BASE = "PATTERNS = {'a': [('x', 'y')], 'b': [('{z}', 'w')]}\n"
-A, B = [Template("x", "y")], [Template("{z}", "w")]
+A, B = [Pattern("x", "y")], [Pattern("{z}", "w")]
 
 
 @pytest.mark.parametrize("code, found", [
     ("import os, copy\nfrom typing import List\n" + BASE, {"a": A, "b": B}),
-    (BASE + "OTHER = copy.deepcopy(PATTERNS)\nOTHER.update(elsewhere.PATTERNS)\nfor n in OTHER: OTHER[n] = 1\nopen({mark!r}, 'w')", {"a": A, "b": B}),
-    ("class C:\n  x: str = ''\ndef f(): return 1\n" + BASE + "f()\n__all__ = ['PATTERNS']\nassert len(PATTERNS) == 2", {"a": A, "b": B}),
-    (BASE + "PATTERNS['c'] = PATTERNS['a']\nPATTERNS['a'] = [('{z}', 'w')]", {"a": B, "b": B, "c": A}),
+    (BASE + "OTHER = copy.deepcopy(PATTERNS)\nOTHER.update(elsewhere.PATTERNS)\nfor n in OTHER: "
+            "OTHER[n] = 1\nopen({mark!r}, 'w')", {"a": A, "b": B}),
+    ("class C:\n  x: str = ''\ndef f(): return 1\n" + BASE + "f()\n__all__ = ['PATTERNS']\nassert "
+        "len(PATTERNS) == 2", {"a": A, "b": B}),
+    (BASE + "PATTERNS['c'] = PATTERNS['a']\nPATTERNS['a'] = [('{z}', 'w')]",
+    {"a": B, "b": B, "c": A}),
     (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': PATTERNS})", "line 2"),
     (BASE + "PATTERNS.update({'b': [('x', 'y')], 'c': [('{z}', 'w')]})", {"a": A, "b": A, "c": B}),
     ("PATTERNS: dict = {'b': [('{' + 'z' + '}', 'w')]}", {"b": B}),
     ("PATTERNS = {'b': [\n  ('{'\n   'z}', 'w')]}", {"b": B}),
     (BASE + "PATTERNS = {'a': [('x', 'y')]}", {"a": A}),
     (BASE + "SPLITS = ['train', 'eval', '*']", {"a": A, "b": B}),
-    (BASE + "\nPATTERNS.update(more())", "line 3"), (BASE + "PATTERNS |= {'c': []}", "line 2"), (BASE + "del PATTERNS['a']", "line 2"),
-    (BASE + "PATTERNS['a'] += [('x', 'y')]", "line 2"), (BASE + "PATTERNS['a'].append(('x', 'y'))", "line 2"), (BASE + "P = PATTERNS\nP.clear()", "line 2"),
-    (BASE + "for n in PATTERNS: PATTERNS[n] = []", "line 2"), (BASE + "from elsewhere import *", "line 2"), (BASE + "from x import PATTERNS", "line 2"),
-    (BASE + "import x as PATTERNS", "line 2"), (BASE + "globals()['PAT' 'TERNS'] = {}", "line 2"), (BASE + "exec('PATTERNS = {}')", "line 2"),
-    (BASE + "def PATTERNS(): pass", "line 2"), (BASE + "def f():\n  global PATTERNS\n  PATTERNS = {}\nf()", "line 2"), (BASE + "vars().update(PATTERNS={})", "line 2"),
-    ("PATTERNS['a'] = [('x', 'y')]", "line 1"), ("A = [('x', 'y')]\nPATTERNS = {'a': A}", "line 2"), ("B = {}\nPATTERNS = {**B, 'a': [('x', 'y')]}", "line 2"),
-    ("PATTERNS = {'a': [('x', 'y')], 'a': [('{z}', 'w')]}", "twice"), (BASE + "PATTERNS['c'] = PATTERNS['d']", "line 2"), ("OTHER = 1", "found None"),
+    (BASE + "\nPATTERNS.update(more())", "line 3"), (BASE + "PATTERNS |= {'c': []}", "line 2"),
+    (BASE + "del PATTERNS['a']", "line 2"),
+    (BASE + "PATTERNS['a'] += [('x', 'y')]", "line 2"),
+    (BASE + "PATTERNS['a'].append(('x', 'y'))", "line 2"),
+    (BASE + "P = PATTERNS\nP.clear()", "line 2"),
+    (BASE + "for n in PATTERNS: PATTERNS[n] = []", "line 2"),
+    (BASE + "from elsewhere import *", "line 2"), (BASE + "from x import PATTERNS", "line 2"),
+    (BASE + "import x as PATTERNS", "line 2"), (BASE + "globals()['PAT' 'TERNS'] = {}", "line 2"),
+    (BASE + "exec('PATTERNS = {}')", "line 2"),
+    (BASE + "def PATTERNS(): pass", "line 2"),
+    (BASE + "def f():\n  global PATTERNS\n  PATTERNS = {}\nf()", "line 2"),
+    (BASE + "vars().update(PATTERNS={})", "line 2"),
+    ("PATTERNS['a'] = [('x', 'y')]", "line 1"), ("A = [('x', 'y')]\nPATTERNS = {'a': A}", "line 2"),
+    ("B = {}\nPATTERNS = {**B, 'a': [('x', 'y')]}", "line 2"),
+    ("PATTERNS = {'a': [('x', 'y')], 'a': [('{z}', 'w')]}", "twice"),
+    (BASE + "PATTERNS['c'] = PATTERNS['d']", "line 2"), ("OTHER = 1", "found None"),
 ])
 def test_a_program_around_the_patterns_is_read_right_or_refused(tmp_path, code, found):
     mark = tmp_path / "was_run"
@@ -329,16 +341,20 @@ def test_what_may_change_the_patterns_is_named_with_its_line(tmp_path):
         load_flan(path)
 
 
-@pytest.mark.parametrize("name, text", [("t.py", "PATTERNS = {'a': [('x', '%s')]}"), ("t.yaml", "a: [[x, %s]]")])
+@pytest.mark.parametrize("name, text",
+    [("t.py", "PATTERNS = {'a': [('x', '%s')]}"), ("t.yaml", "a: [[x, %s]]")])
 def test_a_huge_file_is_not_read(tmp_path, name, text):
-    assert load_flan(written(tmp_path, text % "y", name)) == {"a": [Template("x", "y")]}
+    assert load_flan(written(tmp_path, text % "y", name)) == {"a": [Pattern("x", "y")]}
     with pytest.raises(TaskError, match="1,000,000 bytes"):
         load_flan(written(tmp_path, text % ("y" * 1_000_000), name))
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a", "a", "", "a: !!python/object/apply:os.system [ls]", "a: " + "[" * 5_000, "\0",
-                                  "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]", "yes: [[x, y]]", "a: [[x, y]]\na: [[x, z]]", "a: [[x, y]]\n<<: {b: 1}",
-                                  "a: &x [[x, y]]\nb: *x", "a: !!binary aGk=", "a: [[x, 2020-01-01]]", "a: [[x, y]]\n---\nb: [[x, y]]"])
+@pytest.mark.parametrize("text",
+    ["a: [", "- a", "a", "", "a: !!python/object/apply:os.system [ls]", "a: " + "[" * 5_000, "\0",
+     "a: [[x, y]]\n" + "b: &b [*b]", "1: [[x, y]]", "yes: [[x, y]]",
+     "a: [[x, y]]\na: [[x, z]]", "a: [[x, y]]\n<<: {b: 1}",
+     "a: &x [[x, y]]\nb: *x", "a: !!binary aGk=",
+     "a: [[x, 2020-01-01]]", "a: [[x, y]]\n---\nb: [[x, y]]"])
 def test_bad_yaml(tmp_path, text):
     with pytest.raises(TaskError, match="t.yaml"): load_flan(written(tmp_path, text, "t.yaml"))
 
@@ -377,8 +393,10 @@ def test_yaml_of_plain_values(tmp_path):
 # Rows of a file
 
 @pytest.mark.parametrize("row, place", [
-    ('{"text": "\\ud83d"}', "text"), ('{"a": {"b": ["x", "\\udc00!"]}}', "a.b[1]"), ('{"\\ud83d": 1}', "\\ud83d"),
-    ('{"a": [{"\\ud83d": 1}]}', "a[0].\\ud83d"), ('{"text": "\\ud83e\\udd89"}', None), ('{"text": "\\u0000 \\uffff"}', None),
+    ('{"text": "\\ud83d"}', "text"), ('{"a": {"b": ["x", "\\udc00!"]}}', "a.b[1]"),
+    ('{"\\ud83d": 1}', "\\ud83d"),
+    ('{"a": [{"\\ud83d": 1}]}', "a[0].\\ud83d"), ('{"text": "\\ud83e\\udd89"}', None),
+    ('{"text": "\\u0000 \\uffff"}', None),
 ])
 def test_half_a_sign_is_named(tmp_path, row, place):
     path = written(tmp_path, '{"text": "one"}\n' + row + "\n", "rows.jsonl")
@@ -406,13 +424,15 @@ def test_a_null_is_never_written(tmp_path):
     with pytest.raises(TaskError, match="answer: found None"):
         render(FOLLOWS, NLI | {"answer": None})
     many = NLI | {"options": [str(n) for n in range(100_000)]}
-    with pytest.raises(TaskError) as error: check_row("nli", many)
+    with pytest.raises(TaskError) as error: check_flan_row("nli", many)
     assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("value, field", [
-    ({"a": {}}, "a: found {}"), ({"a": []}, r"a: found \[\]"), ({"a": "xy"}, "a: found 'xy'"), ({"a": [["x", "y"], ["x"]]}, r"a\[1\]: found"),
-    ({"a": [["x", "y", "z"]]}, r"a\[0\]: found"), ({"a": [["x", 1]]}, r"a\[0\]: found"), ({"b": [["x", "y"]], "a": ["xy"]}, r"a\[0\]: found 'xy'"),
+    ({"a": {}}, "a: found {}"), ({"a": []}, r"a: found \[\]"), ({"a": "xy"}, "a: found 'xy'"),
+    ({"a": [["x", "y"], ["x"]]}, r"a\[1\]: found"),
+    ({"a": [["x", "y", "z"]]}, r"a\[0\]: found"), ({"a": [["x", 1]]}, r"a\[0\]: found"),
+    ({"b": [["x", "y"]], "a": ["xy"]}, r"a\[0\]: found 'xy'"),
 ])
 def test_a_wrong_shape_names_key_and_index(tmp_path, value, field):
     with pytest.raises(TaskError, match=field):
@@ -437,12 +457,12 @@ rows_of_text = st.fixed_dictionaries(
     optional={"options": st.lists(texts, max_size=4)},
 )
 shapes = [
-    FOLLOWS, Template("{premise}{hypothesis}", "{answer}"),
-    Template("{premise} {premise}: {hypothesis}", "{premise}{answer}"),
-    Template(" {options_}\n{hypothesis}", "{answer} {premise}"),
-    Template("{options_str}{premise}", "{hypothesis}"),
-    Template("Write something.", "{premise}\n{hypothesis} {answer}"),
-    Template("({premise}) [{hypothesis}]+", "{answer}$"),
+    FOLLOWS, Pattern("{premise}{hypothesis}", "{answer}"),
+    Pattern("{premise} {premise}: {hypothesis}", "{premise}{answer}"),
+    Pattern(" {options_}\n{hypothesis}", "{answer} {premise}"),
+    Pattern("{options_str}{premise}", "{hypothesis}"),
+    Pattern("Write something.", "{premise}\n{hypothesis} {answer}"),
+    Pattern("({premise}) [{hypothesis}]+", "{answer}$"),
 ]
 
 
@@ -450,37 +470,37 @@ shapes = [
 @given(rows_of_text, st.sampled_from(shapes))
 def test_any_text_in_any_column_comes_back(row, template):
     source, target = render(template, row)
-    again = parse(source, template, target)
+    again = row_of(source, template, target)
     assert render(template, again) == (source, target)
-    shown = parse(source, template)
-    assert render(Template(template.source, ""), shown)[0] == source
+    shown = row_of(source, template)
+    assert render(Pattern(template.source, ""), shown)[0] == source
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows_of_text, st.sampled_from(list(TEMPLATES["nli"])))
+@given(rows_of_text, st.sampled_from(list(PATTERNS["nli"])))
 def test_any_text_in_our_templates(row, template):
     source, target = render(template, row)
-    assert render(template, parse(source, template, target)) == (source, target)
+    assert render(template, row_of(source, template, target)) == (source, target)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_plain_row_comes_back_as_it_was(cluster):
-    for template, row in round_robin(micro_rows(cluster, 10), TEMPLATES[cluster][:3]):
-        assert parse(render(template, row)[0], template, row["answer"]) == row
+    for template, row in round_robin(micro_rows(cluster, 10), PATTERNS[cluster][:3]):
+        assert row_of(render(template, row)[0], template, row["answer"]) == row
 
 
 def test_a_text_that_does_not_fit():
-    with pytest.raises(TaskError, match="give a text of the template"): parse("It rains.", FOLLOWS)
-    with pytest.raises(TaskError): parse("a a", Template("{x} {x}!", ""))
-    with pytest.raises(TaskError): parse("a b", Template("{x} {x}", ""))
-    with pytest.raises(TaskError): parse("a", Template("{x}", "{x}"), "b")
-    assert parse("a", Template("{x}", "{x}"), "a") == {"x": "a"}
+    with pytest.raises(TaskError, match="give a text of the template"): row_of("It rains.", FOLLOWS)
+    with pytest.raises(TaskError): row_of("a a", Pattern("{x} {x}!", ""))
+    with pytest.raises(TaskError): row_of("a b", Pattern("{x} {x}", ""))
+    with pytest.raises(TaskError): row_of("a", Pattern("{x}", "{x}"), "b")
+    assert row_of("a", Pattern("{x}", "{x}"), "a") == {"x": "a"}
 
 
 # Templates in turn
 
 def test_round_robin():
-    templates, rows = [Template(c, "") for c in "abc"], [{"n": n} for n in range(8)]
+    templates, rows = [Pattern(c, "") for c in "abc"], [{"n": n} for n in range(8)]
     assert [(t.source, row["n"]) for t, row in round_robin(rows, templates)] == list(
         zip("abcabcab", range(8))
     )
@@ -544,14 +564,15 @@ ROWS, RATES = (
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("wrong", [{"maximum": None}, {"maximum": 500}, {"maximum": None, "cap": None}])
+@pytest.mark.parametrize("wrong",
+    [{"maximum": None}, {"maximum": 500}, {"maximum": None, "cap": None}])
 def test_chi_square_rejects_a_sampler_with_other_limits(seed, wrong):
     assert p_value(list(mix(ROWS, 3_000, seed)), RATES) > .001
     assert p_value(list(mix(ROWS, 3_000, seed, **wrong)), RATES) < 1e-9
 
 
 def test_chi_square_over_many_seeds_is_uniform():
-    "A right sampler is below p in a share p of the seeds: neither too far from the rates, nor too near."
+    "A right sampler is below p in a share p of the seeds: neither too far, nor too near."
     assert (
         kstest(
             [p_value(list(mix(ROWS, 500, seed)), RATES) for seed in range(200)], "uniform"
@@ -612,7 +633,7 @@ def test_the_first_that_does_not_fit_ends_it():
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_micro_rows_are_seeded_checked_and_apart(cluster):
     train, test = micro_rows(cluster, 60), micro_rows(cluster, 60, held_out=True)
-    for row in train + test: check_row(cluster, row)
+    for row in train + test: check_flan_row(cluster, row)
     assert train == micro_rows(cluster, 80)[:60] != micro_rows(cluster, 60, seed=1)
     def texts(rows):
         return {" ".join(row[column] for column in CLUSTERS[cluster].inputs) for row in rows}
@@ -624,7 +645,8 @@ def test_micro_rows_are_seeded_checked_and_apart(cluster):
     assert len(texts(train)) > 30
 
 
-@pytest.mark.parametrize("cluster", [name for name in CLUSTERS if "options" in micro_rows(name, 1)[0]])
+@pytest.mark.parametrize("cluster",
+    [name for name in CLUSTERS if "options" in micro_rows(name, 1)[0]])
 def test_labels_are_balanced_within_one(cluster):
     for n in (30, 31, 50):
         rows = micro_rows(cluster, n, seed=2)
@@ -713,10 +735,12 @@ def test_answers_from_knowledge_are_true():
             assert FORMS[field][word] == value and value in row["answer"] and word in row["answer"]
 
 
-@pytest.mark.parametrize("asked, expected", [("Turn the list around.", lambda ws: ws[::-1]), ("Drop every tool.", lambda ws: [w for w in ws if KIND[w] != "tool"]),
-                                             ("Write only the first two words.", lambda ws: ws[:2])])
-def test_answers_of_small_jobs_are_true(asked, expected):
-    rows = [row for row in micro_rows("miscellaneous", 600) if row["question"] == asked]
+@pytest.mark.parametrize("step, expected",
+    [("Turn the list around.", lambda ws: ws[::-1]),
+    ("Drop every tool.", lambda ws: [w for w in ws if KIND[w] != "tool"]),
+    ("Write only the first two words.", lambda ws: ws[:2])])
+def test_answers_of_small_jobs_are_true(step, expected):
+    rows = [row for row in micro_rows("miscellaneous", 600) if row["question"] == step]
     assert rows and all(row["answer"].split() == expected(row["text"].split()) for row in rows)
 
 
@@ -768,7 +792,8 @@ def mapped(rule, hub_row, cluster="summarization", **entry):
     ({"join": "{triples}", "with": "; "}, "a | is | 1; b | is | 2"),
     ({"number": "{deep.list}"}, "1. one\n2. two"),
     ({"number": "{named}"}, "1. x\n2. y"),
-    ("{n}", "3"), ("{zero}", "0"), ("{empty}", None), ("{none}", None), ({"join": "{nothing}", "with": ""}, None),
+    ("{n}", "3"), ("{zero}", "0"), ("{empty}", None), ("{none}", None),
+    ({"join": "{nothing}", "with": ""}, None),
 ])
 def test_rules(rule, answer):
     hub_row = {
@@ -782,9 +807,11 @@ def test_rules(rule, answer):
 
 
 @pytest.mark.parametrize("rule, label, answer", [
-    ({}, 0, "no"), ({}, 1, "yes"), ({}, "1", "yes"), ({}, 0.4, "no"), ({}, 0.6, "yes"), ({}, -1, None), ({}, 2, None), ({}, "", None), ({}, None, None),
+    ({}, 0, "no"), ({}, 1, "yes"), ({}, "1", "yes"), ({}, 0.4, "no"), ({}, 0.6, "yes"),
+    ({}, -1, None), ({}, 2, None), ({}, "", None), ({}, None, None),
     ({"base": 1}, 1, "no"), ({"base": 1}, "2", "yes"), ({"base": 1}, 0, None),
-    ({"names": [0, 4]}, 4, "yes"), ({"names": [0, 4]}, 2, None), ({"names": "{letters}"}, "B", "yes"), ({"names": "{letters}"}, "", None),
+    ({"names": [0, 4]}, 4, "yes"), ({"names": [0, 4]}, 2, None),
+    ({"names": "{letters}"}, "B", "yes"), ({"names": "{letters}"}, "", None),
 ])
 @pytest.mark.parametrize("options", [["no", "yes"], "{options}", ["{options.0}", "{options.1}"]])
 def test_an_answer_that_points_to_an_option(rule, label, answer, options):
@@ -925,7 +952,7 @@ def test_rows_to_task():
 
 def test_rows_to_task_with_a_template_that_turns_around():
     task, dropped = rows_to_task(
-        "rain", "nli", [NLI], Template("Why is it so that {hypothesis}", "{premise}")
+        "rain", "nli", [NLI], Pattern("Why is it so that {hypothesis}", "{premise}")
     )
     assert task.instances == [Instance("rain-0", "hypothesis: It is wet.", ["It rains."])]
     assert dropped == ["rows[0].options: ['yes', 'maybe', 'no']", "rows[0].answer: 'yes'"]
@@ -987,7 +1014,7 @@ def test_a_task_of_version_1():
 def test_rows_to_task_and_back():
     task, _ = rows_to_task(
         "x", "summarization", micro_rows("summarization", 5),
-        Template("In short: {text}", "{answer}"),
+        Pattern("In short: {text}", "{answer}"),
     )
     task.definition = ["Say it in short."]
     (rows, templates), _ = task_to_rows(task)
@@ -1008,7 +1035,7 @@ def test_real_tasks_become_rows(real_tasks):
 
 
 def test_what_the_review_found():
-    "A task without a reference, examples with columns of their own, no templates, a split that is none: told, not lost."
+    "No reference, examples with columns of their own, no templates, no such split: all told."
     with pytest.raises(TaskError, match="t-0: output.*give it a reference"):
         task_to_rows(Task("t", ["Do."], instances=[Instance("t-0", "1", [])]))
     row = {"text": "a", "answer": "b"}

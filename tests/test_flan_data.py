@@ -1,15 +1,16 @@
-"""The data of chapter 3: 120 templates for 12 clusters, and 62 data sets mapped to the clusters' columns."""
+"""The data of chapter 15: 120 templates for 12 clusters, and 62 data sets in their columns."""
 import re
 from collections import Counter
 from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
 import pytest, yaml
-from instop_nb.flan import DATASETS, check_row, load_flan
-from instop_nb.flan_rows import map_row
+from instop_nb.flan import DATASETS, load_flan
+from instop_nb.flan_rows import check_flan_row
+from instop_nb.flan_hub import map_row
 
 FOLDER = Path(__file__).parents[1]/"instop_nb"/"templates"
-TEMPLATES = load_flan(FOLDER/"flan.yaml")
+PATTERNS = load_flan(FOLDER/"flan.yaml")
 CONTRACT = {  # columns that a row must have; "options" in the second place: yes, maybe or no
     "nli": ("premise hypothesis", "yes"),
     "reading_comprehension": ("passage question", "maybe"),
@@ -37,14 +38,14 @@ def turned(template): return template.target != "{answer}"
 # Templates
 
 def test_ten_templates_for_each_of_twelve_clusters():
-    assert {cluster: len(templates) for cluster, templates in TEMPLATES.items()} == dict.fromkeys(
+    assert {cluster: len(templates) for cluster, templates in PATTERNS.items()} == dict.fromkeys(
         CONTRACT, 10
     )
 
 
 @pytest.mark.parametrize("cluster, columns, options", EACH)
 def test_one_to_three_templates_turn_the_task_around(cluster, columns, options):
-    around = [t for t in TEMPLATES[cluster] if turned(t)]
+    around = [t for t in PATTERNS[cluster] if turned(t)]
     assert 1 <= len(around) <= 3
     for t in around:
         assert gaps(t.source) <= columns | {"answer"} and "answer" in gaps(t.source)
@@ -53,31 +54,31 @@ def test_one_to_three_templates_turn_the_task_around(cluster, columns, options):
 
 @pytest.mark.parametrize("cluster, columns, options", EACH)
 def test_ordinary_templates_show_the_whole_input_and_nothing_else(cluster, columns, options):
-    for t in TEMPLATES[cluster]:
+    for t in PATTERNS[cluster]:
         if not turned(t): assert gaps(t.source) - {"options_"} == columns, t
 
 
 @pytest.mark.parametrize("cluster, columns, options", EACH)
 def test_options_have_a_line_of_their_own_in_all_but_one_or_two(cluster, columns, options):
-    ordinary = [t for t in TEMPLATES[cluster] if not turned(t)]
+    ordinary = [t for t in PATTERNS[cluster] if not turned(t)]
     without = [t for t in ordinary if "{options_}" not in t.source]
     if options == "no": assert without == ordinary
     else: assert 1 <= len(without) <= 2
-    for t in TEMPLATES[cluster]:
+    for t in PATTERNS[cluster]:
         assert len(re.findall(r"{options_}", t.source)) == len(
             re.findall(r"^{options_}$", t.source, re.M)
         )
 
 
 def test_no_template_is_nearly_another():
-    sources = [words(t.source) for templates in TEMPLATES.values() for t in templates]
+    sources = [words(t.source) for templates in PATTERNS.values() for t in templates]
     for one, other in combinations(sources, 2):
         matcher = SequenceMatcher(None, one, other, autojunk=False)
         assert matcher.quick_ratio() < .7 or matcher.ratio() < .7, (one, other)
 
 
 def test_the_wordings_of_a_cluster_begin_differently():
-    for cluster, templates in TEMPLATES.items():
+    for cluster, templates in PATTERNS.items():
         assert (
             len({t.source.split("{")[0][:12] or words(t.source)[:12] for t in templates}) == 10
         ), cluster
@@ -115,7 +116,8 @@ def test_a_data_set_fills_its_contract(name):
 def test_a_data_set_says_where_it_lies(name):
     entry = DATASETS[name]
     assert set(entry) <= set(
-        "cluster title hub config files train validation test rows note columns replace make".split()
+        "cluster title hub config files train validation test rows note "
+        "columns replace make".split()
     )
     assert ("hub" in entry) != ("note" in entry)
     assert not ("config" in entry and "files" in entry)
@@ -302,14 +304,15 @@ def test_a_row_of_the_hub_becomes_a_row_of_the_contract(name):
     hub_row, expected = MAPPED[name]
     row = map_row(DATASETS[name], hub_row)
     assert row == expected
-    assert check_row(DATASETS[name]["cluster"], row) == row
+    assert check_flan_row(DATASETS[name]["cluster"], row) == row
 
 
 @pytest.mark.parametrize("name, hub_row", [
     ("snli", {"premise": "It rains.", "hypothesis": "It snows.", "label": -1}),
     ("hellaswag", {"ctx": "How?", "endings": ["a", "b", "c", "d"], "label": ""}),
     ("sentiment140", {"text": "ok", "sentiment": 2}),
-    ("squad", {"context": "Ada.", "question": "When?", "answers": {"text": [], "answer_start": []}}),
+    ("squad", {"context": "Ada.", "question": "When?",
+    "answers": {"text": [], "answer_start": []}}),
     ("common_gen", {"concepts": ["dog"], "target": ""}),
     ("wiki_lingua", {"article": {"document": [], "summary": []}}),
     ("fix_punctuation", {"translation": {"en": "no marks here"}})])

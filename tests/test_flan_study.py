@@ -6,7 +6,7 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.flan_study as study_of
-from instop_nb.flan import CLUSTERS, DATASETS, TEMPLATES, hold_out, mixing_rates, render
+from instop_nb.flan import CLUSTERS, DATASETS, PATTERNS, hold_out, mixing_rates, render
 from instop_nb.flan_rows import micro_rows
 from instop_nb.flan_study import (
     BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, answer_score, chance_score, fit, flan_rates,
@@ -73,7 +73,7 @@ def test_styles(cluster, style, row, expected):
 
 def test_first_templates():
     assert (
-        templates_of("nli", n_templates=4) == TEMPLATES["nli"][:4]
+        templates_of("nli", n_templates=4) == PATTERNS["nli"][:4]
         and len(templates_of("nli")) == 10
     )
     with pytest.raises(TaskError, match="rhyme.*choose from"): templates_of("nli", "rhyme")
@@ -93,7 +93,7 @@ def test_pairs_follow_the_rates_and_the_seed():
 
 def test_templates_take_turns():
     firsts = [source for source, _ in training_pairs({"nli": 1}, 10)]
-    assert firsts == [render(t, row)[0] for t, row in zip(TEMPLATES["nli"], micro_rows("nli", 10))]
+    assert firsts == [render(t, row)[0] for t, row in zip(PATTERNS["nli"], micro_rows("nli", 10))]
 
 
 def test_exemplars_are_other_rows_solved():
@@ -118,7 +118,7 @@ def test_arms_are_asked_the_same_rows():
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_questions_ask_for_the_answer(cluster):
-    straight = [t for t in TEMPLATES[cluster] if not t.turned]
+    straight = [t for t in PATTERNS[cluster] if not t.turned]
     assert [source for source, _ in questions(cluster, 12)] == [
         render(straight[i % len(straight)], row)[0]
         for i, (_, row) in enumerate(questions(cluster, 12))

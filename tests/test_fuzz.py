@@ -1,4 +1,5 @@
-"""Damaged files and nonsense of every kind: an honest reading or a short error that names the file; no traceback, no hang, nothing lost.
+"""Damaged files and nonsense of every kind: an honest reading or a short error that names the file;
+no traceback, no hang, nothing lost.
 
 INSTOP_FUZZ=20 tries twenty times as many."""
 import contextlib
@@ -14,23 +15,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from conftest import tiny_t5
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from instop_nb import cli, demo, t5, tuning
-from instop_nb.flan import check_row, load_flan, read_rows
-from instop_nb.metrics import read_predictions, score
-from instop_nb.recipes import RATES, read_recipe
-from instop_nb.promptsource import load_templates
-from instop_nb.runs import is_whole, seal, take_up
+from instop_nb import cli, demo, models, pretraining, runs, study
+from instop_nb.flan import load_flan
+from instop_nb.flan_rows import read_rows
+from instop_nb.flan_rows import check_flan_row
+from instop_nb.metrics import score
+from instop_nb.predictions import read_predictions
 from instop_nb.models import load_model
-from instop_nb.tasks import load_tasks, read_task
-from instop_nb.survey import survey
-from instop_nb.runs import Run
-from instop_nb.tuning import _read_answers
+from instop_nb.promptsource import load_templates
+from instop_nb.recipes import read_recipe
+from instop_nb.runs import Run, is_whole, seal, take_up
 from instop_nb.study import read_record, run_jobs
+from instop_nb.survey import survey
+from instop_nb.tasks import load_tasks, read_task
+from instop_nb.tuning import _read_answers
 
 MANY, TRIED = int(os.environ.get("INSTOP_FUZZ", 1)), Counter()
 
@@ -56,7 +58,8 @@ def counts():
 
 @contextlib.contextmanager
 def bounded(seconds=30, room=2**30):
-    "So much more computing and memory at most. The computing of this process counts, however long that takes; a wait ends after minutes."
+    """So much more computing and memory at most. The computing of this process counts, however
+    long that takes; a wait ends after minutes."""
     def late(*_): raise AssertionError("it computes or waits without an end")
     for kind in (signal.SIGPROF, signal.SIGALRM): signal.signal(kind, late)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -87,7 +90,8 @@ class Kind(NamedTuple):
     read: callable       # Path -> whatever
     value: object  # A valid one, JSON's types; a key that starts with ! is a tag, `Text` is raw
     write: callable      # Value -> text
-    shape: dict  # Place (with * for a number or a name) -> what may stand there: types, and GONE if it may be missing
+    # Place (with * for a number or a name) -> types that may stand there; GONE: it may be missing
+    shape: dict
     whole: bool = True   # Half a file is none
 
 
@@ -298,8 +302,8 @@ def read_both_ways(path):
     assert not found.problems and load_tasks(path.parent) == [task] and task.to_json()
 
 
-def template(id, name, jinja, **more):
-    return {"!Template": 1, "id": id, "name": name, "jinja": jinja, "reference": "é", **more}
+def template(key, name, jinja, **more):
+    return {"!Template": 1, "id": key, "name": name, "jinja": jinja, "reference": "é", **more}
 
 
 PROMPTS = {
@@ -340,7 +344,8 @@ def as_python(value):
     return (
         '# é\n"""Patterns."""\nimport copy\n'
         + f"PATTERNS = {as_json(value)}\n"
-        + 'PATTERNS["more"] = [("{text}", "{answer}")]\nPATTERNS["most"] = PATTERNS["more"]\nassert len(PATTERNS)\n'
+        + 'PATTERNS["more"] = [("{text}", "{answer}")]\n'
+        + 'PATTERNS["most"] = PATTERNS["more"]\nassert len(PATTERNS)\n'
     )
 
 
@@ -426,7 +431,7 @@ KINDS = {
         Kind("flan.py", load_flan, FLAN, as_python, PAIRS, False),
         Kind(
             "rows.jsonl",
-            lambda path: [check_row("nli", row, where) for where, row in read_rows(path)], ROWS,
+            lambda path: [check_flan_row("nli", row, where) for where, row in read_rows(path)], ROWS,
             as_lines, ROW,
         ),
         Kind("ours.jsonl", lambda path: score(read_predictions(path)), OURS, as_lines, OUR),
@@ -591,7 +596,7 @@ def test_what_is_no_file_of_a_run_is_none(kind, name, tmp_path):
 def test_what_is_no_file_is_not_written_to(name, tmp_path):
     path = special(name, tmp_path)
     with bounded(), pytest.raises(OSError, match=f"{path}: no more can be added"):
-        tuning.add_lines(path, ["{}"])
+        runs.add_lines(path, ["{}"])
     path.rename(tmp_path / "config.json")
     with bounded(): Run(tmp_path, seed=1)
     assert (
@@ -720,11 +725,12 @@ TRAINING = {
 ASKING = {
     **TRAINING, "--model": PLACE, "--max-source": WHOLE + ["0", "1"],
     "--max-target": WHOLE + ["0", "1"], "--eval-batch-size": WHOLE + ["0"],
-    "--n-test": WHOLE + ["0"], "--n-pos": WHOLE, "--device": [w for w in WORD] + ["cuda:99", "tpu"],
+    "--n-test": WHOLE + ["0"], "--n-pos": WHOLE, "--device": [*WORD, "cuda:99", "tpu"],
 }
 TUNING = {**ASKING, "--learning-rate": RATE, "--bias-rate": RATE, "--n-instances": WHOLE + ["0"]}
 ROWS_OF = ("encode", "--format", "flan", "--cluster", "nli", "--rows", "rows.jsonl")
-OPTIONS = {  # The words of a command that would do something -> option -> values that nobody can mean
+# The words of a command that would do something -> option -> values that nobody can mean
+OPTIONS = {
     ("tasks",): {None: PLACE}, ("score",): {None: PLACE},
     ("score", "predictions.jsonl", "--xlingual"): {"--tokenizer": PLACE},
     ("encode",): {
@@ -794,9 +800,10 @@ def desk(tmp_path_factory):
     def reached(*args, **others): raise Reached
     with pytest.MonkeyPatch.context() as m:
         m.chdir(folder)
-        m.setattr(t5.AutoModelForSeq2SeqLM, "from_pretrained", reached)
-        for module, name in ((t5, "documents"), (tuning, "run_jobs"), (demo, "_run_all")):
-            m.setattr(module, name, reached)
+        m.setattr(models.AutoModelForSeq2SeqLM, "from_pretrained", reached)
+        m.setattr(pretraining, "documents", reached)
+        m.setattr(study, "run_jobs", reached)
+        m.setattr(demo, "_run_all", reached)
         yield folder
 
 
@@ -834,7 +841,9 @@ def test_nonsense_on_the_command_line_is_refused_before_anything_is_loaded(asked
     TRIED["option", "refused"] += 1
 
 
-@pytest.mark.parametrize("command", [command for command in OPTIONS if {"--out"} & {*command}], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [command for command in OPTIONS if {"--out"} & {*command}], ids=" ".join
+)
 def test_without_nonsense_the_work_begins(command, desk):
     with pytest.raises(Reached):
         instop(*command, *(["--recipe", "small"] if command[1] == "fig3" else []))

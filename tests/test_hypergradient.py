@@ -162,7 +162,7 @@ MUTANTS = {
 
 # The three modules as one text, so that a mutation reaches all who use what it changes
 MODULES = products, solvers, hypergradient_module
-OWN_IMPORT = re.compile(r"^from \.\w+ import (?:\([^)]*\)|[^\n]*)", re.MULTILINE)
+OWN_IMPORT = re.compile(r"^from (?:\.|instop_nb\.)\w+ import (?:\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name):

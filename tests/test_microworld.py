@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.microworld import (
-    ARGUMENTS, CATEGORIES, FORMS, KIND, KINDS, WORLD, definitions, draw_words, is_held_out,
-    make_instances, micro_tasks, novelty, solve,
-)
 from instop_nb.books import chance, one_shot_ceiling, world_text, write_world
-from instop_nb.tasks import Task, load_tasks
+from instop_nb.categories import CATEGORIES, definitions
 from instop_nb.core import TaskError
+from instop_nb.microworld import (
+    WORLD, draw_words, is_held_out, make_instances, micro_tasks, novelty, solve,
+)
 from instop_nb.survey import validate_tasks
+from instop_nb.tasks import Task, load_tasks
+from instop_nb.words import KIND, KINDS
 
 
 def test_the_world_is_as_large_as_promised():
@@ -36,20 +37,33 @@ def test_the_world_is_as_large_as_promised():
 # Answers worked out by hand from the definitions, without the code that makes them.
 LIST = "hat fox fig saw bus owl"  # garment, animal, fruit, tool, vehicle, animal
 
-@pytest.mark.parametrize("name, answer", [
-    ("position_second_itself", "fox"), ("position_last_kind", "animal"), ("kind_tool_itself", "saw"), ("kind_animal_itself", "fox"),
-    ("two_kinds_vehicle_fruit", "bus fig"), ("ends_last_two_itself", "bus owl"), ("ends_first_three_itself", "hat fox fig"),
-    ("keep_animal_itself", "fox owl"), ("replace_animal_dot", "hat dot fig saw bus dot"),
-    ("mark_star_start_and_end", "star hat fox fig saw bus owl star"),
-    ("drop_then_mark_drop_every_animal_add_moon_at_the_start", "moon hat fig saw bus"),
-    ("reorder_then_pick_turn_the_list_around_write_only_the_first_two_words", "owl bus"),
-    ("reorder_then_mark_move_the_first_word_to_the_end_add_star_at_the_end", "fox fig saw bus owl hat star"),
-    ("reorder_then_mark_swap_the_first_and_the_last_word_add_dot_at_the_start", "dot owl fox fig saw bus hat"),
-    ("cut_then_mark_leave_out_the_third_word_add_dot_at_the_end", "hat fox saw bus owl dot"),
-    ("which_kind_first_garment_vehicle", "yes"), ("which_kind_second_garment_vehicle", "no"), ("order_animal_tool", "yes"), ("order_vehicle_garment", "no"),
-    ("swap_kinds_animal_tool", "hat saw fig fox bus owl"), ("repeat_second_three", "fox fox fox"), ("sort_animal_first", "fox owl hat fig saw bus"),
-    ("every_second_second_itself", "fox saw owl"),
-])
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("position_second_itself", "fox"), ("position_last_kind", "animal"),
+        ("kind_tool_itself", "saw"), ("kind_animal_itself", "fox"),
+        ("two_kinds_vehicle_fruit", "bus fig"), ("ends_last_two_itself", "bus owl"),
+        ("ends_first_three_itself", "hat fox fig"), ("keep_animal_itself", "fox owl"),
+        ("replace_animal_dot", "hat dot fig saw bus dot"),
+        ("mark_star_start_and_end", "star hat fox fig saw bus owl star"),
+        ("drop_then_mark_drop_every_animal_add_moon_at_the_start", "moon hat fig saw bus"),
+        ("reorder_then_pick_turn_the_list_around_write_only_the_first_two_words", "owl bus"),
+        (
+            "reorder_then_mark_move_the_first_word_to_the_end_add_star_at_the_end",
+            "fox fig saw bus owl hat star",
+        ),
+        (
+            "reorder_then_mark_swap_the_first_and_the_last_word_add_dot_at_the_start",
+            "dot owl fox fig saw bus hat",
+        ),
+        ("cut_then_mark_leave_out_the_third_word_add_dot_at_the_end", "hat fox saw bus owl dot"),
+        ("which_kind_first_garment_vehicle", "yes"), ("which_kind_second_garment_vehicle", "no"),
+        ("order_animal_tool", "yes"), ("order_vehicle_garment", "no"),
+        ("swap_kinds_animal_tool", "hat saw fig fox bus owl"),
+        ("repeat_second_three", "fox fox fox"), ("sort_animal_first", "fox owl hat fig saw bus"),
+        ("every_second_second_itself", "fox saw owl"),
+    ],
+)
 def test_answers(name, answer):
     assert solve(f"micro_{name}", LIST) == answer
 

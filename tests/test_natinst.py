@@ -13,13 +13,15 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from instop_nb.formats import FORMATS, explorer, to_v1, view
-from instop_nb.natinst import (
-    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction, parse,
-    sources, tk_instruct,
-)
-from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
 from instop_nb.core import COLOURS, TaskError
+from instop_nb.explorers import explorer
+from instop_nb.formats import FOUR_FORMATS, to_v1, view
+from instop_nb.natinst import (
+    MATRIX, TK_INSTRUCT, Encoding, complete, encode, export_text, highlight, instruction, sources,
+    tk_instruct,
+)
+from instop_nb.natinst_back import read_source
+from instop_nb.natinst_v1 import V1_ENCODINGS, complete_v1, encode_v1, instruction_v1
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 NONE = Encoding(definition=False, n_pos=0)
@@ -42,22 +44,25 @@ class Letters:
         return "".join(chr(i) for i in ids if i != 1 or not skip_special_tokens)
 
 
-def source(definition="Halve the number", input="2", output="1", encoding=NONE):
-    return encode(
-        Task("t", [definition], [Example(input, output)]), Instance("0", input, [""]), encoding
-    )
+def source(definition="Halve the number", question="2", output="1", encoding=NONE):
+    task = Task("t", [definition], [Example(question, output)])
+    return encode(task, Instance("0", question, [""]), encoding)
 
 
 # The layout
 
 @pytest.mark.parametrize("encoding, expected", [
     (NONE, "Now complete the following example -\nInput: 2.\nOutput: "),
-    (Encoding(n_pos=0), "Definition: Halve the number.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
-    (Encoding(task_name=True, definition=False, n_pos=0), "half. Now complete the following example -\nInput: 2.\nOutput: "),
+    (Encoding(n_pos=0),
+    "Definition: Halve the number.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
+    (Encoding(task_name=True, definition=False, n_pos=0),
+    "half. Now complete the following example -\nInput: 2.\nOutput: "),
     (Encoding(definition=False, n_pos=1),
-     " Positive Example 1 -\nInput: 4.\n Output: 2.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
+     " Positive Example 1 -\nInput: 4.\n Output: 2.\n\nNow complete the following example -\n"
+     "Input: 2.\nOutput: "),
     (Encoding(),
-     "Definition: Halve the number.\n\n Positive Example 1 -\nInput: 4.\n Output: 2.\n\n Positive Example 2 -\nInput: 10.\n Output: 5.\n\n"
+     "Definition: Halve the number.\n\n Positive Example 1 -\nInput: 4.\n Output: 2.\n\n"
+     " Positive Example 2 -\nInput: 10.\n Output: 5.\n\n"
      "Now complete the following example -\nInput: 2.\nOutput: "),
     (Encoding(task_name=True, n_pos=9, n_neg=9, explanations=True),
      "half. Definition: Halve the number.\n\n"
@@ -67,8 +72,10 @@ def source(definition="Halve the number", input="2", output="1", encoding=NONE):
      " Negative Example 1 -\nInput: 8.\n Output: 16.\n Explanation: This is the double.\n\n"
      "Now complete the following example -\nInput: 2.\nOutput: "),
     (Encoding(definition=False, n_pos=0, n_neg=2),
-     " Negative Example 1 -\nInput: 8.\n Output: 16.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
-], ids=["input alone", "definition", "task name", "1 positive", "default", "everything", "negative alone"])
+     " Negative Example 1 -\nInput: 8.\n Output: 16.\n\nNow complete the following example -\n"
+     "Input: 2.\nOutput: "),
+], ids=["input alone", "definition", "task name", "1 positive", "default", "everything",
+"negative alone"])
 def test_layout(encoding, expected):
     assert encode(TASK, ONE, encoding) == expected
 
@@ -80,8 +87,11 @@ def test_the_first_wording_is_shown():
 
 
 @pytest.mark.parametrize("text, line", [
-    ("2", "2."), ("two.", "two."), ("two!", "two!"), ("(two)", "(two)"), ("two\"", "two\""), ("2%", "2%"), ("a_", "a_"), ("`", "`"),
-    ("", "."), ("  \n", "."), ("\t two \n", "two."), ("two\nlines", "two\nlines."), ("二。", "二。."), ("two…", "two….") , ("two ”", "two ”."),
+    ("2", "2."), ("two.", "two."), ("two!", "two!"), ("(two)", "(two)"), ("two\"", "two\""),
+    ("2%", "2%"), ("a_", "a_"), ("`", "`"),
+    ("", "."), ("  \n", "."), ("\t two \n", "two."), ("two\nlines", "two\nlines."),
+    ("二。", "二。."),
+    ("two…", "two….") , ("two ”", "two ”."),
     ("two .", "two ."), ("\u00a0two\u2003", "two."),
 ])
 def test_full_stops(text, line):
@@ -89,7 +99,7 @@ def test_full_stops(text, line):
     assert source(definition=text or "x", encoding=Encoding(n_pos=0)).startswith(
         f"Definition: {line if text else 'x.'}\n\n"
     )
-    assert source(input=text, output=text, encoding=Encoding(definition=False)) == (
+    assert source(question=text, output=text, encoding=Encoding(definition=False)) == (
         f" Positive Example 1 -\nInput: {line}\n Output: {line}\n\n" + complete(text))
     why = Task("t", ["x"], [], [Example("a", "b", text)])
     assert encode(why, ONE, Encoding(definition=False, n_neg=1, explanations=True)).startswith(
@@ -207,7 +217,8 @@ def test_with_a_tokenizer_of_transformers(bytes_tokenizer):
 
 # Requests that cannot be met
 
-@pytest.mark.parametrize("wrong", [dict(n_pos=-1), dict(n_neg=1.5), dict(n_pos="2"), dict(n_neg=None)])
+@pytest.mark.parametrize("wrong",
+    [dict(n_pos=-1), dict(n_neg=1.5), dict(n_pos="2"), dict(n_neg=None)])
 def test_wrong_numbers_of_examples(wrong):
     with pytest.raises(TaskError, match="0 or more"): Encoding(**wrong)
 
@@ -428,8 +439,10 @@ def test_export(tmp_path):
     )
     assert (tmp_path / "new" / "train.tsv").read_bytes() == (
         b"Definition: Halve the number. Now complete the following example - Input: 2. Output:\t1\n"
-        b"Definition: Halve the number. Now complete the following example - Input: Is 12 even? Output:\t6\n"
-        b"Definition: Say a b. Now complete the following example - Input: x y z. Output:\tone two\n")
+        b"Definition: Halve the number. Now complete the following example - Input: Is 12 even? "
+        b"Output:\t6\n"
+        b"Definition: Say a b. Now complete the following example - Input: x y z. Output:\tone "
+        b"two\n")
     pairs, examples = read(files)
     assert [(e["s2s_input"], e["s2s_output"]) for e in examples] == pairs
     assert [(e["id"], e["Task"]) for e in examples] == [
@@ -474,7 +487,7 @@ def test_export_with_a_limit(tmp_path):
 def test_export_loses_nothing_that_was_written(tmp_path):
     files = export_text([TASK], tmp_path)
     before = [file.read_bytes() for file in files]
-    for name in (files[0], files[1]):
+    for _ in files:
         with pytest.raises(TaskError, match="train.*older export.*another folder"):
             export_text([TASK], tmp_path, MATRIX["Def"])
     files[0].unlink()
@@ -491,7 +504,8 @@ def test_export_loses_nothing_that_was_written(tmp_path):
     )
 
 
-@pytest.mark.parametrize("split", ["../../up", "/up", "a/b", "", ".", "..", ".hidden", "a\\b", "a\nb", "a\x1b[2J", None, 3])
+@pytest.mark.parametrize("split",
+    ["../../up", "/up", "a/b", "", ".", "..", ".hidden", "a\\b", "a\nb", "a\x1b[2J", None, 3])
 def test_export_stays_in_its_folder(tmp_path, split):
     with pytest.raises(TaskError, match="split: found .*give a word"):
         export_text([TASK], tmp_path / "in/here", split=split)
@@ -525,7 +539,7 @@ def test_export_in_an_unknown_encoding(tmp_path, wrong):
 # Taking a source apart
 
 def test_parse_a_source_with_everything():
-    task, instance, encoding = parse(
+    task, instance, encoding = read_source(
         "half. Definition: Halve the number.\n\n"
         " Positive Example 1 -\nInput: 4.\n Output: 2.\n Explanation: Two and two make four.\n\n"
         " Positive Example 2 -\nInput: 6.\n Output: 3.\n\n"
@@ -542,16 +556,21 @@ def test_parse_a_source_with_everything():
 
 
 def test_parse_the_input_alone():
-    task, instance, encoding = parse("Now complete the following example -\nInput: .\nOutput: ")
+    task, instance, encoding = read_source(
+        "Now complete the following example -\nInput: .\nOutput: "
+    )
     assert (task, instance.input, encoding) == (Task("parsed", []), ".", NONE)
 
 
 @pytest.mark.parametrize("text", [
-    "", "half", "Input: 2.\nOutput: ", "Now complete the following example -\nInput: 2\nOutput: ", "Now complete the following example -\nInput:  2.\nOutput: ",
-    "Now complete the following example -\nInput: 2.\nOutput:", "Definition: Halve\n\nNow complete the following example -\nInput: 2.\nOutput: ",
-    " Positive Example 2 -\nInput: 4.\n Output: 2.\n\nNow complete the following example -\nInput: 2.\nOutput: "])
+    "", "half", "Input: 2.\nOutput: ", "Now complete the following example -\nInput: 2\nOutput: ",
+    "Now complete the following example -\nInput:  2.\nOutput: ",
+    "Now complete the following example -\nInput: 2.\nOutput:",
+    "Definition: Halve\n\nNow complete the following example -\nInput: 2.\nOutput: ",
+    " Positive Example 2 -\nInput: 4.\n Output: 2.\n\nNow complete the following example -\n"
+    "Input: 2.\nOutput: "])
 def test_parse_nothing_else(text):
-    with pytest.raises(TaskError, match="whole text of Tk-Instruct"): parse(text)
+    with pytest.raises(TaskError, match="whole text of Tk-Instruct"): read_source(text)
 
 
 labels = [
@@ -570,9 +589,9 @@ tricky_tasks = st.builds(
 
 @settings(max_examples=400, deadline=120_000)  # milliseconds: for what hangs, not for what is slow
 @given(tricky_tasks, tricky, encodings)
-def test_parsed_and_encoded_again_any_text_is_the_same(task, input, encoding):
-    source = encode(task, Instance("0", input, []), encoding)
-    assert encode(*parse(source)) == source
+def test_parsed_and_encoded_again_any_text_is_the_same(task, question, encoding):
+    source = encode(task, Instance("0", question, []), encoding)
+    assert encode(*read_source(source)) == source
 
 
 free = st.text("ab.!?\n é。-", max_size=12)
@@ -588,8 +607,9 @@ def closed(text):
 
 
 @settings(max_examples=300, deadline=120_000)  # milliseconds: for what hangs, not for what is slow
-@given(st.builds(Task, st.text("abc_0. ", max_size=9), st.lists(free, min_size=1, max_size=1), free_examples, free_examples), free, encodings)
-def test_without_labels_in_the_texts_all_fields_come_back(task, input, encoding):
+@given(st.builds(Task, st.text("abc_0. ", max_size=9), st.lists(free, min_size=1, max_size=1),
+    free_examples, free_examples), free, encodings)
+def test_without_labels_in_the_texts_all_fields_come_back(task, question, encoding):
     def shown(examples, n):
         return [
             Example(
@@ -600,13 +620,13 @@ def test_without_labels_in_the_texts_all_fields_come_back(task, input, encoding)
             )
             for e in examples[:n]
         ]
-    found, instance, seen = parse(encode(task, Instance("0", input, []), encoding))
+    found, instance, seen = read_source(encode(task, Instance("0", question, []), encoding))
     assert found.name == (task.name if encoding.task_name else "parsed")
     assert found.definition == ([closed(task.definition[0])] if encoding.definition else [])
     assert (found.positive, found.negative) == (
         shown(task.positive, encoding.n_pos), shown(task.negative, encoding.n_neg),
     )
-    assert instance.input == closed(input)
+    assert instance.input == closed(question)
     assert (seen.task_name, seen.definition, seen.n_pos, seen.n_neg) == (
         encoding.task_name, encoding.definition, len(found.positive), len(found.negative))
 
@@ -621,22 +641,25 @@ def test_parse_is_fast_where_labels_are_many():
         time.process_time(),
         encode(task, Instance("0", block * 30, []), Encoding(True, True, 4, 4, True)),
     )
-    assert encode(*parse(source)) == source
-    with pytest.raises(TaskError): parse(source[:-20] + "\nOutput: ")
+    assert encode(*read_source(source)) == source
+    with pytest.raises(TaskError): read_source(source[:-20] + "\nOutput: ")
     assert time.process_time() - start < 60  # what grows too fast takes hours
 
 
 # Four formats side by side
 
-@pytest.mark.parametrize("format, choice, expected", [
-    ("Tk-Instruct", "Def", "Definition: Halve the number.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
-    ("Natural Instructions v1", "Def+Prompt+Pos", "Definition: Halve the number\ninput: 4\noutput: 2\ninput: 10\noutput: 5\ninput: 2\noutput:"),
-    ("PromptSource", "wording 0", "Halve the number\n\n2"), ("PromptSource", "wording 1", "Give one half of it.\n\n2"),
+@pytest.mark.parametrize("name, choice, expected", [
+    ("Tk-Instruct", "Def",
+    "Definition: Halve the number.\n\nNow complete the following example -\nInput: 2.\nOutput: "),
+    ("Natural Instructions v1", "Def+Prompt+Pos",
+    "Definition: Halve the number\ninput: 4\noutput: 2\ninput: 10\noutput: 5\ninput: 2\noutput:"),
+    ("PromptSource", "wording 0", "Halve the number\n\n2"),
+    ("PromptSource", "wording 1", "Give one half of it.\n\n2"),
     ("FLAN", "wording 1", "Give one half of it.\n\n2"), ("FLAN", "no template", "2")])
-def test_view(format, choice, expected):
-    shown = view(TASK, ONE, format, choice)
+def test_view(name, choice, expected):
+    shown = view(TASK, ONE, name, choice)
     assert shown == expected and spans(shown)[-1] == ("target", "kept", "1")
-    elsewhere = view(TASK, Instance("new", "a new input", []), format, choice)
+    elsewhere = view(TASK, Instance("new", "a new input", []), name, choice)
     assert "a new input" in elsewhere and spans(elsewhere)[-1][0] != "target"
 
 
@@ -652,15 +675,15 @@ def test_the_explorer_switches():
         pane.children for pane in box.children
     )
     assert page.value == view(TASK, ONE, "Tk-Instruct", "Def+Pos(2)").page != other_page.value
-    assert formats.options == FORMATS and choices.options == tuple(MATRIX)
+    assert formats.options == FOUR_FORMATS and choices.options == tuple(MATRIX)
     choices.value = "Def"
     assert page.value == view(TASK, ONE, "Tk-Instruct", "Def").page
-    for format, first in (
+    for name, first in (
         ("FLAN", "wording 0"), ("PromptSource", "wording 0"), ("Natural Instructions v1", "Prompt"),
         ("Tk-Instruct", "Task ID"),
     ):
-        formats.value = format
-        assert choices.value == first and page.value == view(TASK, ONE, format, first).page
+        formats.value = name
+        assert choices.value == first and page.value == view(TASK, ONE, name, first).page
     assert (
         other_format.value == "Natural Instructions v1"
         and explorer(TASK, TASK.instances[1]).children[0].children[2].value != page.value
@@ -715,4 +738,4 @@ def test_real_sources_are_parsed(all_tasks):
         for encoding in (MATRIX["Def+Pos(2)+Neg(2)+Expl"], MATRIX["Task ID"], NONE):
             for instance in task.instances[:2]:
                 source = encode(task, instance, encoding)
-                assert encode(*parse(source)) == source
+                assert encode(*read_source(source)) == source

@@ -1,4 +1,4 @@
-"""The text of Natural Instructions v1, and the way from one schema to the other: expected strings written by hand."""
+"""The text of Natural Instructions v1, and from one schema to the other: strings by hand."""
 import copy
 import json
 from dataclasses import replace
@@ -39,7 +39,8 @@ def examples_with(**changes):
     return task_with(
         Examples={**FILE["Examples"], **{f"{kind} Examples": e for kind, e in changes.items()}}
     )
-def before_question(text, input="7"): return text.removesuffix(f"input: {input}\noutput:")
+def before_question(text, question="7"):
+    return text.removesuffix(f"input: {question}\noutput:")
 
 
 # The layout
@@ -49,12 +50,17 @@ def before_question(text, input="7"): return text.removesuffix(f"input: {input}\
     ("Prompt+Avoid", "Prompt: Halve it.\nThings to Avoid: Do not double.\n"),
     ("Prompt+Emph", "Prompt: Halve it.\n"),
     ("Def+Prompt", "Definition: Halve the number\nPrompt: Halve it.\n"),
-    ("Def+Prompt+Avoid+Emph", "Definition: Halve the number\nPrompt: Halve it.\nThings to Avoid: Do not double.\n"),
+    ("Def+Prompt+Avoid+Emph",
+    "Definition: Halve the number\nPrompt: Halve it.\nThings to Avoid: Do not double.\n"),
     ("Pos", "input: 4\noutput: 2\n"),
     ("Prompt+Pos", "Prompt: Halve it.\ninput: 4\noutput: 2\n"),
     ("Def+Prompt+Pos", "Definition: Halve the number\nPrompt: Halve it.\ninput: 4\noutput: 2\n"),
-    ("Def+Prompt+Avoid+Emph+Pos", "Definition: Halve the number\nPrompt: Halve it.\nThings to Avoid: Do not double.\ninput: 4\noutput: 2\n"),
-    ("Prompt+Neg+Pos+Expl", "Prompt: Halve it.\nNegative Example1- \ninput: 8\noutput: 16\nreason: The double.suggestion: Write 4.\n"
+    ("Def+Prompt+Avoid+Emph+Pos",
+    "Definition: Halve the number\nPrompt: Halve it.\nThings to Avoid: Do not double.\ninput: 4\n"
+    "output: 2\n"),
+    ("Prompt+Neg+Pos+Expl",
+    "Prompt: Halve it.\nNegative Example1- \ninput: 8\noutput: 16\nreason: The double.suggestion: "
+    "Write 4.\n"
                             "Positive Example1- \ninput: 4\noutput: 2\nreason: 2 and 2 make 4.\n"),
     ("Def+Prompt+Avoid+Emph+Neg+Pos+Expl",
      "Definition: Halve the number\nPrompt: Halve it.\nThings to Avoid: Do not double.\n"
@@ -75,7 +81,8 @@ def test_there_are_eleven():
 
 def test_the_order_is_the_callers():
     assert encode_v1(TASK, "7", ["Things to Avoid", POS, "Prompt", "Title"], 1) == (
-        "Things to Avoid: Do not double.\ninput: 4\noutput: 2\nPrompt: Halve it.\nTitle: Halves\ninput: 7\noutput:"
+        "Things to Avoid: Do not double.\ninput: 4\noutput: 2\nPrompt: Halve it.\n"
+        "Title: Halves\ninput: 7\noutput:"
     )
 
 
@@ -85,7 +92,8 @@ def test_the_input_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("text, line", [
-    ("-", ""), (" - ", "Prompt: -\n"), ("--", "Prompt: --\n"), ("", "Prompt: \n"), (" \n", "Prompt: \n"), ("\ta\nb ", "Prompt: a\nb\n"), ("二", "Prompt: 二\n")])
+    ("-", ""), (" - ", "Prompt: -\n"), ("--", "Prompt: --\n"), ("", "Prompt: \n"),
+    (" \n", "Prompt: \n"), ("\ta\nb ", "Prompt: a\nb\n"), ("二", "Prompt: 二\n")])
 def test_texts_are_stripped_and_a_dash_is_left_out(text, line):
     assert (
         encode_v1(task_with(Prompt=text), "7", ("Title", "Prompt"))
@@ -122,8 +130,10 @@ def test_only_a_file_with_the_field_gives_an_empty_line():
 # What begins a source
 
 @pytest.mark.parametrize("fields, begins", [
-    ((), "\ninput: 7"), (("Emphasis & Caution",), "\ninput: 7"), ((POS,), "input: 4"), ((POS_WHY,), "\nPositive Example1- "),
-    ((NEG_WHY,), "\nNegative Example1- "), ((NEG_WHY, "Prompt"), "\nNegative Example1- "), (("Emphasis & Caution", "Title"), "Title: "),
+    ((), "\ninput: 7"), (("Emphasis & Caution",), "\ninput: 7"), ((POS,), "input: 4"),
+    ((POS_WHY,), "\nPositive Example1- "),
+    ((NEG_WHY,), "\nNegative Example1- "), ((NEG_WHY, "Prompt"), "\nNegative Example1- "),
+    (("Emphasis & Caution", "Title"), "Title: "),
     (("Emphasis & Caution", POS), "input: 4")])
 def test_an_empty_line_in_front(fields, begins):
     text = encode_v1(TASK, "7", fields, 1)
@@ -170,10 +180,14 @@ def test_the_mended_text():
 
 
 @pytest.mark.parametrize("reason, suggestion, line, mended", [
-    ("r", "s", "\nreason: rsuggestion: s", "\nreason: r\nsuggestion: s"), ("r", " ", "\nreason: r", "\nreason: r"),
-    ("r", "", "\nreason: rsuggestion: ", "\nreason: r"), ("r", "  ", "\nreason: rsuggestion:   ", "\nreason: r"),
-    ("r", "-", "\nreason: rsuggestion: -", "\nreason: r"), ("r", None, "\nreason: r", "\nreason: r"),
-    ("", " ", "\nreason: ", ""), (" ", " ", "\nreason:  ", ""), ("-", "-", "\nreason: -suggestion: -", ""),
+    ("r", "s", "\nreason: rsuggestion: s", "\nreason: r\nsuggestion: s"),
+    ("r", " ", "\nreason: r", "\nreason: r"),
+    ("r", "", "\nreason: rsuggestion: ", "\nreason: r"),
+    ("r", "  ", "\nreason: rsuggestion:   ", "\nreason: r"),
+    ("r", "-", "\nreason: rsuggestion: -", "\nreason: r"),
+    ("r", None, "\nreason: r", "\nreason: r"),
+    ("", " ", "\nreason: ", ""), (" ", " ", "\nreason:  ", ""),
+    ("-", "-", "\nreason: -suggestion: -", ""),
     (None, "s", "\nsuggestion: s", "\nsuggestion: s"), (None, None, "", "")])
 def test_reason_and_suggestion(reason, suggestion, line, mended):
     row = {"input": "a", "output": "b", "reason": reason, "suggestion": suggestion}
@@ -222,7 +236,8 @@ def test_more_good_examples_come_from_the_instances(fields):
 
 def test_an_example_from_the_instances_has_its_first_output_and_no_reason():
     assert encode_v1(TASK, "7", (POS_WHY,), 4).endswith(
-        "\nPositive Example3- \ninput: 2\noutput: 1\nPositive Example4- \ninput: 4\noutput: 2\ninput: 7\noutput:"
+        "\nPositive Example3- \ninput: 2\noutput: 1\nPositive Example4- \ninput: 4\noutput: 2\n"
+        "input: 7\noutput:"
     )
 
 
@@ -250,7 +265,8 @@ def test_wrong_numbers_of_examples(wrong):
         encode_v1(TASK, "7", n_examples=wrong)
 
 
-@pytest.mark.parametrize("wrong", [("prompt",), ("Prompt", "Hints"), ("Positive Examples",), "Prompt"])
+@pytest.mark.parametrize("wrong",
+    [("prompt",), ("Prompt", "Hints"), ("Positive Examples",), "Prompt"])
 def test_unknown_fields(wrong):
     with pytest.raises(TaskError) as error: encode_v1(TASK, "7", wrong)
     for name in (
@@ -327,13 +343,15 @@ def test_the_source_is_its_parts(task, fields, n, faithful):
 # Which instances are tested
 
 @pytest.mark.parametrize("size, n, expected", [
-    (161, 100, range(60, 160)), (259, 100, range(60, 160)), (260, 100, range(60, 259, 2)), (6500, 100, range(60, 6400, 64)),
+    (161, 100, range(60, 160)), (259, 100, range(60, 160)), (260, 100, range(60, 259, 2)),
+    (6500, 100, range(60, 6400, 64)),
     (62, 1, [60]), (1000, 1, [60]), (70, 3, [60, 63, 66]), (71, 3, [60, 63, 66])])
 def test_test_instances(size, n, expected):
     assert v1_indices(size, n) == list(expected) and len(v1_indices(size, n)) == n
 
 
-@pytest.mark.parametrize("size, n", [(160, 100), (100, 100), (60, 1), (61, 1), (0, 1), (1000, 0), (1000, -1)])
+@pytest.mark.parametrize("size, n",
+    [(160, 100), (100, 100), (60, 1), (61, 1), (0, 1), (1000, 0), (1000, -1)])
 def test_too_few_instances(size, n):
     with pytest.raises(TaskError, match="n_instances.*at least"): v1_indices(size, n)
 
@@ -381,7 +399,8 @@ def test_to_v1():
     }
     assert (
         encode_v1(task, "7", n_examples=1)
-        == "Definition: Halve\nPositive Example1- \ninput: 4\noutput: 2\nreason: so\ninput: 7\noutput:"
+        == "Definition: Halve\nPositive Example1- \ninput: 4\noutput: 2\nreason: so\ninput: 7\n"
+           "output:"
     )
 
 

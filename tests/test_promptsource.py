@@ -18,7 +18,9 @@ from instop_nb.promptsource import (
     TEMPLATES, Metadata, Template, encode_row, load_templates, prompt_table, prompts, select,
     try_row, write_templates,
 )
-from instop_nb.formats import task_to_template, template_explorer, template_to_task, template_view
+from instop_nb.formats import task_to_template, template_to_task
+from instop_nb.explorers import template_explorer
+from instop_nb.explorers import template_view
 from instop_nb.tasks import Instance, Task
 from instop_nb.core import TaskError
 

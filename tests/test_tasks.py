@@ -1,4 +1,4 @@
-"""Tasks: nothing is lost on the way from a file and back, every slip is named, no unseen task is seen."""
+"""Tasks: nothing is lost from file to file, every slip is named, no unseen task is seen."""
 import copy
 import errno
 import json
@@ -8,19 +8,22 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from pydantic import BaseModel, Field
 
-from instop_nb import tasks as chapter
-from instop_nb.tasks import (
-    Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, task_table,
-    write_task,
-)
+from instop_nb import schema, survey as survey_chapter, tasks as chapter
+from instop_nb.cards import task_table
 from instop_nb.core import (
-    Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
+    NOTHING, Table, TaskError, cell, json_lines, printable, read_text, whole_files, write_whole,
 )
+from instop_nb.schema import Advice
 from instop_nb.survey import collection_flaws, digest, survey, task_flaws, validate_tasks
+from instop_nb.tasks import (
+    Example, Instance, Task, leave_out, load_tasks, random_split, read_task, task_file, write_task,
+)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(
@@ -64,7 +67,7 @@ def same(a, b): return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=
 
 
 def changed(data, path, value):
-    "Return a copy of a JSON value in which one place holds another value, or nothing if the value is `del`."
+    "Return a copy of a JSON value in which one place holds another value; `del_`: nothing."
     data = copy.deepcopy(data)
     *way, last = path
     place = data
@@ -102,19 +105,35 @@ def test_both_schemas_mean_the_same():
     assert new.instances[1].extra == {"level": None}
 
 
-@pytest.mark.parametrize("habit", [
-    {"Definition": ["Count the books."]}, {"Categories": ["Counting"]}, {"Categories": "Counting"},
-    {"Examples": {}}, {"Examples": {"Positive Examples": "-", "Negative Examples": ["-"]}},
-    {"Examples": {"Positive Examples": [], "Links": "-"}}, {"Instances": [{"id": "x", "input": "a", "output": ["b"]}]}])
+@pytest.mark.parametrize(
+    "habit",
+    [
+        {"Definition": ["Count the books."]}, {"Categories": ["Counting"]},
+        {"Categories": "Counting"}, {"Examples": {}},
+        {"Examples": {"Positive Examples": "-", "Negative Examples": ["-"]}},
+        {"Examples": {"Positive Examples": [], "Links": "-"}},
+        {"Instances": [{"id": "x", "input": "a", "output": ["b"]}]},
+    ],
+)
 def test_habits_of_version_1_survive(habit):
     assert same(Task.from_json(V1 | habit, "books").to_json(), V1 | habit)
 
 
-@pytest.mark.parametrize("habit", [
-    {"Definition": "Count the books."}, {"Categories": "Counting"}, {"Categories": []}, {"Source": "shelf"}, {"Source": None},
-    {"Title": "Books"}, {"Examples": "of what?"}, {"Positive Examples": []},
-    {"Negative Examples": [{"input": "a", "output": "b"}, {"input": "a", "output": "b", "explanation": "", "reason": "c"}]},
-    {"Instances": [{"input": "a", "output": ["b"]}]}])
+@pytest.mark.parametrize(
+    "habit",
+    [
+        {"Definition": "Count the books."}, {"Categories": "Counting"}, {"Categories": []},
+        {"Source": "shelf"}, {"Source": None}, {"Title": "Books"}, {"Examples": "of what?"},
+        {"Positive Examples": []},
+        {
+            "Negative Examples": [
+                {"input": "a", "output": "b"},
+                {"input": "a", "output": "b", "explanation": "", "reason": "c"},
+            ]
+        },
+        {"Instances": [{"input": "a", "output": ["b"]}]},
+    ],
+)
 def test_habits_of_super_ni_survive(habit):
     assert same(Task.from_json(SUPER_NI | habit, "books").to_json(), SUPER_NI | habit)
 
@@ -245,35 +264,44 @@ def test_any_task_survives(data):
 
 # Slips
 
-@pytest.mark.parametrize("path, value, field, says", [
-    (["Definition"], del_, "Definition", 'add the key "Definition"'),
-    (["Definition"], 3, "Definition", "write a list"),
-    (["Definition"], [], "Definition", "at least one"),
-    (["Definition"], "", "Definition", "in words"),
-    (["Definition"], ["fine", " \n"], "Definition", "in words"),
-    (["Definition"], ["fine", 3], "Definition[1]", "write a string"),
-    (["Categories"], del_, "Categories", "add the key"),
-    (["Categories"], {"a": 1}, "Categories", "write a list"),
-    (["Positive Examples"], del_, "Positive Examples", "add the key"),
-    (["Positive Examples"], "none", "Positive Examples", "write a list"),
-    (["Positive Examples", 0], "book", "Positive Examples[0]", "write an object"),
-    (["Positive Examples", 0, "output"], del_, "Positive Examples[0].output", "add the key"),
-    (["Positive Examples", 0, "output"], ["2"], "Positive Examples[0].output", "write a string"),
-    (["Negative Examples", 0, "explanation"], None, "Negative Examples[0].explanation", "write a string"),
-    (["Instances"], del_, "Instances", "add the key"),
-    (["Instances"], [], "Instances", "at least one"),
-    (["Instances"], {"id": 1}, "Instances", "write a list"),
-    (["Instances", 1], ["book"], "Instances[1]", "write an object"),
-    (["Instances", 1, "input"], del_, "Instances[1].input", "add the key"),
-    (["Instances", 1, "input"], 7, "Instances[1].input", "write a string"),
-    (["Instances", 1, "output"], del_, "Instances[1].output", "add the key"),
-    (["Instances", 1, "output"], "1", "Instances[1].output", "write a list"),
-    (["Instances", 1, "output"], [], "Instances[1].output", "at least one"),
-    (["Instances", 1, "output"], [1], "Instances[1].output[0]", "write a string"),
-    (["Instances", 1, "id"], del_, "Instances[1].id", "give each"),
-    (["Instances", 1, "id"], 7, "Instances[1].id", "write a string"),
-    (["Instances", 1, "id"], "a", "Instances[1].id", "give each"),
-])
+@pytest.mark.parametrize(
+    "path, value, field, says",
+    [
+        (["Definition"], del_, "Definition", 'add the key "Definition"'),
+        (["Definition"], 3, "Definition", "write a list"),
+        (["Definition"], [], "Definition", "at least one"),
+        (["Definition"], "", "Definition", "in words"),
+        (["Definition"], ["fine", " \n"], "Definition", "in words"),
+        (["Definition"], ["fine", 3], "Definition[1]", "write a string"),
+        (["Categories"], del_, "Categories", "add the key"),
+        (["Categories"], {"a": 1}, "Categories", "write a list"),
+        (["Positive Examples"], del_, "Positive Examples", "add the key"),
+        (["Positive Examples"], "none", "Positive Examples", "write a list"),
+        (["Positive Examples", 0], "book", "Positive Examples[0]", "write an object"),
+        (["Positive Examples", 0, "output"], del_, "Positive Examples[0].output", "add the key"),
+        (
+            ["Positive Examples", 0, "output"], ["2"], "Positive Examples[0].output",
+            "write a string",
+        ),
+        (
+            ["Negative Examples", 0, "explanation"], None, "Negative Examples[0].explanation",
+            "write a string",
+        ),
+        (["Instances"], del_, "Instances", "add the key"),
+        (["Instances"], [], "Instances", "at least one"),
+        (["Instances"], {"id": 1}, "Instances", "write a list"),
+        (["Instances", 1], ["book"], "Instances[1]", "write an object"),
+        (["Instances", 1, "input"], del_, "Instances[1].input", "add the key"),
+        (["Instances", 1, "input"], 7, "Instances[1].input", "write a string"),
+        (["Instances", 1, "output"], del_, "Instances[1].output", "add the key"),
+        (["Instances", 1, "output"], "1", "Instances[1].output", "write a list"),
+        (["Instances", 1, "output"], [], "Instances[1].output", "at least one"),
+        (["Instances", 1, "output"], [1], "Instances[1].output[0]", "write a string"),
+        (["Instances", 1, "id"], del_, "Instances[1].id", "give each"),
+        (["Instances", 1, "id"], 7, "Instances[1].id", "write a string"),
+        (["Instances", 1, "id"], "a", "Instances[1].id", "give each"),
+    ],
+)
 def test_each_slip_is_named(path, value, field, says, tmp_path):
     file = tmp_path / "books.json"
     file.write_text(json.dumps(changed(SUPER_NI, path, value)))
@@ -286,18 +314,30 @@ def test_each_slip_is_named(path, value, field, says, tmp_path):
     assert not tasks and [str(p) for p in problems] == [str(caught.value)]
 
 
-@pytest.mark.parametrize("path, value, field", [
-    (["Definition"], del_, "Definition"), (["Examples"], 3, "Positive Examples"), (["Instances"], del_, "Instances"),
-    (["Things to Avoid"], ["a"], "Things to Avoid"), (["Examples", "Positive Examples", 0, "reason"], 3, "Positive Examples[0].reason"),
-    (["Instances", 0, "output"], "1", "Instances[0].output"), (["Instances", 1, "id"], "x", "Instances[0].id")])
+@pytest.mark.parametrize(
+    "path, value, field",
+    [
+        (["Definition"], del_, "Definition"), (["Examples"], 3, "Positive Examples"),
+        (["Instances"], del_, "Instances"), (["Things to Avoid"], ["a"], "Things to Avoid"),
+        (["Examples", "Positive Examples", 0, "reason"], 3, "Positive Examples[0].reason"),
+        (["Instances", 0, "output"], "1", "Instances[0].output"),
+        (["Instances", 1, "id"], "x", "Instances[0].id"),
+    ],
+)
 def test_each_slip_of_version_1_is_named(path, value, field):
     with pytest.raises(TaskError) as caught: Task.from_json(changed(V1, path, value), "books")
     assert caught.value.field == field and caught.value.file == "books"
 
 
-@pytest.mark.parametrize("text, says", [
-    (b"", "line 1, column 1"), (b'{"Definition": ["a"],\n "Instances": ]}', "line 2, column 15"), (b"[1, 2]", "write an object"),
-    (b"\xff\xfe{}", "UTF-8"), (b"[" * 100_000, "UTF-8"), (b"null", "write an object")])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (b"", "line 1, column 1"),
+        (b'{"Definition": ["a"],\n "Instances": ]}', "line 2, column 15"),
+        (b"[1, 2]", "write an object"), (b"\xff\xfe{}", "UTF-8"), (b"[" * 100_000, "UTF-8"),
+        (b"null", "write an object"),
+    ],
+)
 def test_unreadable_files_are_named(text, says, tmp_path):
     (tmp_path / "bad.json").write_bytes(text)
     with pytest.raises(TaskError, match="bad.json") as caught: read_task(tmp_path / "bad.json")
@@ -332,7 +372,13 @@ class OtherError(TaskError): "One of another module."
 
 
 @pytest.mark.parametrize("kind", [TaskError, OtherError])
-@pytest.mark.parametrize("value", [chapter._NOTHING, None, "a" * 1000, [[["x"]]], print, lambda: 0, (n for n in "ab"), ValueError("no"), OSError(2, "No such file")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        NOTHING, None, "a" * 1000, [[["x"]]], print, lambda: 0, (n for n in "ab"), ValueError("no"),
+        OSError(2, "No such file"),
+    ],
+)
 def test_an_error_says_the_same_in_another_process(kind, value):
     error = kind(Path("a.json"), "Instances[3]", value, "write a list")
     again = pickle.loads(pickle.dumps(error))
@@ -408,9 +454,34 @@ def test_half_a_sign_in_a_key_a_row_and_a_file_name(tmp_path):
 
 def test_whole_signs_are_no_slip(tmp_path):
     data = changed(SUPER_NI, ["Definition", 0], "Smile \U0001F600 \\ud83d")
-    for ascii in (True, False):
-        (tmp_path / "books.json").write_text(json.dumps(data, ensure_ascii=ascii), encoding="utf-8")
+    for escaped in (True, False):
+        (tmp_path / "books.json").write_text(
+            json.dumps(data, ensure_ascii=escaped), encoding="utf-8"
+        )
         assert read_task(tmp_path / "books.json").definition == data["Definition"]
+
+
+def test_a_schema_compares_and_converts_nothing():
+    class Lesson(BaseModel):
+        title: str
+        words: Annotated[list[str], Field(min_length=2), Advice("write two strings")] = []
+        minutes: float = 5
+        again: bool = False
+
+    def said(data, *more): return [(e.field, e.advice) for e in errors(Lesson, data, "a", *more)]
+    errors = schema.schema_errors
+    assert said({"title": "a", "minutes": 3, "by": None}) == []
+    slips = {"again": 1, "minutes": True, "words": ["a"], "title": 3}
+    assert said(slips) == [
+        ("title", "write a string"), ("words", "write two strings"), ("minutes", "write a number"),
+        ("again", "write true or false"),
+    ]
+    assert slips == {"again": 1, "minutes": True, "words": ["a"], "title": 3}
+    assert said(3) == [("the file", "write an object: {}")]
+    assert said({}, "lessons[2]") == [("lessons[2].title", 'add the key "title"')]
+    assert said({}, "line 3: ") == [("line 3: title", 'add the key "title"')]
+    assert said(3, "[2]", schema.ADVICE | {"model_type": "other"}) == [("[2]", "other")]
+    assert errors(Lesson, {}, "a")[0].value is NOTHING
 
 
 def test_a_deep_value_is_read_or_refused(tmp_path):
@@ -450,8 +521,14 @@ def test_a_message_moves_no_terminal_and_is_short(tmp_path):
     assert "\x1b" not in cell("a\x1b[31m") and cell("a\nb") == "a<br>b"
 
 
-@pytest.mark.parametrize("line, says", [
-    ("1" * 5000, "not JSON"), ('{"a": ' + "1" * 5000 + "}", "not JSON"), ("[" * 100_000, "not JSON"), ("{'a': 1}", "not JSON"), ('"text"', "is not an object"), ("NaN", "is not an object")])
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("1" * 5000, "not JSON"), ('{"a": ' + "1" * 5000 + "}", "not JSON"),
+        ("[" * 100_000, "not JSON"), ("{'a': 1}", "not JSON"), ('"text"', "is not an object"),
+        ("NaN", "is not an object"),
+    ],
+)
 def test_a_line_that_is_no_row_is_named(tmp_path, line, says):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + f'{{"a": 1}}\n\ufeff{{"a": 2}}\r\n{line}\n'.encode())
@@ -475,12 +552,13 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="a: cannot be written.*No space"): write_whole(a, "new")
-        with pytest.raises(OSError, match="b: cannot be written"):
-            with whole_files(a, b) as files: [file.write("new") for file in files]
+        with pytest.raises(OSError, match="b: cannot be written"), whole_files(a, b) as files:
+            for file in files: file.write("new")
         with pytest.raises(OSError, match="books.json: cannot be written"):
             write_task(Task.from_json(SUPER_NI, "books"), tmp_path / "books.json")
-    with pytest.raises(KeyboardInterrupt):
-        with whole_files(a, b) as files: files[0].write("new"); raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), whole_files(a, b) as files:
+        files[0].write("new")
+        raise KeyboardInterrupt
     with pytest.raises(TaskError, match="half a sign"): write_whole(a, HALF)
     for place in (tmp_path, "/dev/null", tmp_path / "nowhere" / "x", a / "x"):
         with pytest.raises(OSError, match="choose another"): write_whole(place, "new")
@@ -500,16 +578,29 @@ def poor(good=(), bad=(), rows=(("x", "1"),), name="poor", category="c", say="Do
     )
 
 
-@pytest.mark.parametrize("task, field, says", [
-    (poor(rows=[("x", "1"), ("  \n", "2")]), "Instances[1].input", "empty"), (poor(rows=[("x", ["1", ""])]), "Instances[0].output[1]", "empty"),
-    (poor([("", "1")]), "Positive Examples[0].input", "empty"), (poor(bad=[("y", " ")]), "Negative Examples[0].output", "empty"),
-    (poor(say="Stop at </s>."), "Definition[0]", "control token"), (poor(rows=[("<pad>x", "1")]), "Instances[0].input", "control token"),
-    (poor(rows=[("x", ["1", "<extra_id_7>"])]), "Instances[0].output[1]", "control token"), (poor([("a", "b", "<unk>")]), "Positive Examples[0].explanation", "control token"),
-    (replace(poor(), prompt="</s>"), "Prompt", "control token"),
-    (poor(rows=[("x", "1"), ("y", "2"), ("x ", "1")]), "Instances[2]", "repeats Instances[0]"), (poor(rows=[("x", "Yes"), ("x", ["no", "yes"])]), "Instances[1]", "repeats"),
-    (poor(rows=[("x", "1"), ("x", "2")]), "Instances[1].output", "Instances[0] answers the same input with ['1']"),
-    (poor([("q", "1"), ("x\n", "3")]), "Positive Examples[1]", "Instances[0], id poor-0"), (poor(bad=[("x", "3")]), "Negative Examples[0]", "Instances[0]"),
-    (poor([("a", "b")], [("c", "d"), ("a", "b")]), "Negative Examples[1]", "positive example")])
+@pytest.mark.parametrize(
+    "task, field, says",
+    [
+        (poor(rows=[("x", "1"), ("  \n", "2")]), "Instances[1].input", "empty"),
+        (poor(rows=[("x", ["1", ""])]), "Instances[0].output[1]", "empty"),
+        (poor([("", "1")]), "Positive Examples[0].input", "empty"),
+        (poor(bad=[("y", " ")]), "Negative Examples[0].output", "empty"),
+        (poor(say="Stop at </s>."), "Definition[0]", "control token"),
+        (poor(rows=[("<pad>x", "1")]), "Instances[0].input", "control token"),
+        (poor(rows=[("x", ["1", "<extra_id_7>"])]), "Instances[0].output[1]", "control token"),
+        (poor([("a", "b", "<unk>")]), "Positive Examples[0].explanation", "control token"),
+        (replace(poor(), prompt="</s>"), "Prompt", "control token"),
+        (poor(rows=[("x", "1"), ("y", "2"), ("x ", "1")]), "Instances[2]", "repeats Instances[0]"),
+        (poor(rows=[("x", "Yes"), ("x", ["no", "yes"])]), "Instances[1]", "repeats"),
+        (
+            poor(rows=[("x", "1"), ("x", "2")]), "Instances[1].output",
+            "Instances[0] answers the same input with ['1']",
+        ),
+        (poor([("q", "1"), ("x\n", "3")]), "Positive Examples[1]", "Instances[0], id poor-0"),
+        (poor(bad=[("x", "3")]), "Negative Examples[0]", "Instances[0]"),
+        (poor([("a", "b")], [("c", "d"), ("a", "b")]), "Negative Examples[1]", "positive example"),
+    ],
+)
 def test_a_flaw_is_pointed_out(task, field, says, tmp_path):
     flaw, = task_flaws(task)
     assert (flaw.file, flaw.field) == ("poor", field) and says in str(flaw)
@@ -532,9 +623,16 @@ def test_flaws_of_one_kind_are_one_line():
 ROWS = [(f"x{n}", f"{n}") for n in range(10)]
 
 
-@pytest.mark.parametrize("other, n", [
-    (poor(rows=ROWS), 10), (poor(rows=ROWS[::-1], say="Other."), 10), (poor(rows=ROWS[:3], say="Other."), 3), (poor(rows=ROWS + [(f"z{n}", "1") for n in range(9)]), 10),
-    (poor(rows=ROWS[:4] + [(f"z{n}", "1") for n in range(20)]), 0), (poor(rows=[(x, y + "0") for x, y in ROWS]), 0), (poor(rows=[("x0", ["0", "zero"])]), 0)])
+@pytest.mark.parametrize(
+    "other, n",
+    [
+        (poor(rows=ROWS), 10), (poor(rows=ROWS[::-1], say="Other."), 10),
+        (poor(rows=ROWS[:3], say="Other."), 3),
+        (poor(rows=ROWS + [(f"z{n}", "1") for n in range(9)]), 10),
+        (poor(rows=ROWS[:4] + [(f"z{n}", "1") for n in range(20)]), 0),
+        (poor(rows=[(x, y + "0") for x, y in ROWS]), 0), (poor(rows=[("x0", ["0", "zero"])]), 0),
+    ],
+)
 def test_a_task_under_two_names(other, n):
     flaws = collection_flaws(
         [digest(poor(rows=ROWS, name="first")), digest(replace(other, name="second"))]
@@ -574,13 +672,13 @@ def test_survey_finds_what_validation_finds_and_keeps_no_task(tmp_path, monkeypa
             poor(name=f"t{n}", rows=[(f"{n} {k}", "1") for k in range(5)]), tmp_path / f"t{n}.json"
         )
     (tmp_path / "bad.json").write_text("{}")
-    alive, most, parse = weakref.WeakSet(), [], chapter._parse
+    alive, most, parse = weakref.WeakSet(), [], survey_chapter.parse_task
     def watched(*args):
         task = parse(*args)
         alive.add(task); most.append(len(alive))
         return task
     monkeypatch.setattr(Task, "__hash__", object.__hash__)
-    monkeypatch.setattr(chapter, "_parse", watched)
+    monkeypatch.setattr(survey_chapter, "parse_task", watched)
     found = survey(tmp_path)
     assert len(most) == 12 and max(most) <= 2, "one task at a time, and the one before it"
     monkeypatch.undo()
@@ -638,8 +736,14 @@ def test_official_splits(collection):
     assert [t.name for t in load_tasks(collection / "tasks")] == list("abcd")
 
 
-@pytest.mark.parametrize("wrong, says", [
-    (dict(split="dev"), "['excluded', 'test', 'train']"), (dict(n_instances=0), "at least 1"), (dict(n_instances=-1), "at least 1"), (dict(n_instances=2.5), "at least 1"), (dict(split="test"), "z")])
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(split="dev"), "['excluded', 'test', 'train']"), (dict(n_instances=0), "at least 1"),
+        (dict(n_instances=-1), "at least 1"), (dict(n_instances=2.5), "at least 1"),
+        (dict(split="test"), "z"),
+    ],
+)
 def test_wrong_requests(collection, wrong, says):
     (collection / "splits/default/test_tasks.txt").write_text("d\nz\n")
     with pytest.raises(TaskError) as caught: load_tasks(collection, **wrong)

@@ -1,4 +1,7 @@
-"""The widgets of the chapters, in a real JupyterLab and a real browser: each shows something, and follows its controls."""
+"""The widgets of the chapters, in a real JupyterLab and a real browser: each shows something,
+and follows its controls."""
+import ast
+import importlib
 import json
 import os
 import shutil
@@ -30,22 +33,24 @@ in_browser = pytest.mark.skipif(
 
 # One cell for each widget. What is shown must be found without training.
 WIDGETS = {
-    "encodings": "from instop_nb.natinst import explorer\n"
+    "encodings": "from instop_nb.formats import explorer\n"
     "from instop_nb.microworld import micro_tasks\n"
     "explorer(micro_tasks('train', 2)[0])",
-    "templates": "from instop_nb.promptsource import TEMPLATES, template_explorer\n"
-    "from instop_nb.flan import micro_rows\n"
+    "templates": "from instop_nb.formats import template_explorer\n"
+    "from instop_nb.flan_rows import micro_rows\n"
+    "from instop_nb.promptsource import TEMPLATES\n"
     "template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})",
     "series": "import torch\n"
-    "from instop_nb.hypergradient import series_explorer\n"
+    "from instop_nb.series import series_explorer\n"
     "theta, phi = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))\n"
     "H = torch.tensor([1., .3, .1], dtype=torch.float64)\n"
-    "series_explorer(lambda: (H * theta**2 / 2 - theta * phi).sum(), lambda: (theta - 2).square().sum(), [theta], [phi])",
-    "attention": "from instop_nb.tuning import attention_explorer\n"
-    "from instop_nb.t5 import load_model\n"
+    "def inner(): return (H * theta**2 / 2 - theta * phi).sum()\n"
+    "series_explorer(inner, lambda: (theta - 2).square().sum(), [theta], [phi])",
+    "attention": "from instop_nb.attention import attention_explorer\n"
+    "from instop_nb.models import load_model\n"
     "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
-    "from instop_nb.tuning import read_record\n"
+    "from instop_nb.study import read_record\n"
     "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
     "map": "from instop_nb.paper import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
@@ -68,7 +73,8 @@ MINUTES = 15  # After which a widget counts as broken; a slow machine has time e
 
 
 def until(found, what="it"):
-    "Return the first value of a function that is true; wait for it as long as a slow machine may take."
+    """Return the first value of a function that is true; wait for it as long as a slow machine
+    may take."""
     end = time.monotonic() + 60 * MINUTES
     while time.monotonic() < end:
         if value := found(): return value
@@ -145,7 +151,8 @@ def cells(lab, tmp_path_factory):
         browser.find_element("css selector", ".jp-CodeCell .cm-content").click()
         run = (
             "const app = window.jupyterapp, command = 'notebook:run-all-cells';"
-            "return app.shell.currentWidget?.sessionContext?.session?.kernel && app.commands.isEnabled(command)"
+            "const kernel = app.shell.currentWidget?.sessionContext?.session?.kernel;"
+            "return kernel && app.commands.isEnabled(command)"
             "    && (app.commands.execute(command), true)"
         )
         until(lambda: browser.execute_script(run), what="its kernel")
@@ -168,7 +175,8 @@ def shown(cell): return read(cell, SHOWN)
 
 
 def move(cell, number, to):
-    "Move one of a widget's sliders by an arrow key, press a button, or choose from a menu (JupyterLab keeps the arrow keys there for itself)."
+    """Move one of a widget's sliders by an arrow key, press a button, or choose from a menu
+    (JupyterLab keeps the arrow keys there for itself)."""
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select
     control = cell.find_elements("css selector", CONTROL)[number]
@@ -177,10 +185,16 @@ def move(cell, number, to):
     else: control.send_keys(getattr(Keys, to))
 
 
-@pytest.mark.parametrize("name, moves", {"encodings": [(1, 1), (2, 2)], "templates": [(2, "ARROW_RIGHT"), (1, 3)],
-                                         "series": [(0, "ARROW_LEFT"), (1, "ARROW_RIGHT")], "attention": [(0, "ARROW_RIGHT"), (1, "ARROW_LEFT")],
-                                         "selections": [(-1, "ARROW_LEFT"), (-1, "ARROW_RIGHT"), (0, "play")],
-                                         "map": [(0, 1), (1, 1), (2, 3)]}.items())
+@pytest.mark.parametrize(
+    "name, moves",
+    {
+        "encodings": [(1, 1), (2, 2)], "templates": [(2, "ARROW_RIGHT"), (1, 3)],
+        "series": [(0, "ARROW_LEFT"), (1, "ARROW_RIGHT")],
+        "attention": [(0, "ARROW_RIGHT"), (1, "ARROW_LEFT")],
+        "selections": [(-1, "ARROW_LEFT"), (-1, "ARROW_RIGHT"), (0, "play")],
+        "map": [(0, 1), (1, 1), (2, 3)],
+    }.items(),
+)
 @in_browser
 def test_a_widget_shows_something_and_follows_its_controls(cells, name, moves, tmp_path):
     cell = getattr(cells, name)
@@ -203,9 +217,11 @@ def test_a_widget_shows_something_and_follows_its_controls(cells, name, moves, t
 
 @in_browser
 def test_a_slider_that_nobody_hears_changes_nothing(cells):
-    """What the test above must be able to find: the slider moves, its number changes, the page stays.
+    """What the test above must be able to find: the slider moves, its number changes, the page
+    stays.
 
-    The kernel takes messages in their order, so once a healthy widget has answered a later move, the deaf one has had its turn.
+    The kernel takes messages in their order, so once a healthy widget has answered a later move,
+    the deaf one has had its turn.
     """
     before = (
         until(lambda: all(shown(cells.broken)) and shown(cells.broken), what="the broken widget"),
@@ -222,6 +238,14 @@ def test_a_slider_that_nobody_hears_changes_nothing(cells):
         "a change of the healthy widget",
     )
     assert shown(cells.broken) == before[0]
+
+
+def test_the_cells_import_what_there_is():
+    "A browser is not always there to see that a widget has moved."
+    for statement in ast.walk(ast.parse("\n".join(WIDGETS.values()))):
+        if isinstance(statement, ast.ImportFrom):
+            module = importlib.import_module(statement.module)
+            assert all(hasattr(module, name.name) for name in statement.names), statement.module
 
 
 def test_the_selection_player_shows_the_record_up_to_a_step():
