@@ -119,7 +119,9 @@ def reproduce_command(
 ):
     "Make the runs of a paper's table or figure that are missing, and its record."
     from instop_nb.core import write_whole
-    from instop_nb.study import RECORDS, read_record, reproduce as run
+    from instop_nb.study import reproduce as run
+    from instop_nb.tables import read_record
+    from instop_nb.tables import RECORDS
     study = _find_study(name)
     if show: return print(json.dumps(read_record(name, out)))
     check_rates("reproduce", {"scale": scale})
@@ -142,7 +144,8 @@ def print_record(
     record: dict,  # From `reproduce`
 ):
     "Print a record's numbers over the seeds, and the time that its runs took."
-    from instop_nb.study import by_arm, interval
+    from instop_nb.tables import interval
+    from instop_nb.tables import by_arm
     head = f"{record['title']} ({record['paper']})"
     numbers = _numbers(record)
     table = rich_table(

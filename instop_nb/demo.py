@@ -25,7 +25,8 @@ from .microworld import novelty
 from .models import load_model
 from .runs import Run, positive, put_aside
 from .statistics import t_interval
-from .study import in_processes, seeds_text
+from .jobs import in_processes
+from .tables import seeds_text
 from .tuning import DEFINITION, NO_INSTRUCTION, draw_rows, evaluate, get_tasks, tune
 
 # %% ../nbs/9_appendix/98_demo.ipynb #2bb3df26

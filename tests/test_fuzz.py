@@ -29,7 +29,8 @@ from instop_nb.models import load_model
 from instop_nb.promptsource import load_templates
 from instop_nb.recipes import read_recipe
 from instop_nb.runs import Run, is_whole, seal, take_up
-from instop_nb.study import read_record, run_jobs
+from instop_nb.jobs import run_jobs
+from instop_nb.tables import read_record
 from instop_nb.survey import survey
 from instop_nb.tasks import load_tasks, read_task
 from instop_nb.tuning import _read_answers

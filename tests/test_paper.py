@@ -26,7 +26,8 @@ from instop_nb.t5 import micro_config, new_t5, train_tokenizer
 from instop_nb.core import TaskError
 from instop_nb.tasks import load_tasks, write_task
 from instop_nb.tuning import DEFINITION, get_tasks
-from instop_nb.study import RECORDS, reproduce
+from instop_nb.study import reproduce
+from instop_nb.tables import RECORDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {

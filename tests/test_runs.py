@@ -25,7 +25,8 @@ from instop_nb.trainer import save_model
 from instop_nb.core import TaskError
 from instop_nb.tuning import DEFINITION, answers, evaluate, tune
 from instop_nb.runs import Run, add_lines, whole_lines, writing
-from instop_nb.study import Study, made_once, reproduce, run_jobs
+from instop_nb.study import Study, made_once, reproduce
+from instop_nb.jobs import run_jobs
 from instop_nb.trainer import train_in
 
 TASKS = [
@@ -333,7 +334,7 @@ def test_a_folder_that_is_being_written_is_left_alone(tiny, tmp_path):
 
 
 def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path):
-    from instop_nb.study import _run_job
+    from instop_nb.jobs import _run_job
     made = lambda folder, gain: {"gain": gain}
     (tmp_path / "job").mkdir()
     with FileLock(tmp_path / "job" / ".job.lock"): pass

@@ -20,7 +20,10 @@ from instop_nb.tuning import (
 )
 from instop_nb.attention import Attention, attention_explorer, attention_of, attention_picture
 from instop_nb.runs import Run
-from instop_nb.study import Study, difference, shown, study_table
+from instop_nb.study import Study
+from instop_nb.tables import difference
+from instop_nb.tables import shown
+from instop_nb.tables import study_table
 
 
 @pytest.fixture(scope="module")
