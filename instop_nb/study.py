@@ -19,7 +19,8 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers.utils import logging as hf_logging
 from .core import Table, TaskError, both_ends, cell, read_object, write_whole
-from .runs import fingerprint, positive
+from .runs import positive
+from .seals import fingerprint
 from .statistics import t_interval
 from .trainer import save_model
 

@@ -24,7 +24,9 @@ from instop_nb.flan import check_row, load_flan, read_rows
 from instop_nb.metrics import read_predictions, score
 from instop_nb.recipes import RATES, read_recipe
 from instop_nb.promptsource import load_templates
-from instop_nb.runs import is_whole, seal, take_up
+from instop_nb.runs import take_up
+from instop_nb.seals import is_whole
+from instop_nb.seals import seal
 from instop_nb.models import load_model
 from instop_nb.tasks import load_tasks, read_task
 from instop_nb.survey import survey
