@@ -1,4 +1,4 @@
-"""A run is a folder: it may be killed at any moment, used again, moved, damaged, or asked for twice,
+"""A run is a folder: it may be killed at any moment, used again, moved, damaged or asked for twice,
 and says so or goes on as if nothing had happened."""
 import json
 import multiprocessing
