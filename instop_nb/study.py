@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 import torch, transformers
 from filelock import FileLock
-<<<<<<< HEAD
 from .core import write_whole
 from .jobs import run_jobs
-from .runs import fingerprint, positive
-=======
-from tqdm.auto import tqdm
-from transformers.utils import logging as hf_logging
-from .core import Table, TaskError, both_ends, cell, read_object, write_whole
 from .runs import positive
 from .seals import fingerprint
-from .statistics import t_interval
->>>>>>> wt-d
 from .trainer import save_model
 
 # %% ../nbs/3_studies/31_study.ipynb #b8359eac

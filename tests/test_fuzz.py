@@ -28,7 +28,9 @@ from instop_nb.predictions import read_predictions
 from instop_nb.models import load_model
 from instop_nb.promptsource import load_templates
 from instop_nb.recipes import read_recipe
-from instop_nb.runs import Run, is_whole, seal, take_up
+from instop_nb.runs import Run, take_up
+from instop_nb.seals import is_whole
+from instop_nb.seals import seal
 from instop_nb.jobs import run_jobs
 from instop_nb.tables import read_record
 from instop_nb.survey import survey
