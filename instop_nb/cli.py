@@ -104,6 +104,7 @@ def reproduce_command(
         None, min=1, max=1024, help="Runs of each arm; the study's own number if left out"
     ),
     workers: int = typer.Option(2, min=1, max=1024, help="Processes of one thread each"),
+    backend: str = typer.Option("loky", help="Of joblib: loky; dask or ray, where installed"),
     scale: float = typer.Option(1.0, help="Share of the steps and questions"), data: str = DATA,
     model: str = MODEL,
     out: Optional[Path] = typer.Option(
@@ -129,7 +130,7 @@ def reproduce_command(
     _check_study(study, model, recipe)
     more = {"recipe": recipe} if recipe else {}
     record = run(study, out, seeds=seeds, workers=workers, scale=scale, data=data, model=model,
-                 quiet=quiet, **more)
+                 quiet=quiet, backend=backend, **more)
     print_record(record)
     if keep: write_whole(RECORDS/f"{name}.json", json.dumps(record) + "\n")
 

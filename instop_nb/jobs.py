@@ -6,7 +6,7 @@
 __all__ = ['BACKENDS', 'in_processes', 'run_jobs']
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #fd59de49
-import json, signal, time
+import json, pickle, signal, time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from multiprocessing import current_process
@@ -57,11 +57,17 @@ def _run_job(run, folder, job, made_of=None):
 # %% ../nbs/3_studies/31b_jobs.ipynb #8f1a21e9
 BACKENDS = ("loky", "dask", "ray")
 
-def _attempt(name, *run):
+def _tried_job(name, *run):
     if current_process().name != "MainProcess":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     try: return name, _run_job(*run), None
-    except Exception as error: return name, None, error
+    except Exception as error: return name, None, _sendable_error(error)
+
+def _sendable_error(error):
+    "An error that another process can be sent."
+    try: pickle.dumps(error)
+    except Exception: return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 def _check_backend(backend):
     if backend not in BACKENDS:
@@ -82,10 +88,10 @@ def in_processes(
     made_of: dict | None = None,  # See `run_jobs`
     backend: str = "loky",   # One of BACKENDS
 ) -> Iterator[tuple]:  # (name, results) of each job as it ends
-    "Run jobs in processes; when one fails, those that run go on to their end, and no other begins."
+    "Run jobs in processes; when one fails, those that have begun go on to their end."
     _check_backend(backend)
     failed = []
-    calls = (delayed(_attempt)(name, run, Path(folder)/name, job, made_of)
+    calls = (delayed(_tried_job)(name, run, Path(folder)/name, job, made_of)
              for name, job in jobs.items() if not failed)
     with parallel_config(backend, n_jobs=workers):
         parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
