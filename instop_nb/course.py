@@ -104,10 +104,10 @@ def _road(start, end):
 
 # %% ../nbs/9_appendix/91_course.ipynb #b2b1472d
 def _box(ax, x, y, chapter, colour):
-    words = f"{chapter.number}\n{textwrap.fill(chapter.title, 20)}"
+    words = f"{chapter.number}\n{textwrap.fill(chapter.title, 24)}"
     ax.fill([x - .43, x + .43, x + .43, x - .43], [y - .4, y - .4, y + .4, y + .4],
             alpha=.2, color=colour, lw=0)
-    ax.text(x, y, words, ha="center", va="center", fontsize=7.5)
+    ax.text(x, y, words, ha="center", va="center", fontsize=7)
 
 # %% ../nbs/9_appendix/91_course.ipynb #334a5b1d
 def course_map(
@@ -117,7 +117,7 @@ def course_map(
     import matplotlib.pyplot as plt
     course = [c for c in course if c.number.isdigit()]
     at, bands = _places(course), list(dict.fromkeys(c.part for c in course))
-    fig, ax = plt.subplots(figsize=(10, 7)); ax.axis("off"); ax.invert_yaxis()
+    fig, ax = plt.subplots(figsize=(10, 8)); ax.axis("off"); ax.invert_yaxis()
     for c in course: _box(ax, *at[c.number], c, f"C{bands.index(c.part)}")
     for m, n in _direct_needs(course):
         *way, last, head = _road(at[m], at[n])
