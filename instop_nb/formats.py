@@ -17,7 +17,9 @@ from instop_nb.flan import (
 from .mixtures import task_name
 from .natinst import MATRIX, complete, instruction
 from .natinst_v1 import V1_ENCODINGS, V1_ONLY, complete_v1, instruction_v1, is_blank
-from .promptsource import Metadata, Template, _fields, _generator, _literal, encode_row
+from .promptsource import Metadata, Template, generator_of, encode_row
+from .prompt_files import template_fields
+from .prompt_files import literal
 from .tasks import Example, Instance, Task, need_references
 from .task_schema import flat_fields
 
@@ -128,7 +130,7 @@ def _as_instance(instance_id, example):
 
 def _beyond_task(template):
     "What a task does not say of a prompt."
-    said = _fields(template) | vars(template.metadata)
+    said = template_fields(template) | vars(template.metadata)
     return [f"{key}: {value!r}" for key, value in said.items()
             if key not in ("name", "metadata") and value not in (None, "")]
 
@@ -138,7 +140,7 @@ def template_to_task(template: Template,  # A prompt
                      rng=None,            # Random generator or seed
                     ) -> Conversion:      # The task; what it does not say, and unused rows
     "Make a task of a prompt and rows; the possible answers stay with each instance."
-    rng, name = _generator(rng), task_name(template)
+    rng, name = generator_of(rng), task_name(template)
     examples = [encode_row(template, row, rng=rng) for row in rows]
     kept = {n: e for n, e in enumerate(examples) if e and e["targets"] != "<NO LABEL>"}
     if not kept:
@@ -153,7 +155,7 @@ def template_to_task(template: Template,  # A prompt
 # %% ../nbs/1_instructions/17_formats.ipynb #f23d6f34
 def _as_prompt(task, n, text):
     place = uuid.uuid5(uuid.NAMESPACE_URL, f"{task.name}/{n}")
-    jinja = f"{_literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}"
+    jinja = f"{literal(text)}\n\n{{{{ input }}}}\n|||\n{{{{ output }}}}"
     about = Metadata(original_task=True)
     return Template(f"wording {n}", jinja, dataset=task.name, metadata=about, id=str(place))
 

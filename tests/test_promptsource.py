@@ -1,4 +1,5 @@
-"""PromptSource: files, renders (faithful and mended), the sandbox, T0's mixtures, conversions and speed."""
+"""PromptSource: files, renders (faithful and mended), the sandbox, T0's mixtures, conversions
+and speed."""
 import copy
 import json
 import random
@@ -163,7 +164,10 @@ TEMPLATE = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(TEMPLATE, max_size=3, unique_by=(lambda t: t.name, lambda t: t.id)), ANY, st.none() | ANY)
+@given(
+    st.lists(TEMPLATE, max_size=3, unique_by=(lambda t: t.name, lambda t: t.id)), ANY,
+    st.none() | ANY,
+)
 def test_any_text_survives_writing_and_reading(tmp_path_factory, templates, dataset, subset):
     path = tmp_path_factory.mktemp("yaml") / "templates.yaml"
     assert load_templates(write_templates(templates, path, dataset, subset)) == sorted(
@@ -316,13 +320,20 @@ def test_old_layouts(tmp_path, more, choices, metadata, reference):
 LAUGHS = "\n".join(f"a{n + 1}: &a{n + 1} [" + ", ".join([f"*a{n}"] * 9) + "]" for n in range(30))
 
 
-@pytest.mark.parametrize("text", [
-    "a0: &a0 [ha]\n" + LAUGHS + "\ndataset: *a30\ntemplates: {}",
-    "dataset: d\ntemplates:\n  x: !Template\n    jinja: a\n    a0: &a0 [ha]\n" + "\n".join("    " + line for line in LAUGHS.split("\n"))
-    + "\n    name: *a30\n    id: x\n    reference: ''\n    answer_choices: null\n    metadata: null",
-    "dataset: d\ntemplates:\n  x: &a0 !Template {k: v}\n" + "\n".join("  y" + line for line in LAUGHS.split("\n")),
-    "a0: &a0 {x: 1}\n" + "\n".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}" for n in range(40)),
-], ids=["as data set", "as name", "as template", "merged"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [ha]\n" + LAUGHS + "\ndataset: *a30\ntemplates: {}",
+        "dataset: d\ntemplates:\n  x: !Template\n    jinja: a\n    a0: &a0 [ha]\n"
+        + "\n".join("    " + line for line in LAUGHS.split("\n"))
+        + "\n    name: *a30\n    id: x\n    reference: ''\n    answer_choices: null\n    metadata: null",
+        "dataset: d\ntemplates:\n  x: &a0 !Template {k: v}\n"
+        + "\n".join("  y" + line for line in LAUGHS.split("\n")),
+        "a0: &a0 {x: 1}\n"
+        + "\n".join(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}" for n in range(40)),
+    ],
+    ids=["as data set", "as name", "as template", "merged"],
+)
 def test_billion_laughs(tmp_path, text):
     start = time.process_time()
     with pytest.raises(TaskError) as error: load(tmp_path, text)
@@ -387,7 +398,9 @@ SAME_IN_BOTH = [  # (jinja, answer choices, parts)
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-@pytest.mark.parametrize("jinja, answer_choices, parts", SAME_IN_BOTH, ids=[jinja[:30] for jinja, *_ in SAME_IN_BOTH])
+@pytest.mark.parametrize(
+    "jinja, answer_choices, parts", SAME_IN_BOTH, ids=[jinja[:30] for jinja, *_ in SAME_IN_BOTH]
+)
 def test_what_both_modes_render(jinja, answer_choices, parts, faithful):
     assert render(jinja, ROW, faithful, answer_choices) == parts
 
@@ -663,8 +676,20 @@ def test_the_original_leaves_it_blank():
         try_row(prompt("{{ a.b.c }} ||| x"), {}, faithful=True)
 
 
-@pytest.mark.parametrize("label, expected", [(0, "no"), (1, "yes"), (True, "yes"), (-1, ""), (-2, ""), (-3, ""), (2, ""), (None, ""), ("1", ""), ("?", ""), (1.0, ""), ([1], ""), ({}, "")])
-@pytest.mark.parametrize("target", ["answer_choices[label]", "(answer_choices | list)[label]", "['no', 'yes'][label]", "answer_choices[x.label]", "('no', 'yes')[label]"])
+@pytest.mark.parametrize(
+    "label, expected",
+    [
+        (0, "no"), (1, "yes"), (True, "yes"), (-1, ""), (-2, ""), (-3, ""), (2, ""), (None, ""),
+        ("1", ""), ("?", ""), (1.0, ""), ([1], ""), ({}, ""),
+    ],
+)
+@pytest.mark.parametrize(
+    "target",
+    [
+        "answer_choices[label]", "(answer_choices | list)[label]", "['no', 'yes'][label]",
+        "answer_choices[x.label]", "('no', 'yes')[label]",
+    ],
+)
 def test_a_label_that_is_none_is_no_answer(label, expected, target):
     for words in ("{{ %s }}", "It is {{ %s }}.", "{{ %s | upper }}", "{%% set a = %s %%}{{ a }}"):
         template = prompt("Who? ||| " + words % target, "no ||| yes")
@@ -1348,7 +1373,8 @@ def test_the_explorer_says_what_is_wrong():
 # From a shell
 
 def encode(tmp_path, rows, templates, *options, form="promptsource"):
-    "Return the exit status of `instop encode`, the rows that it prints, and what it says beside them."
+    """Return the exit status of `instop encode`, the rows that it prints, and what it says
+    beside them."""
     from typer.testing import CliRunner
     from instop_nb.cli import app
     (tmp_path / "rows.jsonl").write_text(
