@@ -1,4 +1,5 @@
-"""FLAN's studies: what is held out stays out, arms differ in what they say they differ in, every study runs, and the page says what the records say."""
+"""FLAN's studies: what is held out stays out, arms differ in what they say they differ in, every
+study runs, and the page says what the records say."""
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from instop_nb.flan import CLUSTERS, DATASETS, PATTERNS, hold_out, mixing_rates,
 from instop_nb.flan_rows import micro_rows
 from instop_nb.flan_study import (
     BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, answer_score, chance_score, fit, flan_rates,
-    pairs_of, questions, run_flan, run_held_out, run_size, seen_clusters, steps_of, templates_of,
-    training_pairs, tuned_model,
+    pairs_of, cluster_questions, run_flan, run_held_out, run_size, seen_clusters, steps_of, templates_of,
+    training_pairs, flan_model,
 )
 from instop_nb.microworld import is_held_out
 from instop_nb.models import load_model
@@ -24,7 +25,8 @@ NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "10_flan_study.ipynb
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    "A folder with a T5 of random weights and the course's tokenizer: as good as any where only the way of things is tested."
+    """A folder with a T5 of random weights and the course's tokenizer: as good as any where only
+    the way of things is tested."""
     return tiny_t5(tmp_path_factory.mktemp("tiny"))
 
 
@@ -54,7 +56,7 @@ def test_seen_clusters_by_the_number_of_their_data_sets():
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_no_question_is_ever_trained_on(cluster):
     def text(row): return " ".join(row[column] for column in CLUSTERS[cluster].inputs)
-    assert all(is_held_out(text(row)) for _, row in questions(cluster, 20, k=1))
+    assert all(is_held_out(text(row)) for _, row in cluster_questions(cluster, 20, k=1))
     assert not any(is_held_out(text(row)) for row in micro_rows(cluster, 200))
 
 
@@ -62,11 +64,18 @@ def test_no_question_is_ever_trained_on(cluster):
 
 ROW = {"source_language": "mib", "target_language": "zor", "text": "lunam", "answer": "lunax"}
 
-@pytest.mark.parametrize("cluster, style, row, expected", [
-    ("translation", "no template", ROW, "lunam"),
-    ("translation", "data set name", ROW, "[Translation: mib to zor] lunam"),
-    ("sentiment", "data set name", {"text": "fox owl", "options": ["negative", "positive"], "answer": "negative"}, "[Sentiment: the small world] fox owl"),
-])
+@pytest.mark.parametrize(
+    "cluster, style, row, expected",
+    [
+        ("translation", "no template", ROW, "lunam"),
+        ("translation", "data set name", ROW, "[Translation: mib to zor] lunam"),
+        (
+            "sentiment", "data set name",
+            {"text": "fox owl", "options": ["negative", "positive"], "answer": "negative"},
+            "[Sentiment: the small world] fox owl",
+        ),
+    ],
+)
 def test_styles(cluster, style, row, expected):
     assert [render(t, row)[0] for t in templates_of(cluster, style)] == [expected]
 
@@ -110,31 +119,31 @@ def test_exemplars_are_other_rows_solved():
 
 
 def test_arms_are_asked_the_same_rows():
-    rows = [row for _, row in questions("closed_book_qa", 30, seed=2)]
+    rows = [row for _, row in cluster_questions("closed_book_qa", 30, seed=2)]
     for how in ({"k": 3}, {"options": False}, {"style": "no template"}, {"style": "data set name"}):
-        assert [row for _, row in questions("closed_book_qa", 30, seed=2, **how)] == rows
-    assert [row for _, row in questions("closed_book_qa", 30, seed=3)] != rows
+        assert [row for _, row in cluster_questions("closed_book_qa", 30, seed=2, **how)] == rows
+    assert [row for _, row in cluster_questions("closed_book_qa", 30, seed=3)] != rows
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_questions_ask_for_the_answer(cluster):
     straight = [t for t in PATTERNS[cluster] if not t.turned]
-    assert [source for source, _ in questions(cluster, 12)] == [
+    assert [source for source, _ in cluster_questions(cluster, 12)] == [
         render(straight[i % len(straight)], row)[0]
-        for i, (_, row) in enumerate(questions(cluster, 12))
+        for i, (_, row) in enumerate(cluster_questions(cluster, 12))
     ]
 
 
 @pytest.mark.parametrize("k", range(5))
 def test_k_exemplars_before_a_question(k):
     assert {
-        source.count("\n\n") for source, _ in questions("translation", 10, k=k, style="no template")
+        source.count("\n\n") for source, _ in cluster_questions("translation", 10, k=k, style="no template")
     } == {k}
 
 
 def test_options_on_and_off():
-    assert all("OPTIONS" in source for source, _ in questions("commonsense", 7)) and not any(
-        "OPTIONS" in s for s, _ in questions("commonsense", 7, options=False)
+    assert all("OPTIONS" in source for source, _ in cluster_questions("commonsense", 7)) and not any(
+        "OPTIONS" in s for s, _ in cluster_questions("commonsense", 7, options=False)
     )
 
 
@@ -232,7 +241,7 @@ def test_a_model_is_tuned_once_for_seed_scale_and_training(tiny, tmp_path, monke
         (0, 0.01, "1 template"), (0, 0.01, "1 template"), (1, 0.01, "1 template"),
         (0, 0.02, "1 template"), (0, 0.01, "no options"),
     ):
-        tuned_model(tmp_path / "arm-0", seed, scale, tiny, training)
+        flan_model(tmp_path / "arm-0", seed, scale, tiny, training)
     assert made == [(3 * BATCH, 0), (3 * BATCH, 1), (6 * BATCH, 0), (3 * BATCH, 0)]
 
 
@@ -242,7 +251,9 @@ def test_steps():
     ]
 
 
-@pytest.mark.parametrize("run, more", [(run_held_out, {"cluster": "nli"}), (run_flan, {}), (run_size, {"width": 8})])
+@pytest.mark.parametrize(
+    "run, more", [(run_held_out, {"cluster": "nli"}), (run_flan, {}), (run_size, {"width": 8})]
+)
 def test_files_of_tasks_are_refused_with_advice(run, more, tmp_path):
     with pytest.raises(TaskError, match="data: found 'tasks'; leave out --data.*t0-datasets"):
         run(tmp_path, 0, 0.01, "tasks", "micro", **more)
@@ -309,7 +320,7 @@ def test_crossed_arms():
 def test_tuning_on_other_clusters_helps_closed_book_questions(tmp_path):
     "What the studies need to be more than noise; a third of their steps does."
     model, tokenizer = load_model("micro", device="cpu")
-    asked = questions("closed_book_qa", 200)
+    asked = cluster_questions("closed_book_qa", 200)
     untuned = answer_score(model, tokenizer, asked)
     tuned = answer_score(
         fit(model, tokenizer, pairs_of("knowledge", BATCH * 100), tmp_path), tokenizer, asked

@@ -1,4 +1,5 @@
-"""The studies of Natural Instructions: what is left out stays out, every study runs, and the page says what the records say."""
+"""The studies of Natural Instructions: what is left out stays out, every study runs, and the
+page says what the records say."""
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,9 @@ from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 from instop_nb.microworld import micro_tasks
 from instop_nb.books import write_world
 from instop_nb.natinst_v1 import complete_v1, instruction_v1
-from instop_nb.natinst_study import (
-    ARMS, ELEMENTS, STUDIES, add_sources, answer, as_v1, ask_v1, draw_split, halves, own_models,
-    rows_v1, run_natinst,
-)
+from instop_nb.natinst_study import ARMS, ELEMENTS, STUDIES, add_sources, as_v1, ask_v1, draw_split, own_models, rows_v1, run_natinst
+from instop_nb.probes import answer_texts
+from instop_nb.probes import halves
 from instop_nb.models import load_model
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 from instop_nb.core import TaskError
@@ -35,7 +35,13 @@ def world(): return add_sources(micro_tasks(None, 2))
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("split, key", [("task", lambda t: t.name), ("dataset", lambda t: t.sources[0]), ("category", lambda t: t.category)])
+@pytest.mark.parametrize(
+    "split, key",
+    [
+        ("task", lambda t: t.name), ("dataset", lambda t: t.sources[0]),
+        ("category", lambda t: t.category),
+    ],
+)
 def test_what_is_left_out_is_not_seen(world, split, key, seed):
     value, seen, unseen = draw_split(world, split, seed)
     assert {key(t) for t in unseen} == {value} and value not in {key(t) for t in seen}
@@ -105,14 +111,25 @@ def test_a_task_without_bad_examples_has_nothing_to_avoid():
     )
 
 
-@pytest.mark.parametrize("element, expected", [
-    ("none", "\ninput: 2\noutput:"),
-    ("Prompt", "Prompt: Halve the number\ninput: 2\noutput:"),
-    ("Prompt+Avoid", "Prompt: Halve the number\nThings to Avoid: This is the double.\ninput: 2\noutput:"),
-    ("Def+Prompt+Pos", "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\ninput: 4\noutput: 2\ninput: 2\noutput:"),
-    ("Def+Prompt+Neg+Pos", "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\n"
-     "Negative Example1- \ninput: 8\noutput: 16\ninput: 4\noutput: 2\ninput: 2\noutput:"),
-])
+@pytest.mark.parametrize(
+    "element, expected",
+    [
+        ("none", "\ninput: 2\noutput:"), ("Prompt", "Prompt: Halve the number\ninput: 2\noutput:"),
+        (
+            "Prompt+Avoid",
+            "Prompt: Halve the number\nThings to Avoid: This is the double.\ninput: 2\noutput:",
+        ),
+        (
+            "Def+Prompt+Pos",
+            "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\ninput: 4\noutput: 2\ninput: 2\noutput:",
+        ),
+        (
+            "Def+Prompt+Neg+Pos",
+            "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\n"
+            "Negative Example1- \ninput: 8\noutput: 16\ninput: 4\noutput: 2\ninput: 2\noutput:",
+        ),
+    ],
+)
 def test_layout(element, expected):
     assert (
         "".join(p.text for p in instruction_v1(as_v1(TASK), ELEMENTS[element], 1))
@@ -153,8 +170,8 @@ def test_answers_come_in_the_order_of_the_questions():
     tasks = [replace(t, instances=t.instances[:2]) for t in micro_tasks("combinations", 2)[::20]]
     # lengths go up and down
     texts = [i.input * (1 + n % 2) for t in tasks for n, i in enumerate(t.instances)]
-    together = answer(model, tokenizer, tasks, texts)
-    single = [answer(model, tokenizer, [replace(t, instances=[i])], [text])[0]
+    together = answer_texts(model, tokenizer, tasks, texts)
+    single = [answer_texts(model, tokenizer, [replace(t, instances=[i])], [text])[0]
               for (t, i), text in zip([(t, i) for t in tasks for i in t.instances], texts)]
     assert together == single
 

@@ -1,4 +1,5 @@
-"""The studies of Super-NaturalInstructions: three sets kept apart, names that say no more than NI's, every study runs, and the page says what the records say."""
+"""The studies of Super-NaturalInstructions: three sets kept apart, names that say no more than
+NI's, every study runs, and the page says what the records say."""
 from dataclasses import replace
 from pathlib import Path
 

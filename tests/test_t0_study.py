@@ -1,4 +1,5 @@
-"""T0's studies: one wording is never trained on, options tell nothing, every study runs, and the page says what the records say."""
+"""T0's studies: one wording is never trained on, options tell nothing, every study runs, and the
+page says what the records say."""
 import random
 from collections import Counter
 from dataclasses import replace
@@ -29,7 +30,13 @@ TASK = Task(
 
 # Prompts
 
-@pytest.mark.parametrize("seed, first, last", [(0, "Halve it.", "Half of it."), (1, "Give a half.", "Halve it."), (6, "One half?", "Give a half.")])
+@pytest.mark.parametrize(
+    "seed, first, last",
+    [
+        (0, "Halve it.", "Half of it."), (1, "Give a half.", "Halve it."),
+        (6, "One half?", "Give a half."),
+    ],
+)
 def test_the_seed_turns_the_wordings(seed, first, last):
     templates, rows = prompted(TASK, seed)
     assert [t.render(rows[0]) for t in (templates[0], templates[-1])] == [
@@ -38,7 +45,13 @@ def test_the_seed_turns_the_wordings(seed, first, last):
     assert rows[1]["definition"] == first and (rows[1]["input"], rows[1]["output"]) == ("12", "6")
 
 
-@pytest.mark.parametrize("p, expected", [("one", ["Halve it."]), ("half", ["Halve it.", "Give a half."]), ("original", ["Halve it.", "Give a half.", "One half?"])])
+@pytest.mark.parametrize(
+    "p, expected",
+    [
+        ("one", ["Halve it."]), ("half", ["Halve it.", "Give a half."]),
+        ("original", ["Halve it.", "Give a half.", "One half?"]),
+    ],
+)
 def test_prompts_of_the_original_task(p, expected):
     templates, rows = prompted(TASK)
     assert [t.render(rows[0])[0].split("\n")[0] for t in choose_prompts(templates, p)] == expected
@@ -60,7 +73,9 @@ def test_a_definition_with_braces_is_printed_as_it_stands():
     )[0].startswith("Fill {{ this }} ||| {% in %}.")
 
 
-@pytest.mark.parametrize("n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 4, 5])])
+@pytest.mark.parametrize(
+    "n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 4, 5])]
+)
 def test_numbers_of_prompts(n, counts):
     templates, _ = prompted(replace(TASK, definition=[f"Wording {k}." for k in range(n)]))
     assert [len(choose_prompts(templates, p)) for p in P] == counts
