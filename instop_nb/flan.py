@@ -14,14 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-<<<<<<< HEAD
-from .core import Part, Table, TaskError, cell, in_brief, json_lines, lone_surrogates, read_text
-from .yaml_files import read_yaml
-from .yaml_files import YAML_LIMIT
-=======
 from .core import Part, Table, TaskError, cell, in_brief, lone_surrogates, read_yaml
 from .flan_file import PYTHON_ADVICE, python_patterns
->>>>>>> wt-b
 
 # %% ../nbs/1_instructions/15_flan.ipynb #1ee992ec
 @dataclass(frozen=True)

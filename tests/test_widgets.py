@@ -279,7 +279,9 @@ def test_the_selection_player_shows_the_record_up_to_a_step():
 
 
 def test_the_map_colours_what_was_chosen():
-    from instop_nb.paper import LARGEST, map_explorer, map_picture
+    from instop_nb.maps import LARGEST
+    from instop_nb.maps import map_explorer
+    from instop_nb.maps import map_picture
     # the ninth is no longer among the largest
     kinds = [f"kind {n}" for n in range(9) for _ in range(10 - n)]
     points = {
