@@ -36,6 +36,7 @@ def _draw_batches(run, rows, n, size):
     batches = [collate(list(rows.select(place))) for place in places]
     return [{name: x.to(run.model.device) for name, x in batch.items()} for batch in batches]
 
+# %% ../nbs/4_learned/47c_ahead.ipynb #75c9a4c9
 def _rows(run, tasks, shown, **instance):
     "Rows of some tasks as the run's setup reads them."
     wordings, limits = run.setup.all_wordings, run.setup.limits
@@ -44,6 +45,7 @@ def _rows(run, tasks, shown, **instance):
         **limits, **instance,
     )
 
+# %% ../nbs/4_learned/47c_ahead.ipynb #0a5ae585
 def inner_batches(
     run: ArmRun,  # Its seed draws them
     n: int,       # How many
@@ -53,6 +55,7 @@ def inner_batches(
     rows = _rows(run, run.meta_train, "nothing", **own)
     return _draw_batches(run, rows, n, run.setup.batch_size)
 
+# %% ../nbs/4_learned/47c_ahead.ipynb #5597fc7a
 def outer_batches(
     run: ArmRun,  # Its seed draws them
     n: int,       # How many
@@ -72,6 +75,7 @@ def _twin(model, optimizer):
     optimizer_.load_state_dict(copy.deepcopy(plain.state_dict()))
     return model_, optimizer_
 
+# %% ../nbs/4_learned/47c_ahead.ipynb #a356c9ad
 def after_steps(
     model,               # theta; stays as it is
     optimizer,           # Of theta, with its state; stays as it is
@@ -105,6 +109,18 @@ def one_step(
     return 100 * towards / len(inner)
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #94f2255a
+def _phi_gradient(model, extractor, batch, asked):
+    "The hypergradient one step ahead."
+    return hypergradient(
+        lambda: _shown_loss(model, batch, extractor), lambda: _plain_loss(model, asked),
+        model.parameters(), list(extractor.parameters()), method="identity",
+    )
+
+def _exemplars(extractor, batch):
+    "How probable exemplars are: a sum over the batch."
+    return (extractor.probability(batch) * (extractor.number[batch["task"]] >= 0)).sum()
+
+# %% ../nbs/4_learned/47c_ahead.ipynb #8d38c77d
 def pushes(
     model,                 # theta
     extractor: Extractor,  # phi
@@ -112,14 +128,10 @@ def pushes(
     outer: list[dict],     # As many of the outer loss
 ) -> float:                # Percent of the pairs of batches
     "How often an outer step makes exemplars likelier."
-    phi, likelier = list(extractor.parameters()), 0
+    likelier = 0
     for batch, asked in zip(inner, outer, strict=True):
-        real = extractor.number[batch["task"]] >= 0
-        gradient = hypergradient(
-            lambda: _shown_loss(model, batch, extractor), lambda: _plain_loss(model, asked),
-            model.parameters(), phi, method="identity",
-        )
-        grows = torch.autograd.grad((extractor.probability(batch) * real).sum(), phi)
+        gradient = _phi_gradient(model, extractor, batch, asked)
+        grows = torch.autograd.grad(_exemplars(extractor, batch), list(extractor.parameters()))
         likelier += sum((h * g).sum() for h, g in zip(gradient, grows)).item() < 0
     return 100 * likelier / len(inner)
 
@@ -130,6 +142,7 @@ def _mean_loss(model, batches):
     with torch.no_grad(): losses = [_plain_loss(model, batch).item() for batch in batches]
     return sum(losses) / len(losses)
 
+# %% ../nbs/4_learned/47c_ahead.ipynb #f9b2e0d0
 def ask_ahead(
     run: ArmRun,  # Tuned with a blank, a coin or one exemplar
     n: int = 8,   # Pairs of batches

@@ -140,6 +140,7 @@ FAIR = ("All models: {steps} steps on the same rows. The outer loss of the embed
 # %% ../nbs/9_appendix/98_demo.ipynb #4236d72b
 def _mean_text(mean, half): return f"{mean:.1f} ± {half:.1f}" if half > 0 else f"{mean:.1f}"
 
+# %% ../nbs/9_appendix/98_demo.ipynb #e8770887
 def show_table(
     table: list[dict],  # From `summarise`
     record: dict,       # Of the demo; its steps are told and its seeds are counted
@@ -166,6 +167,7 @@ def _draw_run(axes, metrics, arm, seed):
     for ax, tier in zip(axes, PROBED):
         ax.plot([r["step"] for r in probes], [r["probe"][tier] for r in probes], **how)
 
+# %% ../nbs/9_appendix/98_demo.ipynb #37bcedbe
 def _draw_curves(folder, results, picture):
     "Draw exact match on the probe's questions over the steps of each run, one panel a tier."
     fig, axes = plt.subplots(1, len(PROBED), figsize=(9, 3.2), layout="constrained", sharey=True)
@@ -186,6 +188,7 @@ def _category_means(results, arm, tier, names):
         return lambda result: result[tier]["per_category"][name]["exact_match"]
     return [_over_seeds(results, arm, of(name))[0] for name in names]
 
+# %% ../nbs/9_appendix/98_demo.ipynb #aeb93dcc
 def _draw_categories(results, picture):
     "Draw exact match by category, one bar an arm."
     arms = list(dict.fromkeys(arm for arm, _ in results))
@@ -210,6 +213,7 @@ def _draw_categories(results, picture):
 # %% ../nbs/9_appendix/98_demo.ipynb #a200d0ea
 _TITLED = {"definition": "definition", "learned": "learned instruction + definition"}
 
+# %% ../nbs/9_appendix/98_demo.ipynb #8d1705b1
 def _draw_map(saved, picture):
     "Draw definitions and learned instructions in two dimensions (figure 4), by t-SNE."
     data = torch.load(saved, weights_only=True)
@@ -267,6 +271,7 @@ def _record(results, table, asked, scale, workers, seconds):
 # %% ../nbs/9_appendix/98_demo.ipynb #2b39c325
 _ORDER = "definition + embedder", "definition", "no instruction"  # The longest first
 
+# %% ../nbs/9_appendix/98_demo.ipynb #7a5c547f
 def demo(
     folder="runs/demo",   # The runs, summary.json and the pictures go here; made if it is not there
     seeds: int = 3,       # Runs of each arm, with seeds 0, 1, ..

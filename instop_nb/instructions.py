@@ -47,6 +47,7 @@ def _one_for_category(start):
         return per_category(lambda n: start(model, n, l, seed=seed), tasks),
     return make
 
+# %% ../nbs/4_learned/44e_instructions.ipynb #c6c11b53
 _EXAMPLES = Encoding(definition=False)
 STARTS = {  # Name -> (model, tokenizer, tasks, l, seed) -> weight, or weight and mask
     "normal": lambda model, tokenizer, tasks, l, seed: (normal_start(model, len(tasks), l, seed),),
@@ -71,6 +72,7 @@ def _extractor(kind):
         return kind(model, candidates, lean=arm.lean, exclude_own=True, **more)
     return make
 
+# %% ../nbs/4_learned/44e_instructions.ipynb #601faf7d
 def _one_exemplar(model, tokenizer, tasks, arm, setup, seed):
     candidates = draw_candidates(tasks, tokenizer, 1, 0, setup.max_instance, seed)
     return DirectExtractor(model, candidates)

@@ -59,6 +59,7 @@ def _near_words(trainer, tokenizer, tasks):
     words, l = [[word, round(cosine, 2)] for ((word, cosine),) in near], len(near) // 8
     return [[t.name, words[i * l : (i + 1) * l]] for i, t in enumerate(tasks[:8])]
 
+# %% ../nbs/4_learned/47d_maps.ipynb #3f60fe25
 def save_map(
     trainer,            # Of `optimize`, with a direct embedder
     tokenizer,          # The model's
@@ -87,6 +88,7 @@ def _plane(saved):
     "Both parts of a map that a run has saved."
     return {part: on_a_plane(saved[part]) for part in ("definition", "learned")}
 
+# %% ../nbs/4_learned/47d_maps.ipynb #0bbf1673
 def draw_map(
     record: dict,  # Of `reproduce`; not read
     folder,        # Its runs
@@ -104,6 +106,7 @@ def draw_map(
 # %% ../nbs/4_learned/47d_maps.ipynb #14b088e9
 LARGEST = "the 8 largest"
 
+# %% ../nbs/4_learned/47d_maps.ipynb #fbcb8400
 def scatter_map(
     ax,             # Of matplotlib
     record: dict,   # Of figure 4, with "map" and "categories"
@@ -118,8 +121,7 @@ def scatter_map(
     for kind in [None, *kinds]:
         points = [point for point, c in zip(record["map"][arm][part], shown) if c == kind]
         if points: ax.scatter(*zip(*points), s=8, color=None if kind else "#dddddd", label=kind)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set_xticks([]); ax.set_yticks([])
 
 # %% ../nbs/4_learned/47d_maps.ipynb #d5b52018
 def map_picture(

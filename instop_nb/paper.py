@@ -38,6 +38,7 @@ def _one_shot(instruction, **more):
     shown = {"behind": "nothing", "asked": "exemplar"}
     return {"instruction": instruction, **shown, "setup": ONE_SHOT, **more}
 
+# %% ../nbs/4_learned/47_paper.ipynb #9060edc6
 LEANS = {"blank": 1.0, "exemplar": -1.0}  # Side -> what is added to the logits of blanks
 _SIDES = [(side, shown) for side in LEANS for shown in ("exemplar", "blank")]
 
@@ -52,6 +53,8 @@ FIGURE3 = {
     **{f"IC, leaning to the {side}, outer loss on {shown}s": _leaning(side, shown)
        for side, shown in _SIDES},
 }
+
+# %% ../nbs/4_learned/47_paper.ipynb #0b0d54c1
 TABLE3 = {
     "exemplar for each task": _one_shot("one exemplar"),
     "exemplar for each instance": _one_shot("coin"),
@@ -97,6 +100,7 @@ CHOICES = {
     "perturbation": (0.0, 0.1), "split": (None, 1000, 1001), "regime": tuple(REGIMES),
 }
 
+# %% ../nbs/4_learned/47_paper.ipynb #275c6074
 def _candidate(drawn):
     "Settings of an arm from one draw of CHOICES."
     outer = {k: drawn[k] for k in ("K", "gamma", "n_terms", "l2", "perturbation")}
@@ -106,12 +110,14 @@ def _candidate(drawn):
         "outer": outer, "setup": {"l": drawn["l"], **REGIMES[drawn["regime"]]},
     }
 
+# %% ../nbs/4_learned/47_paper.ipynb #fbf1c12b
 def _control(arm):
     "The definition in an arm's regime and with its split: its name and settings."
     regime = "poor" if "n_instances" in arm["setup"] else "rich"
     setup = {k: v for k, v in arm["setup"].items() if k != "l"}
     return f"definition, {regime}, split {arm['split']}", {"split": arm["split"], "setup": setup}
 
+# %% ../nbs/4_learned/47_paper.ipynb #822e93ea
 def search_arms(
     n: int = 12,    # Draws
     seed: int = 0,  # Of the draws

@@ -63,6 +63,7 @@ Count = Annotated[int, _FROM_0]
 Rate = Annotated[float, _ABOVE_0]
 Share = Annotated[float, _ABOVE_0, _only(lambda share: share < 1, "give a share below 1")]
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #5c2981ba
 @dataclass(frozen=True)
 class Setup:
     "Sizes and rates of a run; the defaults are the course's."
@@ -95,6 +96,7 @@ class Setup:
 # %% ../nbs/4_learned/44c_recipes.ipynb #e7a8c98e
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #0004bae4
 class _Numbers(PlainYaml):
     "Plain YAML in which 1e-3 is a number."
 _Numbers.add_implicit_resolver(YAML_TAG + "float", _NUMBER, list("-+0123456789"))
@@ -105,7 +107,8 @@ _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 def _advice(value, kind):
     "What to do about a value that a field of this kind cannot hold; None: it can."
     huge = isinstance(value, int) and abs(value) >= 10**15
-    try: TypeAdapter(kind, config=_CONFIG).validate_python(value, strict=True)
+    strict = not isinstance(value, list)  # In a list, a text does for one of transformers' names
+    try: TypeAdapter(kind, config=_CONFIG).validate_python(value, strict=strict)
     except ValidationError as e: slip = e.errors()[0]
     else: slip = {"type": "huge"} if huge else None
     if slip is None: return None
@@ -121,6 +124,7 @@ def _check_values(known, values, path, where=""):
         else: advice = f"choose from {sorted(get_close_matches(name[:80], known, 20, 0))}"
         if advice: raise TaskError(path, f"{where}.{name}".strip("."), value, advice)
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #123fd848
 def _check_fields(cls, values, path, where=""):
     "TaskError for what are no fields of a dataclass."
     known = {f.name: f.type for f in fields(cls)}
@@ -142,6 +146,7 @@ def _argument_advice(name, value):
     if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         return "give a number that is not negative"
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #d6a099e0
 def _check_arguments(arguments, path):
     "TaskError for what transformers' trainer cannot take."
     _check_fields(Seq2SeqTrainingArguments, arguments, path, "arguments")
@@ -166,6 +171,7 @@ def _check_recipe(values, path):
     except TaskError as e: raise TaskError(path, f"outer.{e.field}", e.value, e.advice) from None
     _check_arguments(values.get("arguments", {}), path)
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #597abea5
 def read_recipe(
     recipe,   # "paper", "small", or a YAML file with fields of `Setup`; None: the course's
 ) -> Setup:  # TaskError for a field, value or file that cannot be
@@ -228,6 +234,7 @@ def parts_of(
 _OF_BASE = ("n_instances", "n_valid", "all_wordings", "base_steps", "base_batch_size",
             "learning_rate", "max_source", "max_target")
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #34b392f3
 def base_model(
     folder,        # Beside the runs
     parts: Parts,  # Its base tasks are tuned on
