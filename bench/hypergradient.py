@@ -326,9 +326,11 @@ def measure(size, rounds, M):
 def show(record):
     "Print the figures as a table."
     for size, found in record["sizes"].items():
+        seconds = found["inner_step_seconds"]["median"]
+        peak = found["inner_step_peak_bytes"] / 2**20
         print(
-            f"\n{size} ({found['parameters']:,} parameters), M = {record['terms']}, ratios to an inner step "
-            f"({found['inner_step_seconds']['median']:.2f} CPU s, {found['inner_step_peak_bytes'] / 2**20:.0f} MiB)"
+            f"\n{size} ({found['parameters']:,} parameters), M = {record['terms']}, "
+            f"ratios to an inner step ({seconds:.2f} CPU s, {peak:.0f} MiB)"
         )
         print(
             f"{'method':24}{'given v':>20}{'with meta batch 8':>24}{'peak memory':>14}{'error':>10}"

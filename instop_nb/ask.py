@@ -13,7 +13,7 @@ from .batches import tokenize_tasks
 from .core import TaskError
 from .models import MICRO, load_model
 from .natinst import encode
-from .runs import checksum
+from .seals import checksum
 from .tasks import Instance, Task
 from .trainer import save_model
 from .tuning import DEFINITION, answers, draw_rows, get_tasks, tune

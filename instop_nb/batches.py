@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq
 from .core import TaskError
 from .natinst import Encoding, complete, encode, instruction
-from .runs import checksum
+from .seals import checksum
 from .tasks import Task
 from .trainer import no_bars
 

@@ -20,7 +20,8 @@ from .hypergradient import hypergradient
 from .natinst import Encoding
 from .outer import Outer, OuterLoop, OuterStep, chosen_share
 from .products import Differences
-from .runs import Run, fingerprint, naming
+from .runs import Run, naming
+from .seals import fingerprint
 from .tasks import Task
 from .trainer import LogToRun, T5Trainer, train_in, training_arguments
 from .tuning import DEFINITION, draw_rows

@@ -104,6 +104,7 @@ def reproduce_command(
         None, min=1, max=1024, help="Runs of each arm; the study's own number if left out"
     ),
     workers: int = typer.Option(2, min=1, max=1024, help="Processes of one thread each"),
+    backend: str = typer.Option("loky", help="Of joblib: loky; dask or ray, where installed"),
     scale: float = typer.Option(1.0, help="Share of the steps and questions"), data: str = DATA,
     model: str = MODEL,
     out: Optional[Path] = typer.Option(
@@ -119,7 +120,9 @@ def reproduce_command(
 ):
     "Make the runs of a paper's table or figure that are missing, and its record."
     from instop_nb.core import write_whole
-    from instop_nb.study import RECORDS, read_record, reproduce as run
+    from instop_nb.study import reproduce as run
+    from instop_nb.tables import read_record
+    from instop_nb.tables import RECORDS
     study = _find_study(name)
     if show: return print(json.dumps(read_record(name, out)))
     check_rates("reproduce", {"scale": scale})
@@ -127,7 +130,7 @@ def reproduce_command(
     _check_study(study, model, recipe)
     more = {"recipe": recipe} if recipe else {}
     record = run(study, out, seeds=seeds, workers=workers, scale=scale, data=data, model=model,
-                 quiet=quiet, **more)
+                 quiet=quiet, backend=backend, **more)
     print_record(record)
     if keep: write_whole(RECORDS/f"{name}.json", json.dumps(record) + "\n")
 
@@ -142,7 +145,8 @@ def print_record(
     record: dict,  # From `reproduce`
 ):
     "Print a record's numbers over the seeds, and the time that its runs took."
-    from instop_nb.study import by_arm, interval
+    from instop_nb.tables import interval
+    from instop_nb.tables import by_arm
     head = f"{record['title']} ({record['paper']})"
     numbers = _numbers(record)
     table = rich_table(

@@ -48,9 +48,8 @@ def score_file(
     tokenizer: str = typer.Option("gpt2", help="xlingual: a folder, or a name on the hub"),
 ):
     "Score predictions: JSON with the overall scores, per task and per category, in percent."
-    from instop_nb.metrics import (
-        gpt2_tokenizer, read_predictions, score as score_rows, script_warnings,
-    )
+    from instop_nb.metrics import gpt2_tokenizer, score as score_rows, script_warnings
+    from instop_nb.predictions import read_predictions
     rows = read_predictions(predictions)
     print(safe_json(score_rows(rows, gpt2_tokenizer(tokenizer) if xlingual else None), indent=1))
     warn(script_warnings(rows, xlingual))

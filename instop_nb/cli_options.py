@@ -75,9 +75,9 @@ def check_places(
     *splits: str,  # That the tasks must have
 ):  # TaskError for tasks that are not there, and for what can be no folder of a run
     "Check the folders of a command."
-    from instop_nb.tasks import _files, _split
-    files = {} if data == "micro" else _files(data)
-    for split in splits if files else (): _split(data, split, files)
+    from instop_nb.tasks import task_files, split_names
+    files = {} if data == "micro" else task_files(data)
+    for split in splits if files else (): split_names(data, split, files)
     for place in [] if out is None else [out, *out.parents]:
         try: os.lstat(place)
         except (FileNotFoundError, NotADirectoryError): continue
@@ -88,7 +88,9 @@ def check_places(
 # %% ../nbs/9_appendix/96_cli_options.ipynb #40dde0c8
 def _compared(rows, tasks):
     "What the table shows: name -> scores."
-    from instop_nb.metrics import copy_example, copy_input, score
+    from instop_nb.metrics import score
+    from instop_nb.predictions import copy_example
+    from instop_nb.predictions import copy_input
     from instop_nb.microworld import WORLD
     from instop_nb.tuning import group_scores
     lines = {"this model": score(rows)["overall"]}

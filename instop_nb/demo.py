@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from .arms import ArmRun, Probe
 from .core import write_whole
 from .instructions import Arm
+from .jobs import in_processes
 from .maps import on_a_plane, save_map
 from .meta import meta_split
 from .metrics import score
@@ -25,7 +26,7 @@ from .predictions import copy_input
 from .recipes import Parts, Setup
 from .runs import Run, positive, put_aside
 from .statistics import t_interval
-from .study import in_processes, seeds_text
+from .tables import seeds_text
 from .tuning import get_tasks
 
 # %% ../nbs/9_appendix/98_demo.ipynb #2bb3df26

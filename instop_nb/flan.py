@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-from .core import Part, Table, TaskError, cell, in_brief, lone_surrogates, read_yaml
+from .core import Part, Table, TaskError, cell, in_brief, lone_surrogates
+from .yaml_files import read_yaml
 from .flan_file import PYTHON_ADVICE, python_patterns
 
 # %% ../nbs/1_instructions/15_flan.ipynb #1ee992ec

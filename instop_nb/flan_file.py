@@ -8,7 +8,8 @@ __all__ = ['PYTHON_ADVICE', 'literal_patterns', 'python_patterns']
 # %% ../nbs/1_instructions/15d_flan_file.ipynb #a5d3b5b5
 import ast
 from pathlib import Path
-from .core import TaskError, YAML_LIMIT, read_text
+from .core import TaskError, read_text
+from .yaml_files import YAML_LIMIT
 
 # %% ../nbs/1_instructions/15d_flan_file.ipynb #d7e7465d
 PYTHON_ADVICE = (

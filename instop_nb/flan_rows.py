@@ -13,7 +13,13 @@ from itertools import permutations
 from .books import facts
 from .core import TaskError, in_brief, json_lines, lone_surrogates
 from .flan import cluster_named
-from .microworld import FORMS, KIND, KINDS, POSITIONS, STEP, WORDS, draw_words, is_held_out
+from .microworld import draw_words, is_held_out
+from .categories import STEP
+from .words import POSITIONS
+from .words import FORMS
+from .words import WORDS
+from .words import KIND
+from .words import KINDS
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #f09cf265
 def check_flan_row(cluster: str,             # Name of a cluster

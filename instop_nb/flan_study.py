@@ -24,7 +24,8 @@ from .metrics import rouge_l
 from .models import load_model
 from .pretraining import Recipe, pretrain
 from .ranking import rank_classify
-from .study import Study, made_once, shown
+from .study import Study, made_once
+from .tables import shown
 from .tuning import answers, tune
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #ee1b3868

@@ -15,7 +15,8 @@ from pathlib import Path
 from datasets import Dataset
 from .core import TaskError
 from .formats import to_v1
-from .metrics import prediction_rows, score
+from .metrics import score
+from .predictions import prediction_rows
 from .microworld import micro_tasks
 from .words import PHRASES
 from .models import load_model

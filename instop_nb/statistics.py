@@ -62,7 +62,7 @@ class Difference(NamedTuple):
     p: float  # two-sided; small: other instances (or tasks) would hardly turn the sign around
 
 # %% ../nbs/2_model/25c_statistics.ipynb #b01e308f
-def _check_pairs(a, b):
+def _check_paired(a, b):
     def differ(field, value, advice): raise TaskError("paired_bootstrap", field, value, advice)
     if not a or len(a) != len(b):
         advice = f"a has {len(a)}; give at least one, the same instances in both"
@@ -105,7 +105,7 @@ def paired_bootstrap(
             raise TaskError("paired_bootstrap", field, value, f"choose from {choices}")
     if n < 1: raise TaskError("paired_bootstrap", "n", n, "draw once or more")
     _check_confidence(confidence)
-    _check_pairs(a, b)
+    _check_paired(a, b)
     gains = _gains(a, b, measure, by)
     drawn = _drawn_means(gains, n, seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()

@@ -44,7 +44,7 @@ def tiny_t5(folder, texts=None):
 def record_and_page(study, notebook):
     """Return a study's shipped record, all that its chapter prints, and the lines of the
     chapter's tables; skip where there is no record."""
-    from instop_nb.study import read_record
+    from instop_nb.tables import read_record
     try: record = read_record(study.name)
     except FileNotFoundError: pytest.skip(f"{study.name}: the package has no record of it yet")
     assert (

@@ -92,7 +92,7 @@ def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
 
 def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
     from instop_nb.cli import print_record
-    from instop_nb.study import read_record
+    from instop_nb.tables import read_record
     record = read_record("fig3")
     print_record(record | {"title": "[/]"})
     out = capsys.readouterr().out

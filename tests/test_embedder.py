@@ -219,7 +219,10 @@ def test_instruction_start_of_the_released_code_ends_and_is_padded_behind_and_se
 
 def test_instruction_start_of_examples():
     model = new_t5(micro_config(len(TEXTS)))
-    text = " Positive Example 1 -\nInput: a.\n Output: b.\n\n Positive Example 2 -\nInput: c.\n Output: d.\n\n"
+    text = (
+        " Positive Example 1 -\nInput: a.\n Output: b.\n\n"
+        " Positive Example 2 -\nInput: c.\n Output: d.\n\n"
+    )
     ids = TEXTS(text, add_special_tokens=False)["input_ids"]
     weight, mask = instruction_start(
         model, TEXTS, TASKS[:1], l=len(ids), encoding=Encoding(definition=False)

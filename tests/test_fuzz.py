@@ -20,13 +20,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from instop_nb import cli, demo, models, pretraining, runs, study
-from instop_nb.flan import check_row, load_flan, read_rows
-from instop_nb.metrics import read_predictions, score
+from instop_nb.flan import load_flan
+from instop_nb.flan_rows import read_rows
+from instop_nb.flan_rows import check_flan_row
+from instop_nb.metrics import score
+from instop_nb.predictions import read_predictions
 from instop_nb.models import load_model
 from instop_nb.promptsource import load_templates
 from instop_nb.recipes import read_recipe
-from instop_nb.runs import Run, is_whole, seal, take_up
-from instop_nb.study import read_record, run_jobs
+from instop_nb.runs import Run, take_up
+from instop_nb.seals import is_whole
+from instop_nb.seals import seal
+from instop_nb.jobs import run_jobs
+from instop_nb.tables import read_record
 from instop_nb.survey import survey
 from instop_nb.tasks import load_tasks, read_task
 from instop_nb.tuning import _read_answers
@@ -428,7 +434,7 @@ KINDS = {
         Kind("flan.py", load_flan, FLAN, as_python, PAIRS, False),
         Kind(
             "rows.jsonl",
-            lambda path: [check_row("nli", row, where) for where, row in read_rows(path)], ROWS,
+            lambda path: [check_flan_row("nli", row, where) for where, row in read_rows(path)], ROWS,
             as_lines, ROW,
         ),
         Kind("ours.jsonl", lambda path: score(read_predictions(path)), OURS, as_lines, OUR),

@@ -15,7 +15,8 @@ from instop_nb.natinst_study import (
 from instop_nb.models import load_model
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 from instop_nb.core import TaskError
-from instop_nb.study import interval, reproduce
+from instop_nb.study import reproduce
+from instop_nb.tables import interval
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "12_natinst_study.ipynb"
 TASK = Task(

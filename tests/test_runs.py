@@ -1,4 +1,5 @@
-"""A run is a folder: it may be killed at any moment, used again, moved, damaged, or asked for twice, and says so or goes on as if nothing had happened."""
+"""A run is a folder: it may be killed at any moment, used again, moved, damaged or asked for twice,
+and says so or goes on as if nothing had happened."""
 import json
 import multiprocessing
 import os
@@ -19,13 +20,16 @@ from instop_nb.bilevel import Outer, optimize
 from instop_nb.embedder import DirectEmbedder
 from instop_nb.microworld import micro_tasks
 from instop_nb.pretraining import Recipe, pretrain
-from instop_nb.runs import fingerprint, is_whole, take_up
+from instop_nb.runs import take_up
+from instop_nb.seals import fingerprint
+from instop_nb.seals import is_whole
 from instop_nb.models import load_model
 from instop_nb.trainer import save_model
 from instop_nb.core import TaskError
 from instop_nb.tuning import DEFINITION, answers, evaluate, tune
 from instop_nb.runs import Run, add_lines, whole_lines, writing
-from instop_nb.study import Study, made_once, reproduce, run_jobs
+from instop_nb.study import Study, made_once, reproduce
+from instop_nb.jobs import run_jobs
 from instop_nb.trainer import train_in
 
 TASKS = [
@@ -117,7 +121,8 @@ WORK = {
 
 
 def in_child(work, tiny, folder, seconds, **options):
-    "Do some work in a process that the system ends after so many seconds of its own computing, if that comes first; say whether it ended by itself."
+    """Do some work in a process that the system ends after so many seconds of its own computing,
+    if that comes first; say whether it ended by itself."""
     def child():
         torch.set_num_threads(1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -203,7 +208,9 @@ def test_where_no_checkpoint_is_whole_a_run_begins_again(tiny, tmp_path):
     assert same(again, tuned(tiny, tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("name, value", {"seed": 1, "learning_rate": 1e-4, "steps": 5, "bias_rate": 2.0, "max_grad_norm": .5}.items())
+@pytest.mark.parametrize("name, value", [
+    ("seed", 1), ("learning_rate", 1e-4), ("steps", 5), ("bias_rate", 2.0), ("max_grad_norm", .5),
+])
 def test_a_run_does_not_go_on_with_other_settings(name, value, tiny, tmp_path):
     until_killed(tuned, tiny, tmp_path, callbacks=[KillAt(2)])
     with pytest.raises(TaskError, match=f"{name}: found .*begun with"):
@@ -249,7 +256,7 @@ def as_from_a_gpu(path, monkeypatch):
 
 
 def test_a_checkpoint_of_another_device_is_taken_up(tiny, tmp_path, monkeypatch):
-    from instop_nb.runs import seal
+    from instop_nb.seals import seal
     until_killed(optimized, tiny, tmp_path / "run", callbacks=[KillAt(2)])
     checkpoint = tmp_path / "run/checkpoint/checkpoint-2"
     as_from_a_gpu(checkpoint / "instruction.pt", monkeypatch)
@@ -306,7 +313,10 @@ def test_what_is_logged_twice_stands_once(tiny, tmp_path):
     assert sum("train_runtime" in row for row in Run(tmp_path).metrics()) == 1
 
 
-@pytest.mark.parametrize("ends", [b"", b"{}", b'{"a": ', "{\"a\": \"é".encode()[:-1]], ids=["whole", "no newline", "half", "half a letter"])
+@pytest.mark.parametrize(
+    "ends", [b"", b"{}", b'{"a": ', "{\"a\": \"é".encode()[:-1]],
+    ids=["whole", "no newline", "half", "half a letter"],
+)
 def test_a_cut_line_is_never_glued_to_the_next(ends, tmp_path):
     (tmp_path / "log").write_bytes(b'{"n": 1}\n' + ends)
     add_lines(tmp_path / "log", ['{"n": 2}'])
@@ -326,14 +336,16 @@ def test_an_outer_step_takes_no_row_of_the_inner_loss_away(tiny, tmp_path):
 # Several at once, and others' answers
 
 def test_a_folder_that_is_being_written_is_left_alone(tiny, tmp_path):
-    with writing(tmp_path / "run"):
-        with pytest.raises(TaskError, match="another process writes it"):
-            tuned(tiny, tmp_path / "run")
+    with (
+        writing(tmp_path / "run"),
+        pytest.raises(TaskError, match="another process writes it"),
+    ):
+        tuned(tiny, tmp_path / "run")
     tuned(tiny, tmp_path / "run", 1)
 
 
 def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path):
-    from instop_nb.study import _run_job
+    from instop_nb.jobs import _run_job
     made = lambda folder, gain: {"gain": gain}
     (tmp_path / "job").mkdir()
     with FileLock(tmp_path / "job" / ".job.lock"): pass
@@ -412,7 +424,9 @@ def test_a_damaged_result_is_named(text, tmp_path):
         run_jobs(one_run, {"short-0": {"seed": 0}}, tmp_path, 1, True)
 
 
-@pytest.mark.parametrize("text", ["a\u2028b", "a\u2029b", "a\x0bb", "a\x1cb", "a\x85b", "a\nb", "a\r\nb"], ids=ascii)
+@pytest.mark.parametrize(
+    "text", ["a\u2028b", "a\u2029b", "a\x0bb", "a\x1cb", "a\x85b", "a\nb", "a\r\nb"], ids=ascii,
+)
 def test_signs_that_end_a_line_elsewhere_end_none_here(text, tiny, tmp_path, monkeypatch):
     from instop_nb import tuning
     asked = []
@@ -427,8 +441,13 @@ def test_signs_that_end_a_line_elsewhere_end_none_here(text, tiny, tmp_path, mon
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("command, place", [(tuned, "transformers.Trainer.save_model"), (tuned, "torch.save"), (optimized, "torch.save")])
-@pytest.mark.parametrize("error", [SafetensorError("I/O error: No space left"), RuntimeError("unexpected pos 64 vs 0"), OSError(28, "No space left")])
+@pytest.mark.parametrize("command, place", [
+    (tuned, "transformers.Trainer.save_model"), (tuned, "torch.save"), (optimized, "torch.save"),
+])
+@pytest.mark.parametrize("error", [
+    SafetensorError("I/O error: No space left"), RuntimeError("unexpected pos 64 vs 0"),
+    OSError(28, "No space left"),
+])
 def test_a_disk_that_fills_up_in_a_checkpoint_is_named(
     command, place, error, tiny, tmp_path, monkeypatch
 ):

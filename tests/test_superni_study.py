@@ -17,7 +17,8 @@ from instop_nb.models import load_model
 from instop_nb.core import TaskError
 from instop_nb.tasks import load_tasks, write_task
 from instop_nb.tuning import get_tasks
-from instop_nb.study import interval, reproduce
+from instop_nb.study import reproduce
+from instop_nb.tables import interval
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "13_superni_study.ipynb"
 TUNED = [study for study in STUDIES.values() if study.folder == "superni"]

@@ -16,7 +16,8 @@ from instop_nb.t0_study import (
 )
 from instop_nb.tasks import Instance, Task, load_tasks
 from instop_nb.core import TaskError
-from instop_nb.study import interval, reproduce
+from instop_nb.study import reproduce
+from instop_nb.tables import interval
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
 TASK = Task(

@@ -1,4 +1,4 @@
-"""The model: any text in ids and back, spans that can be filled, a checkpoint that knows no task."""
+"""The model: any text in ids and back, spans that can be filled, a checkpoint of no task."""
 import json
 import random
 from dataclasses import asdict, replace
@@ -18,7 +18,8 @@ from instop_nb.pretraining import (
     Recipe, corrupt_spans, documents, from_recipe, pretrain, pretraining_pair,
 )
 from instop_nb.trainer import T5Trainer, save_model, training_arguments
-from instop_nb.runs import fingerprint, positive
+from instop_nb.runs import positive
+from instop_nb.seals import fingerprint
 from instop_nb.t5 import micro_config, new_t5, t5_optimizer, train_tokenizer
 from instop_nb.core import TaskError
 from instop_nb.tuning import evaluate
@@ -43,7 +44,10 @@ def test_any_text_survives_the_tokenizer(text):
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(100, 999), min_size=1, max_size=60), st.integers(0, 10_000), st.floats(0.05, 0.9), st.integers(0, 5))
+@given(
+    st.lists(st.integers(100, 999), min_size=1, max_size=60), st.integers(0, 10_000),
+    st.floats(0.05, 0.9), st.integers(0, 5),
+)
 def test_spans_fill_the_holes(ids, seed, rate, start):
     holes = list(range(16))
     source, target = corrupt_spans(ids, holes, random.Random(seed), rate, start)
@@ -186,7 +190,7 @@ def step_of(rows, folder, size, parts, **others):
 
 @pytest.mark.parametrize("others", [{}, {"label_smoothing_factor": .1}], ids=["plain", "smoothed"])
 def test_loss_and_gradient_do_not_depend_on_accumulation(others, micro, tmp_path):
-    "Also where the targets have different lengths, so that the mean of means would be another number."
+    "Also where targets have different lengths, so that the mean of means is another number."
     tokenizer = micro[1]
     rows = [
         {
@@ -244,8 +248,11 @@ def test_two_visible_gpus_do_not_double_the_batch(tmp_path, monkeypatch):
     assert training_arguments(tmp_path, 1, 8).n_gpu == 1
 
 
-@pytest.mark.parametrize("changes, says", [({"steps": 0}, "steps"), ({"learning_rate": float("inf")}, "learning_rate"), ({"learning_rate": float("nan")}, "learning_rate"),
-                                           ({"batch_size": -1}, "batch_size"), ({"fp16": True}, "bf16")])
+@pytest.mark.parametrize("changes, says", [
+    ({"steps": 0}, "steps"), ({"learning_rate": float("inf")}, "learning_rate"),
+    ({"learning_rate": float("nan")}, "learning_rate"), ({"batch_size": -1}, "batch_size"),
+    ({"fp16": True}, "bf16"),
+])
 def test_arguments_that_cannot_be_meant_are_refused(changes, says, tmp_path):
     with pytest.raises(TaskError, match=says):
         training_arguments(tmp_path, **{"steps": 1, **changes})

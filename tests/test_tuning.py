@@ -1,4 +1,4 @@
-"""Instruction tuning: it follows unseen instructions because it reads them, it repeats, and it resumes."""
+"""Instruction tuning: it follows unseen instructions since it reads them, repeats, and resumes."""
 import json
 import random
 
@@ -20,7 +20,10 @@ from instop_nb.tuning import (
 )
 from instop_nb.attention import Attention, attention_explorer, attention_of, attention_picture
 from instop_nb.runs import Run
-from instop_nb.study import Study, difference, shown, study_table
+from instop_nb.study import Study
+from instop_nb.tables import difference
+from instop_nb.tables import shown
+from instop_nb.tables import study_table
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,8 @@ def fit(train, folder, steps, encoding=DEFINITION, seed=0, **others):
 
 
 def test_tuned_with_definitions_follows_unseen_ones_and_without_it_does_not(tmp_path):
-    "The promise of the course, a little longer than the default of `instop tune`, so that chance decides nothing."
+    """The promise of the course, a little longer than the default of `instop tune`,
+    so that chance decides nothing."""
     train, unseen, em = (
         get_tasks("micro", "train", 200), micro_tasks("combinations", 16, seed=3), {},
     )
@@ -158,8 +162,10 @@ def test_equal_texts_are_answered_once(monkeypatch):
     assert first == same and sizes == [2]
 
 
-@pytest.mark.parametrize("a, b, how", [([5, 6, 7], [1, 2, 3], "is above"), ([1, 2, 3], [5, 6, 7], "is below"), ([1, 9, 2], [3, 3, 3], "cannot be told from"),
-                                       ([9], [1], "cannot be told from")])
+@pytest.mark.parametrize("a, b, how", [
+    ([5, 6, 7], [1, 2, 3], "is above"), ([1, 2, 3], [5, 6, 7], "is below"),
+    ([1, 9, 2], [3, 3, 3], "cannot be told from"), ([9], [1], "cannot be told from"),
+])
 def test_words_of_a_difference(a, b, how):
     record = {"runs": [{"arm": arm, "score": x} for arm, xs in (("a", a), ("b", b)) for x in xs]}
     assert difference(record, "score", "a", "b").startswith(f"'a' {how} 'b' (score: ")
@@ -368,7 +374,10 @@ def test_an_answer_is_greedy_whatever_the_model_asks_for():
     )
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+])
 def test_an_evaluation_that_does_not_fit_takes_smaller_batches(error, monkeypatch):
     model, tokenizer = load_model("micro", device="cpu")
     tasks, generate, sizes = micro_tasks("combinations", 1)[:9], model.generate, []
