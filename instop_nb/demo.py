@@ -175,9 +175,7 @@ def _draw_curves(folder, results, picture):
     for arm, seed in results:
         _draw_run(axes, Run(Path(folder)/_name(arm, seed)).metrics(), arm, seed)
     for ax, tier in zip(axes, PROBED):
-        ax.set_title(tier)
-        ax.set_xlabel("tuning steps")
-        ax.set_ylim(0, 100)
+        ax.set(title=tier, xlabel="tuning steps", ylim=(0, 100))
     axes[0].set_ylabel("exact match, % (probe)")
     axes[1].legend()
     fig.savefig(picture, dpi=110)
@@ -204,8 +202,7 @@ def _draw_categories(results, picture):
             means = _category_means(results, arm, tier, names)
             ax.bar(places, means, 0.27, color=COLOURS[arm], label=arm)
         ax.set_xticks(range(len(names)), names, rotation=70, ha="right")
-        ax.set_ylim(0, 100)
-        ax.set_title(tier.replace(" ", "\n"))
+        ax.set(ylim=(0, 100), title=tier.replace(" ", "\n"))
     axes[0].set_ylabel("exact match, %")
     axes[0].legend()
     fig.savefig(picture, dpi=110)
@@ -224,9 +221,7 @@ def _draw_map(saved, picture):
         for kind in list(dict.fromkeys(data["categories"]))[:8]:
             shown = [point for point, c in zip(points, data["categories"]) if c == kind]
             ax.scatter(*zip(*shown), s=12, label=kind)
-        ax.set_title(title)
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(title=title, xticks=[], yticks=[])
     axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     fig.savefig(picture, dpi=110)
     plt.close(fig)
