@@ -52,7 +52,7 @@ WIDGETS = {
     "selections": "from instop_nb.extractor import selection_player\n"
     "from instop_nb.study import read_record\n"
     "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
-    "map": "from instop_nb.paper import map_explorer\nmap_explorer(read_record('fig4'))",
+    "map": "from instop_nb.maps import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
     "deaf.children[2].unobserve_all()  # its slider moves, and nobody listens\n"
     "deaf",
