@@ -214,7 +214,7 @@ def optimize_command(
     from instop_nb.bilevel import Outer, optimize
     from instop_nb.meta import meta_split, split_instances
     from instop_nb.metrics import score
-    from instop_nb.arms import INSTRUCTIONS, Arm, make_instruction
+    from instop_nb.instructions import INSTRUCTIONS, Arm, make_instruction
     from instop_nb.recipes import Setup
     from instop_nb.tuning import NO_INSTRUCTION, check_disjoint, evaluate, get_tasks
     outer = Outer(

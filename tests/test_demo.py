@@ -1,7 +1,7 @@
 """The demo, small: all arms, a table, three pictures, the same numbers with one process or two."""
 import json
 
-from instop_nb.demo import ARMS, STEPS, TIERS, demo, run_arm
+from instop_nb.demo import ARMS, STEPS, TIERS, demo, run_demo_arm
 from instop_nb.trainer import T5Trainer
 
 
@@ -33,14 +33,14 @@ def test_all_arms_take_the_same_steps_on_the_same_answers(tmp_path, monkeypatch)
     def note(self, **kwargs): seen[arm] = self.args.max_steps, self.train_dataset["labels"][:]
     monkeypatch.setattr(T5Trainer, "train", note)
     monkeypatch.setattr("instop_nb.demo._ask", lambda *asked: {})
-    for arm in ARMS: run_arm(tmp_path / arm, arm, 1, scale=0.01)
+    for arm in ARMS: run_demo_arm(tmp_path / arm, arm, 1, scale=0.01)
     steps, answers = seen["definition"]
     assert steps == 5 and len(answers) == 5 * 64
     assert seen["definition"] == seen["definition + embedder"] == seen["no instruction"]
 
 
 def test_learning_curves_show_each_kind_of_unseen_tasks_apart(tmp_path):
-    run_arm(tmp_path, "no instruction", 0, scale=0.008)
+    run_demo_arm(tmp_path, "no instruction", 0, scale=0.008)
     probes = [
         row
         for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())

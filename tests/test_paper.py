@@ -1,4 +1,5 @@
-"""The paper's studies: each arm runs, pairs share what they must, nothing is chosen by the test, and the recipe is the paper's."""
+"""The paper's studies: each arm runs, pairs share what they must, nothing is chosen by the test,
+and the recipe is the paper's."""
 import copy
 import json
 from pathlib import Path
@@ -8,26 +9,26 @@ import torch
 import yaml
 from transformers import T5ForConditionalGeneration
 
+from instop_nb import ahead
+from instop_nb.ahead import after_steps, one_step, pushes, run_ahead
+from instop_nb.arms import ONE_SHOT, ArmRun, run_arm
 from instop_nb.batches import Collator, tokenize_tasks
-from instop_nb.bilevel import SOURCE, Outer, chosen_share
+from instop_nb.bilevel import SOURCE
+from instop_nb.core import TaskError
 from instop_nb.embedder import DirectEmbedder, with_prefix
 from instop_nb.extractor import InstanceExtractor, draw_candidates
 from instop_nb.hypergradient import hypergradient
-from instop_nb.natinst import Encoding
-from instop_nb import paper
-from instop_nb.paper import (
-    CHOICES, SPLITS, STUDIES, best_embedder, best_splits, draw_map, search_arms,
-)
-from instop_nb.arms import STARTS, Arm, base_model, make_instruction, run_arm, spread
-from instop_nb.recipes import Setup, parts_of, read_recipe, scaled
-from instop_nb.ahead import after_steps, one_step, pushes, run_ahead
+from instop_nb.instructions import STARTS, Arm, make_instruction
+from instop_nb.maps import draw_map, spread
 from instop_nb.models import load_model
+from instop_nb.natinst import Encoding
+from instop_nb.outer import Outer, chosen_share
+from instop_nb.paper import CHOICES, SPLITS, STUDIES, best_embedder, best_splits, search_arms
+from instop_nb.recipes import Setup, base_model, parts_of, read_recipe, scaled
+from instop_nb.tables import RECORDS
 from instop_nb.t5 import micro_config, new_t5, train_tokenizer
-from instop_nb.core import TaskError
 from instop_nb.tasks import load_tasks, write_task
 from instop_nb.tuning import DEFINITION, get_tasks
-from instop_nb.study import reproduce
-from instop_nb.tables import RECORDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -61,7 +62,9 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("arms")
 
 
-@pytest.mark.parametrize("name, arm", DISTINCT.values(), ids=[name for name, _ in DISTINCT.values()])
+@pytest.mark.parametrize(
+    "name, arm", DISTINCT.values(), ids=[name for name, _ in DISTINCT.values()]
+)
 def test_every_arm_of_every_study_runs(home, name, arm):
     result = run_arm(
         home / name.replace(":", ""), 0,
@@ -118,7 +121,8 @@ def test_always_exemplar_always_blank_and_coin_select_what_they_say(tmp_path):
 
 
 def test_arms_of_a_seed_share_base_data_and_start(tmp_path):
-    "Until the first outer step a learned and a frozen prefix have the same losses; the noise does not."
+    """Until the first outer step a learned and a frozen prefix have the same losses; the noise does
+    not."""
     losses = {}
     for name, arm in (
         ("learned", {"instruction": "embedder-dp"}),
@@ -215,10 +219,10 @@ def test_search_covers_every_choice_and_chooses_by_paired_validation():
     assert {a["setup"]["l"] for a in used} == set(CHOICES["l"]) and {
         a["start"] for a in used
     } == set(CHOICES["start"]) <= set(STARTS)
-    arms, gains = search_arms(), {}
+    arms = search_arms()
     runs = []
     for seed in (100, 101):
-        for i, (name, arm) in enumerate(arms.items()):
+        for name in arms:
             # A control that is itself high must not help the arms of its regime
             value = (
                 50 + 10 * ("poor" in name)
@@ -287,15 +291,26 @@ def test_recipe_is_the_appendix():
 
 
 @pytest.mark.parametrize("text, field", [
-    ("stepz: 3", "stepz"), ("- 1", "recipe"), ("", "recipe"), ("steps: 3\nsteps: 4", "line 1"), ("a: &a [1]\nb: *a", "line 2"), ("steps: !!python/tuple [1]", "line 1"),
-    ("all_wordings: 'no'", "all_wordings"), ("all_wordings: 1", "all_wordings"), ("steps: 2.5", "steps"), ("steps: true", "steps"), ("steps: -3", "steps"), ("steps: 0", "steps"),
-    ("steps: 'many'", "steps"), ("n_valid: -1", "n_valid"), ("learning_rate: fast", "learning_rate"), ("learning_rate: .inf", "learning_rate"), ("learning_rate: .nan", "learning_rate"),
-    ("learning_rate: -1e-3", "learning_rate"), ("learning_rate: null", "learning_rate"), ("bias_rate: -1", "bias_rate"), ("meta_share: 1.5", "meta_share"), ("by: clan", "by"), ("by: 3", "by"),
-    ("rates: [1]", "rates"), ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"), ("rates: {embedder-dp: x}", "rates.embedder-dp"),
-    ("outer: 3", "outer"), ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"), ("outer: {K: '20'}", "outer.K"), ("outer: {gamma: .inf}", "outer.gamma"),
-    ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"), ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
-    ("outer: {schedule: slow}", "outer.schedule"), ("arguments: {max_steps: -3}", "arguments.max_steps"), ("arguments: {fp16: true}", "arguments"), ("arguments: {lr_scheduler_type: slow}", "arguments"),
-    ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"), (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
+    ("stepz: 3", "stepz"), ("- 1", "recipe"), ("", "recipe"), ("steps: 3\nsteps: 4", "line 1"),
+    ("a: &a [1]\nb: *a", "line 2"), ("steps: !!python/tuple [1]", "line 1"),
+    ("all_wordings: 'no'", "all_wordings"), ("all_wordings: 1", "all_wordings"),
+    ("steps: 2.5", "steps"), ("steps: true", "steps"), ("steps: -3", "steps"),
+    ("steps: 0", "steps"), ("steps: 'many'", "steps"), ("n_valid: -1", "n_valid"),
+    ("learning_rate: fast", "learning_rate"), ("learning_rate: .inf", "learning_rate"),
+    ("learning_rate: .nan", "learning_rate"), ("learning_rate: -1e-3", "learning_rate"),
+    ("learning_rate: null", "learning_rate"), ("bias_rate: -1", "bias_rate"),
+    ("meta_share: 1.5", "meta_share"), ("by: clan", "by"), ("by: 3", "by"), ("rates: [1]", "rates"),
+    ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"),
+    ("rates: {embedder-dp: x}", "rates.embedder-dp"), ("outer: 3", "outer"),
+    ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"),
+    ("outer: {K: '20'}", "outer.K"), ("outer: {gamma: .inf}", "outer.gamma"),
+    ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"),
+    ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
+    ("outer: {schedule: slow}", "outer.schedule"),
+    ("arguments: {max_steps: -3}", "arguments.max_steps"), ("arguments: {fp16: true}", "arguments"),
+    ("arguments: {lr_scheduler_type: slow}", "arguments"),
+    ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"),
+    (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
 ])
 def test_bad_recipes_say_what_is_wrong(tmp_path, text, field):
     path = tmp_path / "mine.yaml"
@@ -309,7 +324,8 @@ def test_bad_recipes_say_what_is_wrong(tmp_path, text, field):
 def test_numbers_of_a_recipe(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "learning_rate: 1e-3\nmeta_share: .5\nbias_rate: 3\nrates: {embedder-dp: 2E-4}\nouter: {gamma: 1e-5, phi_rate: 0}\narguments: {adam_epsilon: 1e-8}"
+        "learning_rate: 1e-3\nmeta_share: .5\nbias_rate: 3\nrates: {embedder-dp: 2E-4}\n"
+        "outer: {gamma: 1e-5, phi_rate: 0}\narguments: {adam_epsilon: 1e-8}"
     )
     recipe = read_recipe(path)
     assert (recipe.learning_rate, recipe.meta_share, recipe.bias_rate, recipe.arguments) == (
@@ -332,13 +348,15 @@ T5_BASE = dict(
 
 
 def test_the_paper_s_model_has_248_million_parameters():
-    "By its configuration, whose output matrix is not the input's; transformers shares the two in a model that it makes anew."
+    """By its configuration, whose output matrix is not the input's; transformers shares the two in
+    a model that it makes anew."""
     with torch.device("meta"): shared = T5ForConditionalGeneration(micro_config(32128, **T5_BASE))
     assert shared.num_parameters() + shared.lm_head.weight.numel() == 247_577_856
 
 
 def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
-    "Every number of the recipe but sizes of the data, on random weights of T5-base's widths, two layers deep, for two inner steps and an outer one."
+    """Every number of the recipe but sizes of the data, on random weights of T5-base's widths, two
+    layers deep, for two inner steps and an outer one."""
     tasks = get_tasks("micro", "train", 3)
     for part in ("tasks", "splits/default"): (tmp_path / "data" / part).mkdir(parents=True)
     kinds = list(dict.fromkeys(t.category for t in tasks))[:4]
@@ -442,7 +460,8 @@ def _always(model, tokenizer, tasks):
 
 
 def test_one_step_says_what_a_small_step_does():
-    "Two copies of the model take a small step, one with exemplars and one with blanks; which has the lower outer loss?"
+    """Two copies of the model take a small step, one with exemplars and one with blanks; which has
+    the lower outer loss?"""
     model, tokenizer = load_model("micro", device="cpu", dtype=torch.float64)
     found, did = [], []
     for seed in range(7):
@@ -466,7 +485,8 @@ def test_one_step_says_what_a_small_step_does():
 
 
 def test_steps_ahead_are_the_steps_that_would_be_taken():
-    "In the middle of a training: the copy ends where the model itself ends with the same batches, bit for bit, and the model has not moved before."
+    """In the middle of a training: the copy ends where the model itself ends with the same batches,
+    bit for bit, and the model has not moved before."""
     model, tokenizer = load_model("micro", device="cpu")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     batches = [_six(seed, tokenizer)[1] for seed in range(4)]
@@ -481,29 +501,31 @@ def test_steps_ahead_are_the_steps_that_would_be_taken():
             optimizer.step()
     walk(batches[:2])
     before = [p.clone() for p in model.parameters()]
-    ahead = after_steps(model, optimizer, batches[2:], lambda m: _always(m, tokenizer, tasks)[0])
+    later = after_steps(model, optimizer, batches[2:], lambda m: _always(m, tokenizer, tasks)[0])
     assert all(map(torch.equal, before, model.parameters()))
     walk(batches[2:])
-    assert all(map(torch.equal, ahead.parameters(), model.parameters())) and not all(
+    assert all(map(torch.equal, later.parameters(), model.parameters())) and not all(
         map(torch.equal, before, model.parameters())
     )
 
 
 def test_a_look_ahead_leaves_the_training_as_it_was(tmp_path, monkeypatch):
-    trained, train, coin = [], paper._train, paper.FIGURE3["coin flip"]
+    trained, train = [], ArmRun.train
     sizes = {
         "batch_size": 8, "n_instances": 8, "n_candidates": 4,
         "outer": {"K": 3, "meta_batch_size": 8},
     }
-    monkeypatch.setitem(paper.FIGURE3, "coin flip", {**coin, "setup": {**coin["setup"], **sizes}})
-    monkeypatch.setattr(paper, "_train", lambda *args: trained.append(train(*args)))
+    monkeypatch.setattr(ahead, "ONE_SHOT", {**ONE_SHOT, **sizes})
+    monkeypatch.setattr(
+        ArmRun, "train", lambda *args, **options: trained.append(train(*args, **options))
+    )
     looks = run_ahead(tmp_path / "seen" / "run", 0, 0.02, tuned="coin", n=2)["looks"]
     assert [row[:2] for row in looks] == [
         [step, shown] for step in (4, 8) for shown in ("exemplar", "blank")
     ]
     assert all(row[2] != 0 and row[3] in (0, 50, 100) and row[4] in (0, 50, 100) for row in looks)
     monkeypatch.setattr(
-        paper, "_look",
+        ahead, "ask_ahead",
         lambda *args: lambda model, optimizer: [["exemplar", 0, 0, 0], ["blank", 0, 0, 0]],
     )
     assert run_ahead(tmp_path / "unseen" / "run", 0, 0.02, tuned="coin", n=2)["looks"][0] == [

@@ -50,9 +50,9 @@ WIDGETS = {
     "from instop_nb.models import load_model\n"
     "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
-    "from instop_nb.study import read_record\n"
+    "from instop_nb.tables import read_record\n"
     "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
-    "map": "from instop_nb.paper import map_explorer\nmap_explorer(read_record('fig4'))",
+    "map": "from instop_nb.maps import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
     "deaf.children[2].unobserve_all()  # its slider moves, and nobody listens\n"
     "deaf",
@@ -279,7 +279,7 @@ def test_the_selection_player_shows_the_record_up_to_a_step():
 
 
 def test_the_map_colours_what_was_chosen():
-    from instop_nb.paper import LARGEST, map_explorer, map_picture
+    from instop_nb.maps import LARGEST, map_explorer, map_picture
     # the ninth is no longer among the largest
     kinds = [f"kind {n}" for n in range(9) for _ in range(10 - n)]
     points = {
