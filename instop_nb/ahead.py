@@ -37,7 +37,7 @@ def _draw_batches(run, rows, n, size):
     return [{name: x.to(run.model.device) for name, x in batch.items()} for batch in batches]
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #75c9a4c9
-def _rows(run, tasks, shown, **instance):
+def _shown_rows(run, tasks, shown, **instance):
     "Rows of some tasks as the run's setup reads them."
     wordings, limits = run.setup.all_wordings, run.setup.limits
     return tokenize_tasks(
@@ -52,7 +52,7 @@ def inner_batches(
 ) -> list[dict]:  # With what an extractor reads, on the model's device
     "Batches of the inner loss."
     own = dict(instance="own", max_instance=run.setup.max_instance)
-    rows = _rows(run, run.meta_train, "nothing", **own)
+    rows = _shown_rows(run, run.meta_train, "nothing", **own)
     return _draw_batches(run, rows, n, run.setup.batch_size)
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #5597fc7a
@@ -63,7 +63,7 @@ def outer_batches(
 ) -> list[dict]:  # On the model's device
     "Batches of the outer loss."
     size = Outer(**run.setup.outer).meta_batch_size
-    return _draw_batches(run, _rows(run, run.parts.meta_test, shown), n, size)
+    return _draw_batches(run, _shown_rows(run, run.parts.meta_test, shown), n, size)
 
 # %% ../nbs/4_learned/47c_ahead.ipynb #7fb63d76
 def _twin(model, optimizer):

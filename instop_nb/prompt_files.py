@@ -78,7 +78,7 @@ _METADATA = {
 }
 
 # %% ../nbs/1_instructions/16f_prompt_files.ipynb #7b2741eb
-def _check_fields(fields, shape, where, file, others=()):
+def _check_prompt_fields(fields, shape, where, file, others=()):
     for key, (fits, advice) in shape.items():
         name = key.rstrip("?")
         if name not in fields and name == key:
@@ -126,8 +126,8 @@ def _template_fields(key, fields, file):
     if getattr(fields, "tag", "") != "!Template":
         raise TaskError(file, where, kind_of(fields), "write !Template {...}")
     if isinstance(fields.get("name"), str): where = f"template {fields['name'][:60]!r}"
-    _check_fields(fields, _TEMPLATE, where + ": ", file, others=(str, bool, NULL))
-    _check_fields(fields.get("metadata") or {}, _METADATA, where + ": metadata.", file)
+    _check_prompt_fields(fields, _TEMPLATE, where + ": ", file, others=(str, bool, NULL))
+    _check_prompt_fields(fields.get("metadata") or {}, _METADATA, where + ": metadata.", file)
     if fields["id"] != key:
         raise TaskError(file, where + ": id", fields["id"], f"write its key, {key[:60]!r}")
     metadata = fields["metadata"].metadata if fields.get("metadata") is not None else Metadata()
@@ -146,7 +146,7 @@ def read_prompt_file(
     if not isinstance(data, dict):
         advice = "write a mapping with dataset and templates"
         raise TaskError(path, "the file", kind_of(data), advice)
-    _check_fields(data, _FILE, "", path)
+    _check_prompt_fields(data, _FILE, "", path)
     dataset = "/".join(part for part in (data["dataset"], data.get("subset")) if part)
     return dataset, [_template_fields(key, fields, path)
                      for key, fields in data["templates"].items()]

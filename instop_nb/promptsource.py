@@ -91,7 +91,7 @@ def prompt_table(templates: list[Template],  # Any prompts
     return Table("\n".join(lines))
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #5f583d70
-def _check_values(template, row):
+def _check_prompt_row(template, row):
     if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
         raise TaskError(template.file, "row", kind_of(row), "give a dictionary: {column: value}")
     if "answer_choices" in row:
@@ -100,7 +100,7 @@ def _check_values(template, row):
 
 # %% ../nbs/1_instructions/16_promptsource.ipynb #f6c56608
 def _row_values(template, row, faithful):
-    _check_values(template, row)
+    _check_prompt_row(template, row)
     def given(key, value):
         if isinstance(value, str): return hide_pipes(value)
         return copied(value, str) if faithful else copied(value, hide_pipes, Null(key))
@@ -267,7 +267,7 @@ def encode_row(
 ) -> dict | None:  # inputs, targets, answer_choices (None: any text); None: no example
     "One example of a mixture (Sanh et al. 2022, section 4)."
     rng = generator_of(rng)
-    _check_values(template, row)
+    _check_prompt_row(template, row)
     if faithful: row = {key.replace("-", "_"): value for key, value in row.items()}
     found = try_row(template, row, faithful, rng)
     choices = template.choices(row, True, rng) if faithful else found.choices

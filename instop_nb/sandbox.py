@@ -18,7 +18,7 @@ from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.visitor import NodeTransformer
 from .blanks import CURRENT, Blank, Null, found_item, look_up_text, lose
 from .core import in_brief
-from .tolls import BUDGET, LONGEST, METHODS, PRICES, Run, pay_method, size_of
+from .tolls import BUDGET, LONGEST, METHODS, PRICES, Render, pay_method, size_of
 
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #792db9d9
 _REFUSED = (
@@ -91,7 +91,7 @@ class _Prints(_Tolls):
 # %% ../nbs/1_instructions/16b_sandbox.ipynb #d20a079d
 class _Sandbox(SandboxedEnvironment):
     "Jinja's sandbox, with prices."
-    context_class = Run
+    context_class = Render
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%"))
     intercepted_unops = frozenset("+-")
     def call_binop(self, run, operator, left, right):
@@ -192,7 +192,7 @@ def _sandbox():
     filters = {name: env.filters[name] for name in _HARMLESS}
     filters |= {name: pass_context(function) for name, function in _OURS.items()}
     env.filters = {name: _tolled(name, function) for name, function in filters.items()}
-    env.filters |= {" paid": pass_context(Run.paid), " rounds": pass_context(Run.rounds),
+    env.filters |= {" paid": pass_context(Render.paid), " rounds": pass_context(Render.rounds),
                     " item": pass_context(found_item)}
     tests = env.tests | {"none": lambda value: value is None or isinstance(value, Null)}
     plain = ("defined", "undefined")

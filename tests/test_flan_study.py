@@ -1,6 +1,5 @@
 """FLAN's studies: what is held out stays out, arms differ in what they say they differ in, every
 study runs, and the page says what the records say."""
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,19 @@ import instop_nb.flan_study as study_of
 from instop_nb.flan import CLUSTERS, DATASETS, PATTERNS, hold_out, mixing_rates, render
 from instop_nb.flan_rows import micro_rows
 from instop_nb.flan_study import (
-    BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, answer_score, chance_score, fit, flan_rates,
-    pairs_of, cluster_questions, run_flan, run_held_out, run_size, seen_clusters, steps_of, templates_of,
-    training_pairs, flan_model,
+    BATCH, FOLDS, STEPS, STUDIES, STYLES, TRAININGS, cluster_questions, flan_model, flan_rates,
+    pairs_of, run_flan, run_held_out, run_size, seen_clusters, templates_of, training_pairs,
 )
+from instop_nb import probes
+from instop_nb.probes import answer_score, chance_score, fit, steps_of
 from instop_nb.microworld import is_held_out
 from instop_nb.models import load_model
 from instop_nb.core import TaskError
 from instop_nb.runs import Run
-from instop_nb.study import interval, reproduce
+from instop_nb.study import reproduce
+from instop_nb.tables import interval
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "10_flan_study.ipynb"
+NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "32_flan_study.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +138,14 @@ def test_questions_ask_for_the_answer(cluster):
 @pytest.mark.parametrize("k", range(5))
 def test_k_exemplars_before_a_question(k):
     assert {
-        source.count("\n\n") for source, _ in cluster_questions("translation", 10, k=k, style="no template")
+        source.count("\n\n")
+        for source, _ in cluster_questions("translation", 10, k=k, style="no template")
     } == {k}
 
 
 def test_options_on_and_off():
-    assert all("OPTIONS" in source for source, _ in cluster_questions("commonsense", 7)) and not any(
+    asked = cluster_questions("commonsense", 7)
+    assert all("OPTIONS" in source for source, _ in asked) and not any(
         "OPTIONS" in s for s, _ in cluster_questions("commonsense", 7, options=False)
     )
 
@@ -151,7 +154,7 @@ def test_options_on_and_off():
 
 def test_with_options_the_likeliest_counts(monkeypatch):
     monkeypatch.setattr(
-        study_of, "rank_classify", lambda model, tokenizer, sources, options: ([1, 0, 1, 1], None)
+        probes, "rank_classify", lambda model, tokenizer, sources, options: ([1, 0, 1, 1], None)
     )
     rows = [{"options": ["a", "b"], "answer": answer} for answer in "bbba"]
     assert answer_score(None, None, [("", row) for row in rows]) == 50
@@ -159,7 +162,7 @@ def test_with_options_the_likeliest_counts(monkeypatch):
 
 def test_without_options_rouge_counts(monkeypatch):
     monkeypatch.setattr(
-        study_of, "answers", lambda model, tokenizer, texts, **sizes: ["fox owl", "hen", ""]
+        probes, "answers", lambda model, tokenizer, texts, **sizes: ["fox owl", "hen", ""]
     )
     class Words:
         def __call__(self, texts, **kwargs): return {"input_ids": [[1]] * len(texts)}
@@ -246,9 +249,10 @@ def test_a_model_is_tuned_once_for_seed_scale_and_training(tiny, tmp_path, monke
 
 
 def test_steps():
-    assert [steps_of(1), steps_of(0.1), steps_of(0.0001), steps_of(0.5, 8)] == [
-        STEPS, STEPS // 10, 1, 4,
+    assert [steps_of(1, STEPS), steps_of(0.1, STEPS), steps_of(0.0001, STEPS)] == [
+        STEPS, STEPS // 10, 1,
     ]
+    assert steps_of(0.5, 8) == 4
 
 
 @pytest.mark.parametrize(

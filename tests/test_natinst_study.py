@@ -9,7 +9,10 @@ from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 from instop_nb.microworld import micro_tasks
 from instop_nb.books import write_world
 from instop_nb.natinst_v1 import complete_v1, instruction_v1
-from instop_nb.natinst_study import ARMS, ELEMENTS, STUDIES, add_sources, as_v1, ask_v1, draw_split, own_models, rows_v1, run_natinst
+from instop_nb.natinst_study import (
+    ARMS, ELEMENTS, STUDIES, add_sources, as_v1, ask_v1, draw_split, own_models, rows_v1,
+    run_natinst,
+)
 from instop_nb.probes import answer_texts
 from instop_nb.probes import halves
 from instop_nb.models import load_model
@@ -18,7 +21,7 @@ from instop_nb.core import TaskError
 from instop_nb.study import reproduce
 from instop_nb.tables import interval
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "12_natinst_study.ipynb"
+NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "34_natinst_study.ipynb"
 TASK = Task(
     "half", ["Halve the number, and say nothing else.", "Give one half of it."],
     positive=[Example("4", "2", "Two and two make four")],
@@ -121,7 +124,8 @@ def test_a_task_without_bad_examples_has_nothing_to_avoid():
         ),
         (
             "Def+Prompt+Pos",
-            "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\ninput: 4\noutput: 2\ninput: 2\noutput:",
+            "Definition: Halve the number, and say nothing else.\nPrompt: Halve the number\n"
+            "input: 4\noutput: 2\ninput: 2\noutput:",
         ),
         (
             "Def+Prompt+Neg+Pos",

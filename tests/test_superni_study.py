@@ -21,7 +21,7 @@ from instop_nb.tuning import get_tasks
 from instop_nb.study import reproduce
 from instop_nb.tables import interval
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "13_superni_study.ipynb"
+NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "35_superni_study.ipynb"
 TUNED = [study for study in STUDIES.values() if study.folder == "superni"]
 
 

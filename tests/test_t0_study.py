@@ -20,7 +20,7 @@ from instop_nb.core import TaskError
 from instop_nb.study import reproduce
 from instop_nb.tables import interval
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "11_t0_study.ipynb"
+NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "33_t0_study.ipynb"
 TASK = Task(
     "half", ["Halve it.", "Give a half.", "One half?", "Half of it."],
     instances=[Instance("half-0", "2", ["1"]), Instance("half-1", "12", ["6"])],
