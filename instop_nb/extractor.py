@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'exemplar', 'Candidates', 'tokenize_candidates', 'draw_candidates', 'Extractor', 'DirectExtractor',
-           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection', 'selection_picture', 'selection_player']
+           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection', 'selection_player']
 
 # %% ../nbs/4_learned/43_extractor.ipynb #1c6609aa
 import random
