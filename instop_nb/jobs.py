@@ -20,15 +20,23 @@ from .core import TaskError, read_object, write_whole
 from .runs import positive
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #f4390752
-def _finished(folder, job, made_of=None):
-    "What the finished run in a folder has found; None: it has not finished."
-    path = Path(folder)/"result.json"
-    if not path.exists(): return None
+_ELSEWHERE = "choose another folder, or remove this one"
+
+def _kept_run(path):
+    "What a finished run has left: job, result and made_of; TaskError where the file is damaged."
     saved = {"made_of": {}, **read_object(path)}
     for name in ("job", "result", "made_of"):
         if not isinstance(saved.get(name), dict):
             advice = "the file is damaged: remove it, and the run is made again"
             raise TaskError(path, name, saved.get(name, "nothing"), advice)
+    return saved
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #a431e18a
+def _finished(folder, job, made_of=None):
+    "What the finished run in a folder has found; None: it has not finished."
+    path = Path(folder)/"result.json"
+    if not path.exists(): return None
+    saved = _kept_run(path)
     if saved["job"] != json.loads(json.dumps(job)):
         advice = f"this run was made with other settings than {str(job)[:200]}: {_ELSEWHERE}"
         raise TaskError(str(path), "job", saved["job"], advice)
@@ -37,8 +45,6 @@ def _finished(folder, job, made_of=None):
             advice = f"its contents have changed since this run: {_ELSEWHERE}"
             raise TaskError(str(path), name, job[name], advice)
     return saved["result"]
-
-_ELSEWHERE = "choose another folder, or remove this one"
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #3fc4d5a5
 def _run_job(run, folder, job, made_of=None):
@@ -57,18 +63,6 @@ def _run_job(run, folder, job, made_of=None):
 # %% ../nbs/3_studies/31b_jobs.ipynb #8f1a21e9
 BACKENDS = ("loky", "dask", "ray")
 
-def _tried_job(name, *run):
-    if current_process().name != "MainProcess":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    try: return name, _run_job(*run), None
-    except Exception as error: return name, None, _sendable_error(error)
-
-def _sendable_error(error):
-    "An error that another process can be sent."
-    try: pickle.dumps(error)
-    except Exception: return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
 def _check_backend(backend):
     if backend not in BACKENDS:
         raise TaskError("reproduce", "backend", backend, f"choose from {list(BACKENDS)}")
@@ -80,6 +74,20 @@ def _check_backend(backend):
         from ray.util.joblib import register_ray
         register_ray()
 
+# %% ../nbs/3_studies/31b_jobs.ipynb #375ce64c
+def _sendable_error(error):
+    "An error that another process can be sent."
+    try: pickle.dumps(error)
+    except Exception: return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+def _tried_job(name, *run):
+    if current_process().name != "MainProcess":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    try: return name, _run_job(*run), None
+    except Exception as error: return name, None, _sendable_error(error)
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #4936ba1a
 def in_processes(
     run: Callable,           # (folder, **job) -> dict, at the top of a module
     jobs: dict[str, dict],   # Name -> settings
@@ -117,6 +125,5 @@ def run_jobs(
     left = {name: job for name, job in jobs.items() if name not in found}
     if workers > 1: ended = in_processes(run, left, folder, workers, made_of, backend)
     else: ended = ((n, _run_job(run, Path(folder)/n, job, made_of)) for n, job in left.items())
-    for name, result in tqdm(ended, total=len(left), unit="run", disable=quiet):
-        found[name] = result
+    found |= dict(tqdm(ended, total=len(left), unit="run", disable=quiet))
     return {name: found[name] for name in jobs}

@@ -23,6 +23,7 @@ SCHEDULES = (
     "inverse_sqrt",
 )
 
+# %% ../nbs/4_learned/44d_outer.ipynb #4dd3e8e2
 @dataclass(frozen=True)
 class Outer:
     "How phi is learned (algorithm 1, appendix A.2)."
@@ -56,10 +57,8 @@ class OuterStep(TrainerCallback):
     ): self.trainer = trainer
     def _step(self, number, before, control):
         if number % self.trainer.outer.K or self.trainer.outer.faithful != before: return
-        # The row of the outer step is no substitute for that of the inner loss
-        due = control.should_log
-        self.trainer.outer_step()
-        control.should_log = due
+        due = control.should_log  # The row of the outer step is no substitute for the inner loss's
+        self.trainer.outer_step(); control.should_log = due
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         "Called by the trainer before each update."
         self._step(state.global_step + 1, True, control)

@@ -98,6 +98,7 @@ DIVERGES = ("the terms of the series grow, so it diverges: take gamma below "
 TOO_SMALL = ("gamma is so small that the series does nothing but repeat its first term: "
              "take method 'identity', or a larger gamma")
 
+# %% ../nbs/4_learned/40b_solvers.ipynb #2580f209
 def judge(
     rows: list[tuple],  # (||v||, ||Hv||, v'Hv) of each product, from `Watched`
     method: str,   # one of SOLVERS, or "unrolled"

@@ -55,7 +55,7 @@ def test_the_parts_hold_all_chapters_with_title_and_needs():
     assert list(course) == sorted(course) and {"11", "22", "31", "41"} <= set(course)
     assert not any(n[0] in "09" for n in course), "neither the start page nor the appendix"
     assert course["13"].file == "1_instructions/13_natinst.ipynb" and course["13"].part[0] == "1"
-    assert "11" in course["13"].needs and course["41"].needs == []
+    assert "11" in course["13"].needs and course["40"].needs == []
 
 
 def test_one_list_holds_every_numbered_notebook_once():
