@@ -120,6 +120,7 @@ def reproduce_command(
 ):
     "Make the runs of a paper's table or figure that are missing, and its record."
     from instop_nb.core import write_whole
+    from instop_nb.jobs import check_backend
     from instop_nb.study import reproduce as run
     from instop_nb.tables import read_record
     from instop_nb.tables import RECORDS
@@ -127,6 +128,7 @@ def reproduce_command(
     if show: return print(json.dumps(read_record(name, out)))
     check_rates("reproduce", {"scale": scale})
     check_places(data, out)
+    check_backend(backend)
     _check_study(study, model, recipe)
     more = {"recipe": recipe} if recipe else {}
     record = run(study, out, seeds=seeds, workers=workers, scale=scale, data=data, model=model,

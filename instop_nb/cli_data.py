@@ -8,6 +8,7 @@ __all__ = ['list_tasks', 'score_file', 'ask_once', 'check_machine']
 # %% ../nbs/9_appendix/94_cli_data.ipynb #e60b0b54
 import sys
 from pathlib import Path
+from typing import Optional
 import typer
 from .console import add_row, app, print_table, rich_table, safe_json, warn
 
@@ -71,11 +72,13 @@ def ask_once(
 # %% ../nbs/9_appendix/94_cli_data.ipynb #d1b71f7a
 @app.command("doctor")
 def check_machine(
-    tasks: Path = typer.Option(Path("natural-instructions"), help="A clone of real tasks"),
+    tasks: Optional[Path] = typer.Option(None, help="A clone of real tasks"),
 ):
     "Versions, device, memory, disk, models, data: what is missing and what to do; exit 1 if so."
     from instop_nb.doctor import environment
-    checks = environment(str(tasks))
+    from instop_nb.tasks import task_files
+    if tasks is not None: task_files(tasks)  # An error where there are none
+    checks = environment(str(tasks or "natural-instructions"))
     for check in checks:
         print(f"{'ok' if check.fine else '!!'}  {check.what}: {check.found}")
         if check.advice: print(f"      to do: {check.advice}")

@@ -734,6 +734,7 @@ TUNING = {**ASKING, "--learning-rate": RATE, "--bias-rate": RATE, "--n-instances
 ROWS_OF = ("encode", "--format", "flan", "--cluster", "nli", "--rows", "rows.jsonl")
 # The words of a command that would do something -> option -> values that nobody can mean
 OPTIONS = {
+    ("ask", "Write.", "fox"): {"--model": PLACE}, ("doctor",): {"--tasks": PLACE},
     ("tasks",): {None: PLACE}, ("score",): {None: PLACE},
     ("score", "predictions.jsonl", "--xlingual"): {"--tokenizer": PLACE},
     ("encode",): {
@@ -768,6 +769,7 @@ OPTIONS = {
         "--out": TRAINING["--out"],
     },
     ("reproduce", "fig3", "--out", "run"): {
+        "--backend": ["slurm", "", "dusk"],
         "--seeds": WHOLE + ["0"], "--workers": WHOLE + ["0"], "--scale": RATE, "--data": PLACE,
         "--model": PLACE, "--recipe": PLACE, "--out": TRAINING["--out"],
     },

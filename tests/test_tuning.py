@@ -177,7 +177,7 @@ def test_a_page_says_whether_it_shows_a_record(saved, tmp_path, monkeypatch, cap
     def read(name):
         if saved: return record
         raise FileNotFoundError(name)
-    monkeypatch.setattr("instop_nb.tuning.read_record", read)
+    monkeypatch.setattr("instop_nb.tables.read_record", read)
     study = Study(
         "toy", "A toy", "none", lambda folder, seed, scale, data, model: {"score": seed},
         {"plain": {}},
