@@ -30,7 +30,8 @@ class TaggedFields(dict):
     "A mapping with a tag of YAML."
     tag = ""
     @cached_property
-    def metadata(self):  # One object, however often an alias names it
+    def metadata(self) -> Metadata:  # One object, however often an alias names it
+        "What the mapping says of a prompt."
         return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})
 
 class _Loader(PlainYaml):

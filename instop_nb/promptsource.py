@@ -39,11 +39,26 @@ class Template:
     file: object = field(default="templates", compare=False)
 
     def render(self, row, faithful=False, rng=None): return _texts(self.parts(row, faithful, rng))
-    def parts(self, row, faithful=False, rng=None):
+    def parts(self,
+        row: dict,               # Of the data set
+        faithful: bool = False,  # As PromptSource
+        rng=None,                # Generator or seed, for prompts that draw
+    ) -> list:  # Of pieces each
+        "Input and target in pieces, words of the prompt told apart from those of the row."
         return _whole(self, _rendered(self, row, faithful, rng=rng)).parts
-    def show(self, row, faithful=False, rng=None):
+    def show(self,
+        row: dict,               # Of the data set
+        faithful: bool = False,  # As PromptSource
+        rng=None,                # Generator or seed, for prompts that draw
+    ):  # Rich
+        "Input and target in colours."
         return _coloured_parts(self.parts(row, faithful, rng))
-    def choices(self, row, faithful=False, rng=None):
+    def choices(self,
+        row: dict,               # Of the data set
+        faithful: bool = False,  # As PromptSource
+        rng=None,                # Generator or seed, for prompts that draw
+    ) -> list | None:  # None: any text
+        "The possible answers for a row."
         return _whole(self, _choices_of(self, row, faithful, rng=rng)).choices
     def fixed_choices(self): return _fixed_choices(self)
 
