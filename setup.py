@@ -26,7 +26,9 @@ setup(
     packages=[package],
     package_data={package: ["micro/*", "recipes/*", "records/*", "templates/*"]},
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench", "site")},
+    extras_require={
+        extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench", "site")
+    },
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
         "nbdev": [f"{package} = {package}._modidx:d"],

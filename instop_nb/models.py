@@ -34,6 +34,7 @@ def _place(name):
         )
     return name
 
+# %% ../nbs/2_model/23_models.ipynb #b61b82b6
 def _device_named(name):
     "A device that is there."
     try:

@@ -108,8 +108,10 @@ def test_progress_of_a_learner(tmp_path):
     )
     text = progress(chapters(tmp_path)).data
     assert text == (
-        "Go on with [11 Fox](1_instructions/11_fox.ipynb).\n\n| chapter | exercises done |\n| --- | --- |\n"
-        "| [11 Fox](1_instructions/11_fox.ipynb) | 1 of 2 |\n| [21 Den](2_model/21_den.ipynb) | 0 of 2 |"
+        "Go on with [11 Fox](1_instructions/11_fox.ipynb).\n\n"
+        "| chapter | exercises done |\n| --- | --- |\n"
+        "| [11 Fox](1_instructions/11_fox.ipynb) | 1 of 2 |\n"
+        "| [21 Den](2_model/21_den.ipynb) | 0 of 2 |"
     )
 
     notebook(

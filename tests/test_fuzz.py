@@ -434,7 +434,8 @@ KINDS = {
         Kind("flan.py", load_flan, FLAN, as_python, PAIRS, False),
         Kind(
             "rows.jsonl",
-            lambda path: [check_flan_row("nli", row, where) for where, row in read_rows(path)], ROWS,
+            lambda path: [check_flan_row("nli", row, where) for where, row in read_rows(path)],
+            ROWS,
             as_lines, ROW,
         ),
         Kind("ours.jsonl", lambda path: score(read_predictions(path)), OURS, as_lines, OUR),

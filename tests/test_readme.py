@@ -121,7 +121,8 @@ def test_check_tells_of_an_install_cell_that_is_wrong_and_a_run_mends_it(copy, c
     path.write_text(readme.notebook_text(notebook), encoding="utf-8")
     capsys.readouterr()
     assert readme.main(check=True, root=copy) == 1
-    assert capsys.readouterr().out == "nbs/1_instructions/11_tasks.ipynb: out of date; run `make prepare`\n"
+    stale = "nbs/1_instructions/11_tasks.ipynb: out of date; run `make prepare`\n"
+    assert capsys.readouterr().out == stale
     readme.main(check=False, root=copy)
     assert path.read_text(encoding="utf-8") == right
 

@@ -388,7 +388,8 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path, micro, monkeypatch):
 
 def test_control_tokens_in_a_text_are_signs_in_pretraining_too(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "instop_nb.pretraining.documents", lambda *args: [("", "the fox </s> said <extra_id_0> <pad>")] * 20
+        "instop_nb.pretraining.documents",
+        lambda *args: [("", "the fox </s> said <extra_id_0> <pad>")] * 20,
     )
     _, tokenizer, data = from_recipe(Recipe(vocab_size=300, d_model=16, num_heads=1, num_layers=1))
     for ids in data["input_ids"]:
