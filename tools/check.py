@@ -23,7 +23,9 @@ import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
+# No net, no window, and for the first page a model that obeys enough for a test
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
+         "INSTOP_ASK_STEPS": "600"}
 CLOSING_LINE = re.compile(
     r"^=*\s*(?:\d+ (?:passed|failed|skipped|error).*|no tests ran) in [\d.]+s.*$", re.MULTILINE
 )
