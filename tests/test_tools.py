@@ -217,3 +217,18 @@ def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
     assert {path: path.read_bytes() for path in (project / "nbs").glob("*")} == before, (
         "no output is kept"
     )
+
+
+def test_records_are_compared_but_for_times_and_versions(tmp_path, capsys):
+    import compare
+    record = {"torch": "1", "cpu_seconds": 3, "runs": [{"arm": "a", "rougeL": 1.5, "seed": 0}]}
+    changed = json.loads(json.dumps(record).replace("1.5", "1.6"))
+    for folder, value in (("old", record), ("same", {**record, "torch": "2"}), ("new", changed)):
+        place = tmp_path / folder / "toy"
+        place.mkdir(parents=True)
+        (place / "toy.json").write_text(json.dumps(value))
+    assert compare.main(tmp_path / "old", tmp_path / "same") == 0
+    assert compare.main(tmp_path / "old", tmp_path / "new") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("equal, 1 runs")
+    assert said[1].endswith("DIFFERS in 1 places, first runs[0].rougeL: 1.5 is now 1.6")
