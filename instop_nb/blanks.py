@@ -89,7 +89,7 @@ def look_up_text(
 def found_item(
     run,           # The render under way
     owner,         # What is looked into
-    key,           # For what
+    key,           # And for what
     written: str,  # From `look_up_text`
 ):  # What is there, or a `Blank`; -1 is no place in a list of answers
     "What a look-up by a value finds."

@@ -30,8 +30,8 @@ class TaggedFields(dict):
     "A mapping with a tag of YAML."
     tag = ""
     @cached_property
-    def metadata(self) -> Metadata:  # One object, however often an alias names it
-        "What the mapping says of a prompt."
+    def metadata(self):
+        "One object, however often an alias names it."
         return Metadata(**{key: self[key] for key in vars(Metadata()) if key in self})
 
 class _Loader(PlainYaml):
@@ -106,6 +106,7 @@ def reveal_pipes(
     "The way back."
     return text.replace(_PIPE, "|||")
 
+# %% ../nbs/1_instructions/16f_prompt_files.ipynb #b2e13763
 def literal(
     text: str,  # Any
 ) -> str:  # Jinja that prints it, in both modes
@@ -161,6 +162,8 @@ _Dumper.add_representer(
 _Dumper.add_representer(
     TaggedFields, lambda dumper, t: dumper.represent_mapping("!Template", dict(t))
 )
+
+# %% ../nbs/1_instructions/16f_prompt_files.ipynb #b97bd7c0
 _WRITTEN = "id name jinja reference answer_choices metadata".split()
 
 def template_fields(

@@ -39,26 +39,14 @@ class Template:
     file: object = field(default="templates", compare=False)
 
     def render(self, row, faithful=False, rng=None): return _texts(self.parts(row, faithful, rng))
-    def parts(self,
-        row: dict,               # Of the data set
-        faithful: bool = False,  # As PromptSource
-        rng=None,                # Generator or seed, for prompts that draw
-    ) -> list:  # Of pieces each
-        "Input and target in pieces, words of the prompt told apart from those of the row."
+    def parts(self, row, faithful=False, rng=None):
+        "Input and target, each in pieces: words of the template, values of the row."
         return _whole(self, _rendered(self, row, faithful, rng=rng)).parts
-    def show(self,
-        row: dict,               # Of the data set
-        faithful: bool = False,  # As PromptSource
-        rng=None,                # Generator or seed, for prompts that draw
-    ):  # Rich
-        "Input and target in colours."
+    def show(self, row, faithful=False, rng=None):
+        "The same in colours."
         return _coloured_parts(self.parts(row, faithful, rng))
-    def choices(self,
-        row: dict,               # Of the data set
-        faithful: bool = False,  # As PromptSource
-        rng=None,                # Generator or seed, for prompts that draw
-    ) -> list | None:  # None: any text
-        "The possible answers for a row."
+    def choices(self, row, faithful=False, rng=None):
+        "The possible answers to a row; None: any text."
         return _whole(self, _choices_of(self, row, faithful, rng=rng)).choices
     def fixed_choices(self): return _fixed_choices(self)
 

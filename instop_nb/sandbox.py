@@ -177,7 +177,7 @@ _OURS = {
     "int": _int, "float": _float, " joined": _concatenated, " text": _printed, " marked": _marked,
 }
 
-# %% ../nbs/1_instructions/16b_sandbox.ipynb #8030911f
+# %% ../nbs/1_instructions/16b_sandbox.ipynb #00f603eb
 def _using(test):
     "A test that looks at its values; what is not there is missed."
     @wraps(test)
@@ -221,7 +221,7 @@ def _compiled(source, printed, minded):
     own = {node.name for node in named if getattr(node, "ctx", "store") != "load"}
     return SANDBOX.from_string(_Prints(printed, minded).visit(tree)), price, own
 
-# %% ../nbs/1_instructions/16b_sandbox.ipynb #6819a3b2
+# %% ../nbs/1_instructions/16b_sandbox.ipynb #29eac61d
 def fill_prompt(
     source: str,    # Jinja
     values: dict,   # Name -> value; a template may change them

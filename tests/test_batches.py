@@ -17,7 +17,7 @@ from instop_nb.natinst import Encoding, encode, sources
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 from instop_nb.core import TaskError
 from instop_nb.trainer import BucketSampler
-from instop_nb.runs import fingerprint
+from instop_nb.seals import fingerprint
 from instop_nb.models import load_tokenizer
 from instop_nb.t5 import train_tokenizer
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare, kstest
 
-from instop_nb.core import TaskError, read_yaml
+from instop_nb.core import TaskError
+from instop_nb.yaml_files import read_yaml
 from instop_nb.flan import (
     CLUSTERS, DATASETS, PATTERNS, Pattern, dataset_name, few_shot, flan_parts, hold_out, load_flan,
     mix, mixing_rates, no_template, prune, render, round_robin, row_of, template_table,
@@ -16,7 +17,8 @@ from instop_nb.flan import (
 from instop_nb.flan_hub import load_rows, map_row
 from instop_nb.flan_rows import check_flan_row, micro_rows, read_rows
 from instop_nb.formats import rows_to_task, task_to_rows
-from instop_nb.microworld import FORMS, KIND, WORDS, is_held_out
+from instop_nb.microworld import is_held_out
+from instop_nb.words import FORMS, KIND, WORDS
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 
 NLI = {
