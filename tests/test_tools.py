@@ -217,6 +217,9 @@ def test_timing_runs_each_chapter_twice_and_names_what_differs(project, capsys):
     assert {path: path.read_bytes() for path in (project / "nbs").glob("*")} == before, (
         "no output is kept"
     )
+    execute.time_chapters(project, [project / "nbs" / "01_words.ipynb"])
+    again = json.loads((project / readme.TIMES).read_text())["cpu_seconds"]
+    assert again["02_more.ipynb"] == seconds["02_more.ipynb"], "one is timed, the other stays"
 
 
 def test_records_are_compared_but_for_times_and_versions(tmp_path, capsys):

@@ -1,13 +1,11 @@
-"""Runs notebooks from the top and keeps their new outputs: `python tools/execute.py [NOTEBOOK
-...]`.
+"""Runs notebooks from the top and keeps their outputs: `python tools/execute.py [NOTEBOOK ...]`.
 
 Cells that the tests skip (flags of `tst_flags` in settings.ini, or `#| eval: false`) are not run
 and keep their saved outputs.
 
-`python tools/execute.py --time` keeps no outputs: it runs every chapter twice in a row, on one
-thread, and writes the CPU
-seconds of both runs to instop_nb/records/chapters.json, from which tools/readme.py takes the
-minutes in the headers. It
+`python tools/execute.py --time [NOTEBOOK ...]` keeps no outputs: it runs every chapter, or those
+named, twice in a row on one thread, and writes the CPU seconds of both runs to
+instop_nb/records/chapters.json, from which tools/readme.py takes the minutes in the headers. It
 names the cells whose two outputs differ, which is as it should be for nothing but times.
 """
 import json
@@ -77,27 +75,33 @@ def timed(path):
     return round(cpu_seconds() - start, 1), texts
 
 
-def time_chapters(root=readme.ROOT):
-    "Run every chapter twice, and save the CPU seconds."
-    found = {}
-    for path in readme.chapters(root):
+def time_chapters(root=readme.ROOT, named=()):
+    "Run chapters twice, and save the CPU seconds after each; those of other chapters stay."
+    record = root / readme.TIMES
+    every = readme.chapters(root)
+    names = {path.name for path in every}
+    known = json.loads(record.read_text(encoding="utf-8"))["cpu_seconds"] if record.exists() else {}
+    found = {name: runs for name, runs in known.items() if name in names}
+    for path in named or every:
         (first, before), (second, after) = timed(path), timed(path)
         found[path.name] = [first, second]
         print(
             path.name, first, second,
             *[f"differs: {name}" for name in before if before[name] != after[name]], flush=True,
         )
-    record = {
-        "command": "python tools/execute.py --time",
-        "what": "CPU seconds of two runs in a row, one thread", "cpu_seconds": found,
-    }
-    (root / readme.TIMES).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        told = {
+            "command": "python tools/execute.py --time",
+            "what": "CPU seconds of two runs in a row, one thread",
+            "cpu_seconds": dict(sorted(found.items())),
+        }
+        record.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments):
     "Run the notebooks that are named, or all of them; or time the chapters."
-    if arguments == ["--time"]: return time_chapters()
-    for path in [Path(name).resolve() for name in arguments] or readme.all_notebooks():
+    paths = [Path(name).resolve() for name in arguments if name != "--time"]
+    if "--time" in arguments: return time_chapters(named=paths)
+    for path in paths or readme.all_notebooks():
         start = time.time()
         nbformat.write(run(path), path)
         print(f"{path.name}: {time.time() - start:.0f} s", flush=True)
