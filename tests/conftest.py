@@ -1,5 +1,6 @@
 """What several test files share."""
 import gc
+import html
 import json
 import os
 from dataclasses import replace
@@ -60,7 +61,8 @@ def record_and_page(study, notebook):
     lines = [
         line
         for output in outputs
-        for line in "".join(output.get("data", {}).get("text/markdown", [])).splitlines()
+        for text in ["".join(output.get("data", {}).get("text/markdown", []))]
+        for line in html.unescape(text).splitlines()
     ]
     return record, "".join("".join(output.get("text", "")) for output in outputs), lines
 

@@ -34,7 +34,7 @@ for _ in range(2): assert shell.run_cell(sys.argv[1]).success
 if os.environ["IN_COLAB"]:
     import instop_nb.tasks
     from instop_nb.recipes import read_recipe
-    from instop_nb.study import read_record
+    from instop_nb.tables import read_record
     # What chapters 41, 47 and 98 read
     read_recipe("paper"), read_record("demo"), read_record("bench-hypergradient")
     print(instop_nb.__file__)
