@@ -18,7 +18,7 @@ from .metrics import score
 from .models import load_model
 from .natinst_v1 import V1_ENCODINGS, complete_v1, instruction_v1
 from .probes import answer_texts, category_scores, halves, some_tasks, two_scores
-from .study import Study
+from .study import studies_of
 from .tasks import Task, leave_out, random_split
 from .tuning import draw_rows, tune
 from .words import PHRASES
@@ -190,35 +190,14 @@ ARMS |= {f"random {element}": {"split": "random", "element": element}
 ARMS |= {f"{n} tasks {element}": {"element": element, "n_seen": n}
          for n in _SEEN for element in _TWO}
 
-def _natinst_study(name, title, paper, arms):
-    return Study(
-        name, title, f"Mishra et al. 2022, {paper}", run_natinst, {arm: ARMS[arm] for arm in arms},
-        folder="natinst",
-    )
-
-STUDIES = {
-    study.name: study
-    for study in (
-        _natinst_study(
-            "natinst-splits",
-            "Unseen tasks, datasets and categories, with and without instructions",
-            "section 6, splits", [*ARMS][:8],
-        ),
-        _natinst_study(
-            "natinst-elements", "Which element of the instructions helps which category",
-            "section 6, elements", [f"random {e}" for e in ELEMENTS if "Neg" not in e],
-        ),
-        _natinst_study(
-            "natinst-negatives", "With and without a bad example", "section 6, bad examples",
-            ["random Def+Prompt+Pos", "random Def+Prompt+Neg+Pos"],
-        ),
-        _natinst_study(
-            "natinst-tasks", "More seen tasks, with and without instructions",
-            "section 6, number of seen tasks",
-            [
-                *(f"{n} tasks {e}" for e in ("none", "Def+Prompt") for n in _SEEN), "random none",
-                "random Def+Prompt",
-            ],
-        ),
-    )
-}
+STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
+    ("natinst-splits", "Unseen tasks, datasets and categories, with and without instructions",
+     "section 6, splits", [*ARMS][:8]),
+    ("natinst-elements", "Which element of the instructions helps which category",
+     "section 6, elements", [f"random {e}" for e in ELEMENTS if "Neg" not in e]),
+    ("natinst-negatives", "With and without a bad example", "section 6, bad examples",
+     ["random Def+Prompt+Pos", "random Def+Prompt+Neg+Pos"]),
+    ("natinst-tasks", "More seen tasks, with and without instructions",
+     "section 6, number of seen tasks",
+     [*(f"{n} tasks {e}" for e in _TWO for n in _SEEN), "random none", "random Def+Prompt"]),
+])

@@ -13,14 +13,13 @@ from pathlib import Path
 from .batches import tokenize_tasks
 from .core import TaskError
 from .metrics import gpt2_tokenizer, score
-from .predictions import copy_example
-from .predictions import copy_input
+from .predictions import copy_example, copy_input
 from .microworld import WORLD
 from .models import load_model
 from .natinst import MATRIX, sources
 from .pretraining import Recipe, pretrain
 from .probes import answer_texts, category_scores, halves, some_tasks, two_scores
-from .study import Study, made_once
+from .study import Study, made_once, studies_of
 from .tasks import Task, load_tasks
 from .tuning import draw_rows, get_tasks, group_scores, tune
 
@@ -205,42 +204,20 @@ ARMS = {
     **{f"train {e}": {"encoding": e, **_MATRIX_RUN} for e in MATRIX},
 }
 
-def _superni_study(name, title, paper, arms):
-    return Study(
-        name, title, f"Wang et al. 2022, {paper}", run_superni, {arm: ARMS[arm] for arm in arms},
-        folder="superni",
-    )
-
-STUDIES = {
-    study.name: study
-    for study in (
-        _superni_study(
-            "superni-encodings", "Ten encodings in training, each asked in all ten", "section 7.2",
-            [f"train {e}" for e in MATRIX],
-        ),
-        _superni_study(
-            "superni-tasks", "More training tasks", "section 7.1",
-            ["8 tasks", "32 tasks", "128 tasks", "tuned"],
-        ),
-        _superni_study(
-            "superni-instances", "More instances of each training task", "section 7.1",
-            ["2 instances", "8 instances", "32 instances", "tuned"],
-        ),
-        _superni_study(
-            "superni-sizes", "Wider models, and the one with more pretraining", "section 7.1",
-            ["width 16", "width 32", "width 64", "width 128", "tuned"],
-        ),
-        _superni_study(
-            "superni-bounds", "Two answers without a model, and an upper bound", "section 6",
-            ["copy input", "copy example", "untuned", "tuned", "oracle"],
-        ),
-        Study(
-            "superni-xlingual", "Finnish tasks", "Wang et al. 2022, section 6, cross-lingual track",
-            run_xlingual,
-            {
-                **{name: {"learn": name} for name in HEURISTICS},
-                "tuned on English": {"learn": "train"},
-            },
-        ),
-    )
-}
+STUDIES = studies_of("Wang et al. 2022", run_superni, "superni", ARMS, [
+    ("superni-encodings", "Ten encodings in training, each asked in all ten", "section 7.2",
+     [f"train {e}" for e in MATRIX]),
+    ("superni-tasks", "More training tasks", "section 7.1",
+     ["8 tasks", "32 tasks", "128 tasks", "tuned"]),
+    ("superni-instances", "More instances of each training task", "section 7.1",
+     ["2 instances", "8 instances", "32 instances", "tuned"]),
+    ("superni-sizes", "Wider models, and the one with more pretraining", "section 7.1",
+     ["width 16", "width 32", "width 64", "width 128", "tuned"]),
+    ("superni-bounds", "Two answers without a model, and an upper bound", "section 6",
+     ["copy input", "copy example", "untuned", "tuned", "oracle"]),
+])
+STUDIES["superni-xlingual"] = Study(
+    "superni-xlingual", "Finnish tasks", "Wang et al. 2022, section 6, cross-lingual track",
+    run_xlingual,
+    {**{name: {"learn": name} for name in HEURISTICS}, "tuned on English": {"learn": "train"}},
+)

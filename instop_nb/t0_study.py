@@ -18,7 +18,7 @@ from .probes import answer_score, fit, steps_of
 from .prompt_files import Metadata
 from .promptsource import Template, encode_row, prompts
 from .statistics import median_iqr
-from .study import Study
+from .study import studies_of
 from .tasks import Task
 from .tuning import get_tasks
 
@@ -154,25 +154,10 @@ ARMS = {
     "half of the data sets": {"share": 0.5},
 }
 
-def _t0_study(name, title, where, arms):
-    return Study(
-        name, title, f"Sanh et al. 2022, {where}", run_t0, {arm: ARMS[arm] for arm in arms},
-        folder="t0",
-    )
-
-STUDIES = {
-    study.name: study
-    for study in (
-        _t0_study(
-            "t0-heldout", "Held-out tasks: untuned and tuned", "figure 4", ["untuned", "3 prompts"]
-        ),
-        _t0_study(
-            "t0-prompts", "More prompts for each data set", "figure 6",
-            ["untuned", "1 prompt", "2 prompts", "3 prompts", "3 prompts and 1 turned"],
-        ),
-        _t0_study(
-            "t0-datasets", "More data sets, all with 3 prompts", "figure 7",
-            ["a quarter of the data sets", "half of the data sets", "3 prompts"],
-        ),
-    )
-}
+STUDIES = studies_of("Sanh et al. 2022", run_t0, "t0", ARMS, [
+    ("t0-heldout", "Held-out tasks: untuned and tuned", "figure 4", ["untuned", "3 prompts"]),
+    ("t0-prompts", "More prompts for each data set", "figure 6",
+     ["untuned", "1 prompt", "2 prompts", "3 prompts", "3 prompts and 1 turned"]),
+    ("t0-datasets", "More data sets, all with 3 prompts", "figure 7",
+     ["a quarter of the data sets", "half of the data sets", "3 prompts"]),
+])
