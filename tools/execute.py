@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 import readme
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
@@ -39,6 +40,16 @@ def drop_widgets(cell):
     ]
 
 
+class SilentOutput(OutputWidget):
+    """An output widget that does not tell the kernel what it shows.
+
+    The notice would go around the socket on which the client awaits the cell's reply; now and then
+    the client then sleeps through that reply, and the notebook never ends.
+    """
+
+    def send(self, *_, **__): "Say nothing."
+
+
 def run(path, **environment):
     "Run one notebook in its own folder; return it with its outputs."
     notebook = nbformat.read(path, as_version=4)
@@ -46,10 +57,12 @@ def run(path, **environment):
     for cell in notebook.cells:
         if cell.cell_type == "code" and skip.search(cell.source):
             cell.metadata["tags"] = ["skip-execution"]
-    NotebookClient(
+    client = NotebookClient(
         notebook, timeout=None, startup_timeout=1800, kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-    ).execute(env={**os.environ, **environment})
+    )
+    client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
+    client.execute(env={**os.environ, **environment})
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code": drop_widgets(cell)
