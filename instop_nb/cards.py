@@ -27,7 +27,8 @@ def task_card(
     }
     texts = {name: text for name, text in texts.items() if text not in ("", "-")}
     said = [f"> **{name}**: {cell(text, 1000)}\n>" for name, text in texts.items()]
-    lines = [f"**{cell(task.name)}** · {cell(task.category)} · {len(task.instances)} instances", ""]
+    n = len(task.instances)
+    lines = [f"**{cell(task.name)}** · {cell(task.category)} · {n} instance{'s' * (n != 1)}", ""]
     lines += [*said, "", "| | input | output | why |", "|---|---|---|---|"]
     lines += [_example_row("good example", e) for e in task.positive[:2]]
     lines += [_example_row("bad example", e) for e in task.negative[:2]]

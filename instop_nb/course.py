@@ -97,15 +97,17 @@ def _places(course):
 # %% ../nbs/9_appendix/91_course.ipynb #e4b839c7
 def _road(start, end):
     (x, y), (to_x, to_y) = start, end
-    if to_x > x and abs(to_y - y) <= 1:
-        return [(x + .43, y), (to_x - .47, y), (to_x - .47, to_y), (to_x - .43, to_y)]
-    return [(x + .43, y), (x + .47, y), (x + .47, to_y - .57), (to_x, to_y - .57),
-            (to_x, to_y - .4)]
+    out, into = x + .43 + .025 * (y % 3), to_x - .47
+    if (to_x, to_y) == (x + 1, y): return [(x + .4, y), (to_x - .4, y)]
+    first, last = (x + .4, y + .15), (to_x - .4, to_y - .15)
+    if to_x == x + 1: return [first, (out, first[1]), (out, last[1]), last]
+    row = to_y + (1 if y > to_y else -1) * (.55 - .05 * (to_x % 3))
+    return [first, (out, first[1]), (out, row), (into, row), (into, last[1]), last]
 
 # %% ../nbs/9_appendix/91_course.ipynb #b2b1472d
 def _box(ax, x, y, chapter, colour):
-    words = f"{chapter.number}\n{textwrap.fill(chapter.title, 24)}"
-    ax.fill([x - .43, x + .43, x + .43, x - .43], [y - .4, y - .4, y + .4, y + .4],
+    words = f"{chapter.number}\n{textwrap.fill(chapter.title, 17, break_on_hyphens=False)}"
+    ax.fill([x - .4, x + .4, x + .4, x - .4], [y - .4, y - .4, y + .4, y + .4],
             alpha=.2, color=colour, lw=0)
     ax.text(x, y, words, ha="center", va="center", fontsize=7)
 
@@ -125,7 +127,7 @@ def course_map(
         ax.annotate("", head, last, arrowprops={"arrowstyle": "->", "color": "grey"})
     for part in bands:
         first = next(c for c in course if c.part == part)
-        ax.text(-.43, at[first.number][1] - .5, PARTS[part], weight="bold")
+        ax.text(-.4, at[first.number][1] - .62, PARTS[part], weight="bold")
     plt.close(fig)
     return fig
 

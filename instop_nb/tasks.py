@@ -78,8 +78,9 @@ class Task:
             raise TaskError(self.name, "definition", texts, advice)
         return replace(self, definition=[texts[k], *texts[:k], *texts[k + 1:]])
     def __repr__(self):
-        counts = f"{len(self.definition)} wordings, {len(self.instances)} instances"
-        return f"Task({self.name!r}, {self.category!r}, {counts})"
+        counts = {"wording": len(self.definition), "instance": len(self.instances)}
+        said = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+        return f"Task({self.name!r}, {self.category!r}, {said})"
     def _repr_markdown_(self): return task_card(self)
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #947435ca
