@@ -36,7 +36,7 @@ def tokenizer_alone(
 def _micro_chosen(o):
     "The same for the generated world, whose tasks are made when they are asked for."
     from difflib import get_close_matches
-    from instop_nb.microworld import WORLD, micro_tasks
+    from instop_nb.first_world import WORLD, micro_tasks
     if (o.limit or 0) > ENDLESS:
         raise TaskError(
             "encode", "--limit", o.limit, f"the world never ends: take at most {ENDLESS:,}"

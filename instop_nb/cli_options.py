@@ -91,7 +91,7 @@ def _compared(rows, tasks):
     from instop_nb.metrics import score
     from instop_nb.predictions import copy_example
     from instop_nb.predictions import copy_input
-    from instop_nb.microworld import WORLD
+    from instop_nb.first_world import WORLD
     from instop_nb.tuning import group_scores
     lines = {"this model": score(rows)["overall"]}
     if all(t.name in WORLD for t in tasks):

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from .arms import ArmRun, Probe
 from .core import write_whole
+from .first_world import novelty
 from .instructions import Arm
 from .jobs import in_processes
 from .maps import on_a_plane, save_map
 from .meta import meta_split
 from .metrics import score
-from .microworld import novelty
 from .models import load_model
 from .predictions import copy_input
 from .recipes import Parts, Setup
@@ -30,7 +30,7 @@ from .tables import seeds_text
 from .tuning import get_tasks
 
 # %% ../nbs/9_appendix/98_demo.ipynb #2bb3df26
-TIERS = {  # Tier -> split and novelty of its tasks (chapter 12)
+TIERS = {  # Tier -> split and novelty of its tasks (chapter 12x)
     "new arguments": ("combinations", "argument"), "new pair": ("combinations", "pair"),
     "new category": ("categories", "pair"), "new primitive": ("categories", "primitive")}
 

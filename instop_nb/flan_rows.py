@@ -10,11 +10,11 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
-from .books import facts
+from .first_books import facts
 from .core import TaskError, in_brief, json_lines, lone_surrogates
 from .flan import cluster_named
-from .microworld import draw_words, is_held_out
-from .categories import STEP
+from .first_world import draw_words, is_held_out
+from .first_categories import STEP
 from .words import POSITIONS
 from .words import FORMS
 from .words import WORDS

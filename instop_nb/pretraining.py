@@ -15,9 +15,9 @@ from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
 )
-from .books import world_text
 from .core import write_whole
-from .microworld import micro_tasks
+from .first_books import world_text
+from .first_world import micro_tasks
 from .natinst import Encoding, encode
 from .runs import take_up
 from .seals import fingerprint

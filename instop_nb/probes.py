@@ -11,9 +11,9 @@ import random
 from dataclasses import replace
 from statistics import fmean
 from datasets import Dataset
+from .first_world import micro_tasks
 from .flan import CLUSTERS
 from .metrics import rouge_l, score
-from .microworld import micro_tasks
 from .predictions import prediction_rows
 from .ranking import rank_classify
 from .tasks import Task, load_tasks

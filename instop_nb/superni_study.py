@@ -14,7 +14,7 @@ from .batches import tokenize_tasks
 from .core import TaskError
 from .metrics import gpt2_tokenizer, score
 from .predictions import copy_example, copy_input
-from .microworld import WORLD
+from .first_world import WORLD
 from .models import load_model
 from .natinst import MATRIX, sources
 from .pretraining import Recipe, pretrain

@@ -11,8 +11,8 @@ import math, random
 from collections import defaultdict
 from dataclasses import replace
 from .core import TaskError
+from .first_world import WORLD, novelty, solve
 from .formats import task_to_template
-from .microworld import WORLD, novelty, solve
 from .models import load_model
 from .probes import answer_score, fit, steps_of
 from .prompt_files import Metadata

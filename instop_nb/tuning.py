@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
 from .core import Table, TaskError, cell
+from .first_world import micro_tasks, novelty
 from .metrics import score
-from .microworld import micro_tasks, novelty
 from .natinst import Encoding, encode, sources
 from .runs import Run, add_lines, logged_values, positive
 from .seals import fingerprint

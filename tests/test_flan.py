@@ -17,7 +17,7 @@ from instop_nb.flan import (
 from instop_nb.flan_hub import load_rows, map_row
 from instop_nb.flan_rows import check_flan_row, micro_rows, read_rows
 from instop_nb.formats import rows_to_task, task_to_rows
-from instop_nb.microworld import is_held_out
+from instop_nb.first_world import is_held_out
 from instop_nb.words import FORMS, KIND, WORDS
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
-from instop_nb.microworld import micro_tasks
-from instop_nb.books import write_world
+from instop_nb.first_world import micro_tasks
+from instop_nb.first_books import write_world
 from instop_nb.natinst_v1 import complete_v1, instruction_v1
 from instop_nb.natinst_study import (
     ARMS, ELEMENTS, STUDIES, add_sources, as_v1, ask_v1, draw_split, own_models, rows_v1,

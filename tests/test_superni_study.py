@@ -7,8 +7,8 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb.metrics import score
-from instop_nb.microworld import micro_tasks, novelty
-from instop_nb.books import write_world
+from instop_nb.first_world import micro_tasks, novelty
+from instop_nb.first_books import write_world
 from instop_nb.natinst import MATRIX, sources
 from instop_nb.superni_study import (
     ARMS, HEURISTICS, LIMIT, STUDIES, finnish, laid_out, numbered, run_superni, run_xlingual,

@@ -9,8 +9,8 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
-from instop_nb.microworld import WORLD, micro_tasks, solve
-from instop_nb.books import write_world
+from instop_nb.first_world import WORLD, micro_tasks, solve
+from instop_nb.first_books import write_world
 from instop_nb.t0_study import (
     ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs,
     run_t0, sibling_options,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from instop_nb.metrics import score
-from instop_nb.microworld import micro_tasks
+from instop_nb.first_world import micro_tasks
 from instop_nb.natinst import Encoding
 from instop_nb.batches import Collator
 from instop_nb.models import MICRO, load_model, load_tokenizer

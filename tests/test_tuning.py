@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from instop_nb.batches import tokenize_tasks
 from instop_nb.metrics import score
-from instop_nb.microworld import micro_tasks
+from instop_nb.first_world import micro_tasks
 from instop_nb.models import load_model
 from instop_nb.core import COLOURS, TaskError
 from instop_nb.tasks import Example, Instance, Task

@@ -1,4 +1,4 @@
-"""The micro-world: enough tasks, right answers, sound splits, and inputs that give nothing away."""
+"""The first world: enough tasks, right answers, sound splits, and inputs that give nothing away."""
 import random
 import zlib
 from collections import Counter
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instop_nb.books import chance, one_shot_ceiling, world_text, write_world
-from instop_nb.categories import CATEGORIES, definitions
 from instop_nb.core import TaskError
-from instop_nb.microworld import (
+from instop_nb.first_books import chance, one_shot_ceiling, world_text, write_world
+from instop_nb.first_categories import CATEGORIES, definitions
+from instop_nb.first_world import (
     WORLD, draw_words, is_held_out, make_instances, micro_tasks, novelty, solve,
 )
 from instop_nb.survey import validate_tasks
