@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['straight_through', 'exemplar', 'Candidates', 'tokenize_candidates', 'draw_candidates', 'Extractor', 'DirectExtractor',
-           'InstanceExtractor', 'CoinFlip', 'Selection', 'selection', 'selection_player']
+           'InstanceExtractor', 'CoinFlip', 'Choice', 'selection', 'selection_player']
 
 # %% ../nbs/4_learned/43_extractor.ipynb #1c6609aa
 import random
@@ -223,7 +223,7 @@ class CoinFlip(Extractor):
         return torch.rand(shape, generator=self.rng).to(self.ids.device)
 
 # %% ../nbs/4_learned/43_extractor.ipynb #63021452
-class Selection(NamedTuple):
+class Choice(NamedTuple):
     "What an extractor chose for the rows of a batch."
     chosen: Tensor       # [B], the place of the candidate
     probability: Tensor  # [B, N]
@@ -234,12 +234,12 @@ class Selection(NamedTuple):
 def selection(
     extractor: Extractor,  # Any
     batch: dict,           # From `Collator`
-) -> Selection:  # Without a graph
+) -> Choice:  # Without a graph
     "What an extractor chooses for a batch, and how sure it is (figure 3, right, shows a share)."
     p = extractor.probability(batch)
     chosen = p.argmax(-1)
     share = torch.bincount(chosen, minlength=p.shape[1]) / len(p)
-    return Selection(chosen, p, torch.special.entr(p).sum(-1), share)
+    return Choice(chosen, p, torch.special.entr(p).sum(-1), share)
 
 # %% ../nbs/4_learned/43_extractor.ipynb #95a9ebf7
 def selection_picture(
