@@ -47,7 +47,10 @@ def test_a_module_is_at_most_300_lines(name):
 @each_module
 def test_a_line_is_at_most_100_wide(name):
     lines = MODULES[name].read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if len(line) > 100 and not line.startswith(("#", "__all__"))]
+    listed = next((node for node in tree_of(name).body if isinstance(node, ast.Assign)
+                   and ast.unparse(node.targets[0]) == "__all__"), None)  # nbdev breaks it at 120
+    if listed: del lines[listed.lineno - 1:listed.end_lineno]
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("#")]
 
 
 @each_module
