@@ -18,7 +18,7 @@ NUMBERS = {"two": 2, "three": 3}
 
 def _of_kind(words, kind): return [i for i, w in enumerate(words) if KIND[w] == kind]
 def _of_size(words, size): return [i for i, w in enumerate(words) if FORMS["size"][w] == size]
-def _at(words, place): return [PLACES[place] % len(words)]
+def _at(words, place): return [*range(len(words))][PLACES[place]:][:1]
 def _but(words, places): return [i for i in range(len(words)) if i not in places]
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #f4f4e479
@@ -77,12 +77,12 @@ SELECTIONS += [
 # %% ../nbs/1_instructions/12d_actions.ipynb #bfdcd194
 SELECTIONS += [
     Selection("the first of a kind", [*KINDS], lambda ws, k: _of_kind(ws, k)[:1], [
-        "the first {0}", "the {0} that comes first", "the earliest {0}", "the leftmost {0}",
-        "the first word that is a {0}", "the foremost {0}",
+        "the first {0}", "the {0} that comes first", "the {0} nearest the start",
+        "the leftmost {0}", "the first word that is a {0}", "the foremost {0}",
     ], one=True),
     Selection("the last of a kind", [*KINDS], lambda ws, k: _of_kind(ws, k)[-1:], [
-        "the last {0}", "the {0} that comes last", "the latest {0}", "the rightmost {0}",
-        "the last word that is a {0}", "the hindmost {0}",
+        "the last {0}", "the {0} that comes last", "the {0} nearest the end",
+        "the rightmost {0}", "the last word that is a {0}", "the hindmost {0}",
     ], one=True),
 ]
 
@@ -146,8 +146,9 @@ ACTIONS = [
         "throw away {s}", "omit {s}",
     ]),
     Action("keep", [""], lambda ws, at, _: _keep(ws, at), [
-        "keep only {s}", "write only {s}", "copy {s} and nothing else", "give just {s}",
-        "list only {s}", "pick out {s}", "keep {s} and drop the rest", "retain nothing but {s}",
+        "keep {s} and nothing else", "keep only {s}", "write {s} and drop the rest",
+        "pick out {s}", "copy {s} and leave out the rest", "write only {s}",
+        "give {s} and no other word", "retain nothing but {s}",
     ]),
 ]
 
@@ -196,12 +197,12 @@ ACTIONS += [
 # %% ../nbs/1_instructions/12d_actions.ipynb #b4a1dc56
 ACTIONS += [
     Action("kind", [""], lambda ws, at, _: _change(ws, at, lambda w: [KIND[w]]), [
-        "replace {s} by its kind", "write the kind instead of {s}",
-        "put the kind in place of {s}", "change {s} to its kind", "swap {s} for its kind",
-        "turn {s} into its kind", "replace {s} with its kind", "substitute its kind for {s}",
+        "replace {s} by the kind", "write the kind instead of {s}",
+        "put the kind in place of {s}", "change {s} to the kind", "swap {s} for the kind",
+        "turn {s} into the kind", "replace {s} with the kind", "substitute the kind for {s}",
     ]),
     Action("size", [""], lambda ws, at, _: [FORMS["size"][ws[i]] for i in at], [
-        "name the size of {s}", "give the size of {s}", "write how big {s} is",
+        "name the size of {s}", "give the size of {s}", "write the size for {s}",
         "say the size of {s}", "tell the size of {s}", "write the size of {s}",
         "find the size of {s}", "report the size of {s}",
     ]),
@@ -210,8 +211,8 @@ ACTIONS += [
 # %% ../nbs/1_instructions/12d_actions.ipynb #25040fe5
 ACTIONS += [
     Action("twice", [""], lambda ws, at, _: _change(ws, at, lambda w: [w, w]), [
-        "write {s} twice", "double {s}", "repeat {s}", "say {s} two times", "copy {s} twice",
-        "write {s} two times", "put {s} there twice", "duplicate {s}",
+        "write {s} twice", "double {s}", "repeat {s}", "write {s} two times",
+        "let {s} stand twice", "have {s} twice", "put {s} down twice", "duplicate {s}",
     ]),
 ]
 
@@ -225,7 +226,7 @@ ACTIONS += [
     Action("mark before", MARKS, lambda ws, at, m: _change(ws, at, lambda w: [m, w]), [
         "put {0} before {s}", "add {0} before {s}", "write {0} before {s}",
         "place {0} in front of {s}", "set {0} right before {s}", "let {0} precede {s}",
-        "insert {0} before {s}", "prefix {s} by {0}",
+        "insert {0} before {s}", "prefix {s} with {0}",
     ]),
 ]
 
@@ -239,8 +240,8 @@ ACTIONS += [
         "turn around {s}", "reverse the order of {s}", "write {s} backwards", "invert {s}",
     ]),
     Action("count", [""], lambda ws, at, _: [COUNTS[len(at)]], [
-        "count {s}", "say how many words are in {s}", "give the number of {s}",
-        "write the number of {s}", "tell the number of {s}", "count how many there are of {s}",
+        "count {s}", "say the number of {s}", "give the number of {s}",
+        "write the number of {s}", "tell the number of {s}", "say how many there are of {s}",
         "find the number of {s}", "tally {s}",
     ]),
 ]
