@@ -31,20 +31,11 @@ UNTOLD = (  # Plans that tell and ask one part more or less
 )
 
 # What is known to be wrong with the world. A test fails when one of these is mended, too.
-COPIES = {"turn: the first of a kind", "end: what comes after", "front: what comes before"}
-CONSTANT = {"count: the first of a kind", "count: the next one"}
-GIVEN_AWAY = {"choose kind: a place", "choose kind: the next one"}  # By the list alone
-NEVER_ASKED = {"ask kind", "choose kind"}  # Actions of combinations
 TWINS = {  # Categories with equal functions in two tiers, where both have something to do
-    *(frozenset(pair) for pair in (
-        ("count: the first of a kind", "count: the next one"),
-        ("end: every size", "front: every size"), ("end: what comes after",),
-        ("end: what comes after", "front: what comes before"),
-        ("end: what comes after", "turn: the first of a kind"),
-        ("front: what comes before", "turn: the first of a kind"),
+    frozenset(pair) for pair in (
         ("mark after: the first of a kind", "mark before: the next one"),
-        ("count: the first of a kind",), ("turn: the first of a kind",),
-    )),
+        ("choose kind: a place",), ("choose kind: a place", "choose kind: the next one"),
+    )
 }
 
 
@@ -57,8 +48,18 @@ def singles(*tiers):
 
 def test_the_world_is_as_large_as_promised():
     count = Counter(tier for _, tier in WORLD.values())
-    assert {*count} == {"train", *TIERS} and min(count.values()) > 50 and len(WORLD) > 1500
-    assert len({o.category for o, _ in WORLD.values()}) > 150
+    assert count == {
+        "train": 681, "argument": 91, "combination": 146, "category": 623, "untold": 54,
+        "two steps": 80,
+    }
+    assert (len(operations()), len({o.category for o in operations()})) == (1355, 173)
+
+
+def test_each_task_has_something_to_do_and_more_than_one_answer():
+    for o, _ in WORLD.values():
+        inputs = draw_inputs(o, 30)
+        answers = [o.solve(words) for words in inputs]
+        assert len({*answers}) > 1 and answers != list(map(" ".join, inputs)), o.name
 
 
 # Answers worked out by hand from the definitions, without the code that makes them.
@@ -68,9 +69,9 @@ LIST = "hat fox fig saw bus owl"  # garment, animal, fruit, tool, vehicle, anima
     "name, answer",
     [
         ("drop_every_kind_animal", "hat fig saw bus"),
-        ("keep_all_but_a_kind_animal", "hat fig saw bus"),
+        ("keep_the_last_few_three", "saw bus owl"), ("drop_all_but_a_kind_animal", "fox owl"),
         ("front_a_place_third", "fig hat fox saw bus owl"),
-        ("end_every_kind_animal", "hat fig saw bus fox owl"),
+        ("front_all_but_a_kind_animal", "hat fig saw bus fox owl"),
         ("replace_dot_the_last_few_two", "hat fox fig saw dot dot"),
         ("twice_the_first_of_a_kind_tool", "hat fox fig saw saw bus owl"),
         ("mark_after_star_what_comes_after_tool", "hat fox fig saw bus star owl star"),
@@ -159,13 +160,18 @@ def test_written_world_is_valid_and_the_same(tmp_path):
 
 def test_what_a_combination_combines_is_asked_in_training():
     asked = {part for o in singles("train") for part in o.parts}
-    assert {part for o in singles("combination") for part in o.parts} - asked == NEVER_ASKED
+    assert {part for o in singles("combination") for part in o.parts} <= asked
+    assert {part.name for part in [*ACTIONS, *SELECTIONS]} - asked == {*PLAN.unasked}
+    steps = [o for o, _ in WORLD.values() if isinstance(o, TwoSteps)]
+    for step in ("first", "second"):
+        known = {getattr(o, step).action for o in steps if novelty(o.name) == "train"}
+        assert {getattr(o, step).action for o in steps} == known
 
 
 def test_every_value_of_every_slot_is_asked_in_training_and_matters():
     lists = [draw_words(random.Random(i)) for i in range(100)]
     for part, slot in [(a, "changed") for a in ACTIONS] + [(s, "chosen") for s in SELECTIONS]:
-        if part.name in {*PLAN.unasked, *NEVER_ASKED}: continue
+        if part.name in PLAN.unasked: continue
         tasks = defaultdict(list)
         for o in singles("train"):
             if part.name in o.parts: tasks[getattr(o, slot)].append(o)
@@ -175,17 +181,19 @@ def test_every_value_of_every_slot_is_asked_in_training_and_matters():
             assert any(
                 some[0].solve(ws) != o.solve(ws) for o in others if o.category == some[0].category
                 for ws in lists if o.fits(ws) and some[0].fits(ws)
-            ) or some[0].category in COPIES | CONSTANT, (part.name, value)
+            ), (part.name, value)
 
 
-def test_held_out_values_are_balanced_within_a_pair():
+def test_held_out_values_are_balanced():
+    new = singles("argument")
     groups = defaultdict(list)
     for o in singles("train", "argument"): groups[o.category].append(o)
-    for category, group in groups.items():
-        for slot in ("changed", "chosen"):
-            count = Counter(getattr(o, slot) for o in group if novelty(o.name) == "argument")
-            counts = [count[value] for value in {getattr(o, slot) for o in group}]
-            assert max(counts) - min(counts) <= 1, (category, count)
+    for group in groups.values(): assert sum(o in new for o in group) == len(group) // 5
+    values = {part.name: part.arguments for part in [*ACTIONS, *SELECTIONS]}
+    for slot, name in (("changed", "replace"), ("chosen", "every kind"), ("chosen", "a place")):
+        count = Counter(getattr(o, slot) for o in new)
+        counts = [count[value] for value in values[name]]
+        assert min(counts) > 5 and max(counts) - min(counts) <= 1, count
 
 
 @cache
@@ -215,29 +223,18 @@ def twins(pairs):
 def test_no_task_of_one_step_is_one_of_another_tier():
     found = [*twins(combinations((o.name for o in singles("train", *TIERS)), 2))]
     assert {frozenset(WORLD[name][0].category for name in pair) for pair in found} == TWINS
-    assert len(found) == 117
+    assert len(found) == 29
     unseen = {name for pair in found for name in pair if novelty(name) != "train"
               and "train" in map(novelty, pair)}
-    assert Counter(map(novelty, unseen)) == {"category": 26, "argument": 3, "combination": 2}
+    assert Counter(map(novelty, unseen)) == {"category": 17, "argument": 5}
 
 
-def test_few_pairs_of_steps_are_a_task_of_another_tier():
-    "Of 96 new pairs of steps, 8 answer each list as one trained task, 27 where both can be asked."
-    answers = behaviours()
+def test_no_new_pair_of_steps_is_another_task_and_none_trained_is_a_new_task_of_one_step():
     trained = [name for name, (_, tier) in WORLD.items() if tier == "train"]
-    pairs = [name for name, (_, tier) in WORLD.items() if tier == "two steps"]
-    known = {answers[name] for name in trained}
-    assert (len(pairs), sum(answers[name] in known for name in pairs)) == (96, 8)
-    assert len({a for a, _ in twins(product(pairs, trained))}) == 27
-
-
-def test_few_tasks_of_one_step_are_trained_as_a_pair_of_steps():
-    answers = behaviours()
-    trained = [name for name, (o, t) in WORLD.items() if t == "train" and isinstance(o, TwoSteps)]
-    unseen = [o.name for o in singles("argument", "combination", "category", "untold")]
-    known = {answers[name] for name in trained}
-    assert sum(answers[name] in known for name in unseen) == 2
-    assert len({a for a, _ in twins(product(unseen, trained))}) == 10
+    new = [name for name, (_, tier) in WORLD.items() if tier == "two steps"]
+    alone = [o.name for o in singles("train", *TIERS)]
+    assert not [*twins(product(new, {*trained, *alone}))]
+    assert not [*twins(product(alone, [name for name in trained if name not in alone]))]
 
 
 def test_a_plan_leaves_out_what_it_says():
@@ -275,6 +272,7 @@ def test_no_list_of_the_evaluation_is_given_in_the_books():
         given += re.findall(RUN, " ".join(books.unanswered(rng)))
         before, after = books.many_lists(rng)
         given += re.findall(rf"(?:^|[.?] |from |Input: |words: ){RUN}", before)
+        given.append(books.sort_list(rng)[0].split(" by ")[0])
     lists = [run for run in given if len(run.split()) > 3]
     assert len(lists) > 12_000 and not any(map(is_held_out, lists))
 
@@ -307,6 +305,7 @@ def test_what_is_untold_stands_in_no_book(plan):
     own = words_of(w for part in untold for w in part.wordings) - words_of(
         [w for part in others for w in part.wordings + part.arguments]
         + books.FRAMES + books.DOING + books.PATTERNS + [text for text, _ in books.FACTS]
+        + ["by kind", "by size"]
     ) - {*FORMS["size"].values()}
     rng = random.Random(0)
     told = {part for _ in range(5000) for part in books.draw_operation(rng, plan).parts}
@@ -322,7 +321,9 @@ def test_new_wordings_stand_in_no_book():
 
 def test_skill_texts_end_with_the_result_and_loose_ones_do_not():
     skills, loose = texts()[:6000], texts()[6000:]
-    assert not any("." in follows for _, follows in skills)
+    lists = [text for text in skills if text[0].endswith(("by kind:", "by size:"))]
+    assert 500 < len(lists) < 700 and all(follows.endswith(".") for _, follows in lists)
+    assert not any("." in text[1] for text in skills if text not in lists)
     assert sum("." in follows or "<extra" in follows for _, follows in loose) > 0.75 * len(loose)
     assert all(given and follows for given, follows in texts())
 
@@ -342,7 +343,8 @@ def labelled(operations, seed, n):
 
 
 def test_no_question_is_answered_without_its_definition():
-    "A classifier that sees the words of the list alone stays within four deviations of one half."
+    """A classifier that sees the words of the list alone stays near one half. It comes to 56 %
+    where one of two kinds is to be chosen; who knows the choice comes further (chapter 12h)."""
     groups, right = defaultdict(list), {}
     for o in singles("train", *TIERS):
         if o.action.name in QUESTIONS: groups[o.category].append(o)
@@ -352,17 +354,19 @@ def test_no_question_is_answered_without_its_definition():
         vector = CountVectorizer()
         model = LogisticRegression(max_iter=300).fit(vector.fit_transform(known), answers)
         right[category] = model.score(vector.transform(fresh), wanted), len(fresh)
-    above = {c for c, (share, n) in right.items() if share > 0.5 + 4 * (0.25 / n) ** 0.5}
-    assert len(right) == 8 and above == GIVEN_AWAY, right
+    above = {
+        c for c, (share, n) in right.items()
+        if share > (0.6 if c.startswith("choose") else 0.5 + 4 * (0.25 / n) ** 0.5)
+    }
+    assert len(right) == 8 and not above, right
 
 
 def test_guesses_score_little():
-    "In all categories but those named above, whoever reads no instruction is below these bounds."
+    "Whoever reads no instruction is below these bounds."
     bars = chance(micro_tasks(None, 40, held_out=False))
-    assert {c for c, bar in bars.items() if bar["copy"] == 100} == COPIES
-    assert {c for c, bar in bars.items() if bar["constant"] == 100} == CONSTANT
     for category, bar in bars.items():
         few = category.startswith((*QUESTIONS, "size", "count"))  # Has few answers
-        if category not in COPIES: assert bar["copy"] <= 65, category
-        if category not in CONSTANT: assert bar["constant"] <= (65 if few else 45), category
-        if category.startswith(QUESTIONS): assert bar["constant"] == 50
+        assert bar["copy"] <= 60 and bar["sibling"] <= 60, category
+        assert bar["constant"] <= (65 if few else 45), category
+        if category.startswith("ask"): assert bar["constant"] == 50
+        if category.startswith("choose"): assert bar["constant"] == 20  # Of five kinds
