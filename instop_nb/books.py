@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PEOPLE', 'FRAMES', 'DOING', 'FACTS', 'PATTERNS', 'FORMS_OF_TEXT', 'draw_operation', 'draw_list', 'draw_phrase',
            'framed', 'tell', 'tell_fact', 'free_list', 'sort_list', 'skill_text', 'opening', 'going_on', 'cut_anywhere',
-           'with_holes', 'unanswered', 'many_lists', 'loose_text']
+           'with_holes', 'unanswered', 'many_lists', 'work_sheet', 'loose_text']
 
 # %% ../nbs/1_instructions/12b_books.ipynb #b7baf114
 import random
 from functools import cache
 from .microworld import PLAN, Plan
 from instop_nb.operations import (
-    QUESTION_WORDS, Operation, as_sentence, draw_words, is_held_out, operations, with_articles,
+    QUESTION_WORDS, Operation, as_sentence, candidates, draw_words, is_held_out, is_idle, operations,
+    with_articles,
 )
 from .words import FORMS, WORDS
 
@@ -21,8 +22,8 @@ from .words import FORMS, WORDS
 def _told(plan):
     "Categories that the books tell, and how often: by the root of their number of tasks."
     groups = {}
-    for o in operations():
-        if not o.parts & {*plan.unread}: groups.setdefault(o.category, []).append(o)
+    for o in candidates():
+        if not o.parts & {*plan.unread} and not is_idle(o): groups.setdefault(o.category, []).append(o)
     return list(groups.values()), [len(group) ** .5 for group in groups.values()]
 
 def draw_operation(
@@ -64,7 +65,7 @@ FRAMES = [
     "{a} had {l}. {b} said: {d} {a} wrote", "{D} the words are {l}. the answer is",
     "{b} told {a}: {d} the list was {l}. {a} wrote", "here is a list: {l}. {D} {a} wrote",
     "the teacher wrote on the board: {D} {a} read {l}, and wrote",
-    "{l}, said {a}. {d} said {b}. {a} said", "task: {d} list: {l}. result:", "{D} {l}:",
+    "{l}, said {a}. {d} said {b}. {a} said", "task: {d} list: {l}. result:", "{l}: {d} so it is",
     "question: {d} words: {l}. {a} says", "{a} looks at {l}. {D} so {a} writes",
 ]
 # {v} what to do, as a part of a sentence: not for questions
@@ -127,7 +128,7 @@ def sort_list(
     rng: random.Random,  # Of the book
 ) -> tuple[str, str]:  # The list and what to sort it by, and its groups
     "The words of a list, sorted by kind or by size."
-    words, form = free_list(rng), rng.choice(["kind", "size"])
+    words, form = free_list(rng), rng.choice(["kind", "size", "size"])
     groups = {}
     for word in rng.sample(words, len(words)): groups.setdefault(FORMS[form][word], [])
     for word in words: groups[FORMS[form][word]].append(word)
@@ -140,7 +141,7 @@ def skill_text(
     plan: Plan = PLAN,   # What the books leave out
 ) -> tuple[str, str]:  # What is given, and the result
     "First the books teach skills: a text always ends with the result."
-    kind, = rng.choices([tell, tell_fact, sort_list], [.82, .08, .1])
+    kind, = rng.choices([tell, tell_fact, sort_list], [.76, .09, .15])
     return tell(rng, plan) if kind is tell else kind(rng)
 
 # %% ../nbs/1_instructions/12b_books.ipynb #0674f1a3
@@ -208,8 +209,8 @@ def unanswered(
 
 # %% ../nbs/1_instructions/12b_books.ipynb #a697a6f5
 PATTERNS = [
-    "{l}: {r}.", "{l} becomes {r}.", "from {l} comes {r}.", "Input: {l} Output: {r}",
-    "words: {l}. answer: {r}.", "{l} -> {r}",
+    "{l}: {r}.", "{l} becomes {r}.", "from {l} comes {r}.", "words: {l}. answer: {r}.",
+    "{l} -> {r}",
 ]
 
 def many_lists(
@@ -225,8 +226,23 @@ def many_lists(
     return f"{' '.join(told[:-1])} {head}", f"{told[-1][len(head) + 1:]} {opening(rng, plan)}"
 
 # %% ../nbs/1_instructions/12b_books.ipynb #e1f0ad2d
+def work_sheet(
+    rng: random.Random,  # Of the book
+    plan: Plan = PLAN,   # What the books leave out
+) -> tuple[str, str]:  # What is given, and what follows
+    "Examples in the layout in which tasks show theirs, and nobody says what is done."
+    o = draw_operation(rng, plan)
+    lists = [draw_list(rng, o) for _ in range(rng.randint(2, 4))]
+    told = [
+        f" Positive Example {n} -\nInput: {' '.join(words)}.\n Output: {o.solve(words)}.\n"
+        for n, words in enumerate(lists, 1)
+    ]
+    head, last = told[-1].rsplit(" Output: ", 1)
+    return "\n".join([*told[:-1], f"{head} Output:"]), f"{last.strip()} {opening(rng, plan)}"
+
 FORMS_OF_TEXT = {
-    going_on: .5, cut_anywhere: .12, with_holes: .12, unanswered: .1, many_lists: .12,
+    going_on: .48, cut_anywhere: .12, with_holes: .12, unanswered: .1, many_lists: .07,
+    work_sheet: .07,
 }
 
 def loose_text(

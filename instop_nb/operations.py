@@ -72,7 +72,8 @@ class Operation:
     def solve(self, words): return " ".join(self.apply(words)) or "none"
     def fits(self, words):
         "Whether there is something to do, and the answer is among a question's options."
-        if not self.picked(words): return False
+        n = len(self.picked(words))
+        if n == 0 or (n == len(words) and self.selection.name != "all"): return False
         options = self.action.options
         return options is None or self.solve(words) in options(self.changed)
     def say(self,
@@ -97,7 +98,7 @@ def candidates() -> list[Operation]:  # In the order of the tables
     "Every action on every selection for which it is meant, with all arguments of both."
     return [
         Operation(action, selection, *arguments)
-        for action, selection in product(ACTIONS, SELECTIONS) if is_meant(action, selection)
+        for selection, action in product(SELECTIONS, ACTIONS) if is_meant(action, selection)
         for arguments in product(action.arguments, selection.arguments)
     ]
 
