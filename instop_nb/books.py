@@ -12,7 +12,7 @@ import random
 from functools import cache
 from .microworld import PLAN, Plan
 from instop_nb.operations import (
-    QUESTION_WORDS, Operation, as_sentence, candidates, draw_words, is_held_out, is_idle, operations,
+    QUESTION_WORDS, Operation, as_sentence, candidates, draw_words, is_held_out, is_idle,
     with_articles,
 )
 from .words import FORMS, WORDS
@@ -21,9 +21,9 @@ from .words import FORMS, WORDS
 @cache
 def _told(plan):
     "Categories that the books tell, and how often: by the root of their number of tasks."
-    groups = {}
+    groups, unread = {}, {*plan.unread}
     for o in candidates():
-        if not o.parts & {*plan.unread} and not is_idle(o): groups.setdefault(o.category, []).append(o)
+        if not (o.parts & unread or is_idle(o)): groups.setdefault(o.category, []).append(o)
     return list(groups.values()), [len(group) ** .5 for group in groups.values()]
 
 def draw_operation(
@@ -240,6 +240,7 @@ def work_sheet(
     head, last = told[-1].rsplit(" Output: ", 1)
     return "\n".join([*told[:-1], f"{head} Output:"]), f"{last.strip()} {opening(rng, plan)}"
 
+# %% ../nbs/1_instructions/12b_books.ipynb #e1f0ad2e
 FORMS_OF_TEXT = {
     going_on: .48, cut_anywhere: .12, with_holes: .12, unanswered: .1, many_lists: .07,
     work_sheet: .07,

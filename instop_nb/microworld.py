@@ -222,7 +222,7 @@ def _another_answer(operation, siblings, words):
 
 def make_examples(
     operation: Operation | TwoSteps,        # Knows the answers
-    siblings: list[Operation | TwoSteps],   # The tasks of its category
+    siblings: list[Operation | TwoSteps],   # Tasks of its category
 ) -> tuple[list[Example], list[Example]]:  # Four good and two bad ones, with explanations
     "A task's examples; they do not change with the seed of its instances."
     def good(i):
@@ -254,11 +254,12 @@ def micro_tasks(
     "Generate the tasks of the world."
     _check_split(split, n_instances)
     world, reworded, tasks = tiers_of(plan), split == "wording", []
-    siblings = _grouped_by((o for o, _ in world.values()), lambda o: o.category)
+    siblings = _grouped_by(world.values(), lambda known: known[0].category)
     for name, (o, tier) in world.items():
         if split is not None and tier != ("train" if reworded else split): continue
         unseen = (tier != "train" or reworded) if held_out is None else held_out
-        good, bad = make_examples(o, siblings[o.category])
+        others = [s for s, t in siblings[o.category] if tier != "train" or t == "train"]
+        good, bad = make_examples(o, others)
         instances = make_instances(o, n_instances, seed, unseen)
         said = wordings(o, "told" if reworded else "asked")
         tasks.append(Task(name, said, good, bad, instances, [o.category]))

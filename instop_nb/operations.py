@@ -94,7 +94,7 @@ def is_meant(
     return selection.one and (action.name == "ask size" or "of a kind" not in selection.name)
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #00fcc385
-def candidates() -> list[Operation]:  # In the order of the tables
+def candidates() -> list[Operation]:  # By selection, then by action
     "Every action on every selection for which it is meant, with all arguments of both."
     return [
         Operation(action, selection, *arguments)
@@ -125,7 +125,7 @@ def is_idle(
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #b3ef45c3
 @cache
-def operations() -> list[Operation]:  # In the order of the tables
+def operations() -> list[Operation]:  # In the order of the candidates
     "All that can be asked in one step, each function once; what is idle is left out."
     kept = {}
     for o in candidates():
