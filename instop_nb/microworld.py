@@ -186,14 +186,12 @@ def draw_inputs(
 ) -> list[list[str]]:  # Lists of words
     "The first n inputs of an endless stream; the answers of a question are balanced."
     rng, inputs, count = random.Random(f"{seed} {operation.name} {held_out}"), [], Counter()
-    action = getattr(operation, "action", None)
-    options = action.options(operation.changed) if action and action.options else []
     while len(inputs) < n:
         words = _quick_words(rng.getrandbits)
         if is_held_out(" ".join(words)) != held_out or not operation.fits(words): continue
-        if options:
+        if operation.options:
             answer = operation.solve(words)
-            if count[answer] > min(count[other] for other in options): continue
+            if count[answer] > min(count[other] for other in operation.options): continue
             count[answer] += 1
         inputs.append(words)
     return inputs

@@ -63,6 +63,10 @@ class Operation:
         return "micro_" + "_".join(part.replace(" ", "_") for part in parts if part)
     @property
     def parts(self): return {self.action.name, self.selection.name}
+    @property
+    def options(self):
+        "The answers that a question allows; None if it is no question."
+        return self.action.options and self.action.options(self.changed)
     def picked(self, words): return self.selection.pick(words, self.chosen)
     def apply(self, words):
         "Do it; where a question is about no word there is no answer."
@@ -74,8 +78,7 @@ class Operation:
         "Whether there is something to do, and the answer is among a question's options."
         n = len(self.picked(words))
         if n == 0 or (n == len(words) and self.selection.name != "all"): return False
-        options = self.action.options
-        return options is None or self.solve(words) in options(self.changed)
+        return self.options is None or self.solve(words) in self.options
     def say(self,
         i: int,  # A wording of the action
         j: int,  # A wording of the selection
@@ -110,11 +113,11 @@ def behaviour(
 ) -> tuple[str, ...]:  # An answer for each probe; of a question its options, then the answers
     "What an operation does, as far as a hundred lists can tell."
     answers = tuple(map(operation.solve, PROBES))
-    if operation.action.options is None: return answers
-    options = operation.action.options(operation.changed)
+    if (options := operation.options) is None: return answers
     return *options, *(answer if answer in options else "" for answer in answers)
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #c4d81e9b
+@cache
 def is_idle(
     operation: Operation,  # Any
 ) -> bool:  # True: a copy or a fixed answer is always right
@@ -143,6 +146,7 @@ class TwoSteps:
     "One operation, and another on its result."
     first: Operation   # On the list
     second: Operation  # On what the first one answers
+    options = None     # It is no question
     @property
     def category(self): return f"{self.first.action.name}, then"
     @property

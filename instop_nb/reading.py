@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, TrainerCallback
-from .books import draw_operation, draw_phrase, framed, loose_text, skill_text
+from .books import cut_at, draw_operation, draw_phrase, framed, loose_text, skill_text
 from .flan import PATTERNS
 from .microworld import PLAN, Plan, draw_inputs, tiers_of
 from .operations import wordings
@@ -41,9 +41,8 @@ def unrelated_text(
     rng: random.Random,  # Chooses two prompts and a cut
 ) -> tuple[str, str]:    # What is given, what follows
     "Pieces of two prompts of FLAN or T0, without a task."
-    words = " ".join(rng.sample(HARMLESS, 2)).split(" ")[:30]
-    k = rng.randint(1, len(words) - 1)
-    return " ".join(words[:k]), " ".join(words[k:])
+    words = " ".join(rng.sample(HARMLESS, 2)).split(" ")
+    return cut_at(rng, " ".join(words[:30]))
 
 # %% ../nbs/2_model/22c_reading.ipynb #e38e9b36
 def first_text(
@@ -199,13 +198,15 @@ class Reading:
     num_layers: int = 2         # Of the encoder, and of the decoder
     unread: tuple[str, ...] = PLAN.unread  # Parts of the world that the books leave out
     seed: int = 0               # Of texts and weights
+    @property
+    def plan(self): return Plan(unread=self.unread)
 
 # %% ../nbs/2_model/22c_reading.ipynb #c10d7fef
 def new_reader(
     recipe: Reading,  # Its sizes, seed and plan
 ):  # A T5 and its tokenizer
     "A model that has read nothing, and knows the words."
-    tokenizer = word_tokenizer(vocabulary(Plan(unread=recipe.unread), seed=recipe.seed))
+    tokenizer = word_tokenizer(vocabulary(recipe.plan, seed=recipe.seed))
     sizes = {name: getattr(recipe, name) for name in ("d_model", "d_ff", "num_heads", "num_layers")}
     config = micro_config(len(tokenizer), **sizes, num_decoder_layers=recipe.num_layers)
     return new_t5(config, recipe.seed), tokenizer
@@ -224,12 +225,11 @@ def reading_parts(
     recipe: Reading,  # Its steps and rates
 ) -> dict[str, tuple[Callable, dict]]:  # Part -> what is read, and the schedule
     "The two parts of the reading, in order."
-    plan = Plan(unread=recipe.unread)
     first = dict(steps=recipe.skill_steps, learning_rate=recipe.skill_rate, warmup=200)
     second = dict(steps=recipe.loose_steps, learning_rate=recipe.loose_rate, warmup=50, decay=.6)
     return {
-        "skills": (lambda rng: first_text(rng, plan), first),
-        "loose": (lambda rng: second_text(rng, plan), second),
+        "skills": (lambda rng: first_text(rng, recipe.plan), first),
+        "loose": (lambda rng: second_text(rng, recipe.plan), second),
     }
 
 # %% ../nbs/2_model/22c_reading.ipynb #8907c21b
@@ -242,7 +242,7 @@ def read_books(
 ):  # A T5 in eval mode and its tokenizer
     "Make a T5 that has read what can be done, and obeys nobody."
     folder, (model, tokenizer) = Path(folder), new_reader(recipe)
-    questions = skill_questions(plan=Plan(unread=recipe.unread))
+    questions = skill_questions(plan=recipe.plan)
     for part, (draw, schedule) in reading_parts(recipe).items():
         run = Run(folder / part)
         n = schedule["steps"] * recipe.batch_size
