@@ -91,10 +91,10 @@ def _compared(rows, tasks):
     from instop_nb.metrics import score
     from instop_nb.predictions import copy_example
     from instop_nb.predictions import copy_input
-    from instop_nb.first_world import WORLD
+    from instop_nb.microworld import tiers_of
     from instop_nb.tuning import group_scores
     lines = {"this model": score(rows)["overall"]}
-    if all(t.name in WORLD for t in tasks):
+    if all(t.name in tiers_of() for t in tasks):
         lines |= {f"  {name}": s for name, s in group_scores(rows).items()}
     lines["copy the input"] = score([r for t in tasks for r in copy_input(t)])["overall"]
     if all(t.positive for t in tasks):

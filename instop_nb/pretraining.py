@@ -15,9 +15,8 @@ from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
 )
+from .books import loose_text, skill_text
 from .core import write_whole
-from .first_books import world_text
-from .first_world import micro_tasks
 from .natinst import Encoding, encode
 from .runs import take_up
 from .seals import fingerprint
@@ -102,15 +101,15 @@ def documents(
     data: str = "micro",  # "micro" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
     seed: int = 0,        # Of the choice
-) -> list[tuple[str, str]]:  # (what is given, what follows); see `world_text`
+) -> list[tuple[str, str]]:  # (what is given, what follows)
     "Text without answers, of training tasks alone, for pretraining and for the tokenizer."
     rng = random.Random(f"{seed} documents")
-    tasks = micro_tasks("train", 20, seed=seed) if data == "micro" else load_tasks(data, "train")
+    if data == "micro": return [rng.choice((skill_text, loose_text))(rng) for _ in range(n)]
+    tasks = load_tasks(data, "train")
     questions = [(t, i) for t in tasks for i in t.instances]
     def question():
         t, i = rng.choice(questions)
         return "", encode(t.reworded(rng.randrange(len(t.definition))), i, Encoding(n_pos=0))
-    if data == "micro": return world_text(n - n // 6, seed) + [question() for _ in range(n // 6)]
     texts = [("", i.input) for _, i in questions] + [("", d) for t in tasks for d in t.definition]
     return rng.choices(texts, k=n - n // 2) + [question() for _ in range(n // 2)]
 

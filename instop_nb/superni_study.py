@@ -9,12 +9,13 @@ __all__ = ['LIMIT', 'HEURISTICS', 'FI_STEPS', 'FI_BATCH', 'ARMS', 'STUDIES', 'wo
 # %% ../nbs/3_studies/35_superni_study.ipynb #51cd3e28
 import random, tempfile
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from .batches import tokenize_tasks
 from .core import TaskError
 from .metrics import gpt2_tokenizer, score
+from .microworld import tiers_of
 from .predictions import copy_example, copy_input
-from .first_world import WORLD
 from .models import load_model
 from .natinst import MATRIX, sources
 from .pretraining import Recipe, pretrain
@@ -38,16 +39,17 @@ def worlds(
             "ask": those(asking, "test")}
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #b94d44b3
-_NUMBER = {name: n for n, name in enumerate(WORLD)}
+@cache
+def _numbers(): return {name: n for n, name in enumerate(tiers_of())}
 
 def numbered(
     tasks: list[Task],  # Of any world
 ) -> list[Task]:        # Those of files as they were
     "Call generated tasks by a number and their category, as NI's names do."
     def number(task):
-        if task.name not in _NUMBER: return task
-        name = f"task{_NUMBER[task.name]:03}_{task.category}"
-        return replace(task, name=name.replace(" ", "_").rstrip("?"))
+        if task.name not in _numbers(): return task
+        name = f"task{_numbers()[task.name]:04}_{task.category}"
+        return replace(task, name=name.replace(":", "").replace(",", "").replace(" ", "_"))
     return [number(task) for task in tasks]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #4fa6a8c1

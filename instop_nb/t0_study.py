@@ -11,8 +11,8 @@ import math, random
 from collections import defaultdict
 from dataclasses import replace
 from .core import TaskError
-from .first_world import WORLD, novelty, solve
 from .formats import task_to_template
+from .microworld import novelty, solve, tiers_of
 from .models import load_model
 from .probes import answer_score, fit, steps_of
 from .prompt_files import Metadata
@@ -26,12 +26,13 @@ from .tuning import get_tasks
 def prompted(
     task: Task,     # With instances
     seed: int = 0,  # Turns the wordings: another one comes first, another one last
-) -> tuple[list[Template], list[dict]]:  # A prompt of each wording; rows: input, output, definition
+) -> tuple[list[Template], list[dict]]:  # Prompts of four wordings; rows: input, output, definition
     "A task as a data set with prompts."
-    k = seed % len(task.definition)
-    turned = replace(task, definition=task.definition[k:] + task.definition[:k])
+    four = task.definition[::max(1, len(task.definition) // 4)][:4]
+    k = seed % len(four)
+    turned = replace(task, definition=four[k:] + four[:k])
     (templates, rows), _ = task_to_template(turned)
-    return templates, [{**row, "definition": task.definition[k]} for row in rows]
+    return templates, [{**row, "definition": four[k]} for row in rows]
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #8c2f96f3
 P = ("one", "half", "original", "all")
@@ -74,6 +75,11 @@ def prompted_pairs(
     return pairs
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #b52a908f
+def _siblings(name):
+    "Tasks of the small world with the category of this one."
+    category = tiers_of()[name][0].category
+    return [other for other, (o, _) in tiers_of().items() if o.category == category]
+
 def sibling_options(
     name: str,   # Of a task of the small world
     text: str,   # An input
@@ -81,8 +87,8 @@ def sibling_options(
 ) -> list[str]:  # In an order that says nothing
     "The right answer among those of other tasks of its category."
     rng, right = random.Random(f"{name} {text}"), solve(name, text)
-    siblings = [other for other, fact in WORLD.items() if fact[0] is WORLD[name][0]]
-    others = sorted({solve(other, text) for other in siblings} - {right})
+    if yes_or_no := tiers_of()[name][0].options: return rng.sample(yes_or_no, len(yes_or_no))
+    others = sorted({solve(other, text) for other in _siblings(name)} - {right})
     options = [right, *rng.sample(others, min(n - 1, len(others)))]
     return rng.sample(options, len(options))
 
@@ -94,7 +100,7 @@ def prompt_scores(
     seed: int = 0,      # Of the order of wordings, as in training
 ) -> list[float]:  # Percent, one for each prompt; the last one was kept for the test
     "Score prompt after prompt: rank classification in the small world, ROUGE-L elsewhere."
-    ranked = all(task.name in WORLD for task in tasks)
+    ranked = all(task.name in tiers_of() for task in tasks)
     sets = [(task, *prompted(task, seed)) for task in tasks]
     def answer(task, row):
         if not ranked: return {"answer": row["output"]}
