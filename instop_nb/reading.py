@@ -17,13 +17,17 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, TrainerCallback
 from .books import cut_at, draw_operation, draw_phrase, framed, loose_text, skill_text
-from .flan import PATTERNS
-from .microworld import PLAN, Plan, draw_inputs, tiers_of
+from .flan import CLUSTERS, PATTERNS, render
+from .flan_rows import micro_rows
+from .microworld import PLAN, Plan, draw_inputs, micro_tasks, tiers_of
+from .natinst import Encoding, encode
+from .natinst_v1 import encode_v1
 from .operations import wordings
 from .promptsource import TEMPLATES
 from .runs import Run
 from .t5 import SENTINELS, SPECIAL, micro_config, new_t5, train_tokenizer
 from .trainer import LogToRun, T5Trainer, save_model, train_in, training_arguments
+from .words import WORDS
 
 # %% ../nbs/2_model/22c_reading.ipynb #e1503b74
 def _plain(text):
@@ -81,6 +85,15 @@ def word_tokenizer(
     )
 
 # %% ../nbs/2_model/22c_reading.ipynb #fbf68647
+def _layouts(plan):
+    "A few tasks and rows with all that can stand around them; each word three times or more."
+    whole, texts = Encoding(n_pos=4, n_neg=2, explanations=True), []
+    for task in micro_tasks("train", 1, plan=plan)[:9]:
+        texts += [encode(task, task.instances[0], whole), encode_v1(task, task.instances[0].input)]
+    for cluster in CLUSTERS:
+        texts += [" ".join(render(PATTERNS[cluster][0], row)) for row in micro_rows(cluster, 90)]
+    return texts + [f'"{word}"' for word in WORDS for _ in range(3)]
+
 def vocabulary(
     plan: Plan = PLAN,  # What the books leave out
     n: int = 20_000,    # Texts of the books
@@ -94,7 +107,7 @@ def vocabulary(
         for o, _ in tiers_of(plan).values()
         for group in ("asked", "told", "new") for said in wordings(o, group)
     ]
-    return told + 3 * HARMLESS + asked + [said.lower() for said in asked]
+    return told + 3 * HARMLESS + _layouts(plan) + asked + [said.lower() for said in asked]
 
 # %% ../nbs/2_model/22c_reading.ipynb #1c4baeaf
 class Drawn(torch.utils.data.Dataset):
