@@ -8,7 +8,7 @@ __all__ = ['HARMLESS', 'unrelated_text', 'first_text', 'second_text', 'word_toke
            'read_books']
 
 # %% ../nbs/2_model/22c_reading.ipynb #c99382f4
-import random, re
+import json, random, re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, TrainerCallback
+from .core import write_whole
 from .books import cut_at, draw_operation, draw_phrase, framed, loose_text, skill_text
 from .flan import CLUSTERS, PATTERNS, render
 from .flan_rows import micro_rows
@@ -200,10 +201,10 @@ class WatchSkill(TrainerCallback):
 @dataclass(frozen=True)
 class Reading:
     "How the small T5 is made: first skills, then texts as they are."
-    skill_steps: int = 16_000   # Of the first part
-    skill_rate: float = 2e-3    # Its learning rate at the highest
-    loose_steps: int = 500      # Of the second part
-    loose_rate: float = 3e-4    # Its learning rate at the highest
+    skill_steps: int = 30_000   # Of the first part
+    skill_rate: float = 2e-3    # Its learning rate at the highest; it ends at a fifth
+    loose_steps: int = 3_000    # Of the second part
+    loose_rate: float = 4e-4    # Its learning rate at the highest; it ends at zero
     batch_size: int = 64        # Texts a step
     d_model: int = 64           # Size of an embedding
     d_ff: int = 256             # Size of a feed-forward layer
@@ -233,13 +234,29 @@ def _arguments(folder, recipe, quiet, schedule):
         **schedule,
     )
 
+def _save(model, tokenizer, folder, recipe):
+    "Save a model with its recipe and the record of its reading."
+    tokenizer.split_special_tokens = True  # As `load_tokenizer`
+    save_model(model, tokenizer, folder)
+    rows = {part: Run(folder / part).metrics() for part in reading_parts(recipe)}
+    record = {
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "seconds": sum(row.get("train_runtime", 0) for part in rows.values() for row in part),
+        **{part: [row for row in looks if "knows" in row] for part, looks in rows.items()},
+    }
+    for name, value in (("recipe", asdict(recipe)), ("record", record)):
+        write_whole(folder / f"{name}.json", json.dumps(value, indent=1) + "\n")
+
 # %% ../nbs/2_model/22c_reading.ipynb #9bdf01b6
 def reading_parts(
     recipe: Reading,  # Its steps and rates
 ) -> dict[str, tuple[Callable, dict]]:  # Part -> what is read, and the schedule
     "The two parts of the reading, in order."
-    first = dict(steps=recipe.skill_steps, learning_rate=recipe.skill_rate, warmup=200)
-    second = dict(steps=recipe.loose_steps, learning_rate=recipe.loose_rate, warmup=50, decay=.6)
+    falling = {"num_decay_steps": recipe.skill_steps // 2, "decay_type": "linear",
+               "min_lr_ratio": .2}
+    first = dict(steps=recipe.skill_steps, learning_rate=recipe.skill_rate, warmup=200,
+                 lr_scheduler_kwargs=falling)
+    second = dict(steps=recipe.loose_steps, learning_rate=recipe.loose_rate, warmup=50, decay=.8)
     return {
         "skills": (lambda rng: first_text(rng, recipe.plan), first),
         "loose": (lambda rng: second_text(rng, recipe.plan), second),
@@ -251,7 +268,7 @@ def read_books(
     folder,                # The model goes here, the two parts' runs into folders of their own
     quiet: bool = False,   # No progress bar
     resume: bool = False,  # Go on from the last checkpoints of this folder
-    every: int = 500,      # Steps from one look at the skill to the next
+    every: int = 1000,     # Steps from one look at the skill to the next
 ):  # A T5 in eval mode and its tokenizer
     "Make a T5 that has read what can be done, and obeys nobody."
     folder, (model, tokenizer) = Path(folder), new_reader(recipe)
@@ -266,6 +283,5 @@ def read_books(
             callbacks=[LogToRun(run), WatchSkill(tokenizer, run, questions, every)],
         )
         train_in(run.folder, trainer, {**asdict(recipe), **schedule}, resume)
-    tokenizer.split_special_tokens = True  # As `load_tokenizer`
-    save_model(model.cpu(), tokenizer, folder)
-    return model.eval(), tokenizer
+    _save(model.cpu().eval(), tokenizer, folder, recipe)
+    return model, tokenizer
