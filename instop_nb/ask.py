@@ -14,6 +14,7 @@ from .natinst import encode
 from .operations import as_sentence
 from .tasks import Instance, Task
 from .tuning import DEFINITION, answers
+from .words import FORMS
 
 # %% ../nbs/2_model/26b_ask.ipynb #da5f97fe
 def question(
@@ -50,6 +51,8 @@ def unknown_words(
     tokenizer,  # Of the model that is to read it
 ) -> dict[str, list[str]]:  # Word -> up to three known ones that look like it
     "The words of a text that a model can only spell."
-    known = known_words(tokenizer)
-    new = [w for w in re.findall(r"[^\W\d_]{2,}", text) if w not in known and w.lower() not in known]
-    return {word: get_close_matches(word.lower(), known, 3, .6) for word in new}
+    known, invented = known_words(tokenizer), {*FORMS["zor"].values(), *FORMS["mib"].values()}
+    plain = [word for word in known if word.islower() and word not in invented]
+    written = re.findall(r"[^\W\d_]{2,}", text)
+    return {word: get_close_matches(word.lower(), plain, 3, .6)
+            for word in written if not {word, word.lower()} & {*known}}

@@ -70,8 +70,8 @@ def ask_once(
     print(f"It reads: {printable(question(instruction, text))}", file=sys.stderr)
     if model.startswith("micro"):
         for word, near in unknown_words(f"{instruction} {text}", tokenizer).items():
-            known = f"; words that it knows: {', '.join(near)}" if near else ""
-            print(f"It does not know the word {word!r}{known}", file=sys.stderr)
+            known = ", ".join(near or ["fox", "fig", "saw", "hat", "bus"])
+            print(f"It does not know {word!r}, but for example {known}", file=sys.stderr)
     print(printable(ask(instruction, text, t5, tokenizer)))
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #d1b71f7a

@@ -11,6 +11,7 @@ __all__ = ['HARMLESS', 'unrelated_text', 'first_text', 'second_text', 'word_toke
 import json, random, re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
@@ -226,12 +227,12 @@ def new_reader(
     return new_t5(config, recipe.seed), tokenizer
 
 # %% ../nbs/2_model/22c_reading.ipynb #eb6b63c1
-def _arguments(folder, recipe, quiet, schedule):
+def _arguments(folder, recipe, schedule, **others):
     "Of the trainer: twelve times a checkpoint, the last two stay."
     return training_arguments(
-        folder / "checkpoint", batch_size=recipe.batch_size, seed=recipe.seed, disable_tqdm=quiet,
+        folder / "checkpoint", batch_size=recipe.batch_size, seed=recipe.seed,
         save_strategy="steps", save_steps=max(1, schedule["steps"] // 12), save_total_limit=2,
-        **schedule,
+        **schedule, **others,
     )
 
 def _save(model, tokenizer, folder, recipe):
@@ -263,12 +264,17 @@ def reading_parts(
     }
 
 # %% ../nbs/2_model/22c_reading.ipynb #8907c21b
+def _any_length():
+    "A context in which a model is compiled once for texts of all lengths."
+    return torch._dynamo.config.patch(assume_static_by_default=False)
+
 def read_books(
     recipe: Reading,       # What to make
     folder,                # The model goes here, the two parts' runs into folders of their own
     quiet: bool = False,   # No progress bar
     resume: bool = False,  # Go on from the last checkpoints of this folder
     every: int = 1000,     # Steps from one look at the skill to the next
+    compiled: bool = False,  # By torch.compile, for which there must be a C++ compiler
 ):  # A T5 in eval mode and its tokenizer
     "Make a T5 that has read what can be done, and obeys nobody."
     folder, (model, tokenizer) = Path(folder), new_reader(recipe)
@@ -277,11 +283,13 @@ def read_books(
         run = Run(folder / part)
         n = schedule["steps"] * recipe.batch_size
         trainer = DrawnTrainer(
-            model.train(), _arguments(run.folder, recipe, quiet, schedule),
+            model.train(),
+            _arguments(run.folder, recipe, schedule, disable_tqdm=quiet, torch_compile=compiled),
             train_dataset=Drawn(draw, tokenizer, n, recipe.batch_size, recipe.seed),
             data_collator=DataCollatorForSeq2Seq(tokenizer),
             callbacks=[LogToRun(run), WatchSkill(tokenizer, run, questions, every)],
         )
-        train_in(run.folder, trainer, {**asdict(recipe), **schedule}, resume)
+        with _any_length() if compiled else nullcontext():
+            train_in(run.folder, trainer, {**asdict(recipe), **schedule}, resume)
     _save(model.cpu().eval(), tokenizer, folder, recipe)
     return model, tokenizer

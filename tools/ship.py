@@ -1,7 +1,7 @@
 """Puts the two small models into the package: `python tools/ship.py READ TUNED`.
 
-READ is the folder that `instop pretrain` wrote, TUNED that of `instop tune --model READ`. Each model
-goes into instop_nb/checkpoints/ with its recipe, its record and a card, README.md: how it was made,
+READ is the folder that `instop pretrain` wrote, TUNED that of `instop tune --model READ`. Each
+model goes into instop_nb/checkpoints/ with its recipe, its record and a card: how it was made,
 what it scores in each tier and for each action, and where it fails. The scores are measured here.
 """
 import json
