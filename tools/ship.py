@@ -59,7 +59,8 @@ def card(name, scores, known, steps):
         *(f"| {tier} | {value:.1f} |" for tier, value in scores.items() if tier != "categories"),
         "", f"Of told operations in the books' own frames it completes {known['knows']:.0f} % and "
         f"stops after the result in {known['obeys']:.0f} % (400 questions).", "",
-        "## By action", "", "| action | exact match on tasks that tuning never asked |", "|---|--:|",
+        "## By action", "",
+        "| action | exact match on tasks that tuning never asked |", "|---|--:|",
         *(f"| {action} | {value:.0f} |" for action, value in actions), "",
         "## Where it fails", "",
         "It knows the words of its world and spells any other letter by letter. `size` is told "
