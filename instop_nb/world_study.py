@@ -39,7 +39,7 @@ def in_two_turns(
 
 # %% ../nbs/3_studies/36_world_study.ipynb #ws-arms1
 SHOWN = {"definition": DEFINITION, "nothing": NO_INSTRUCTION, "3 examples": Encoding(n_pos=3)}
-QUESTIONS = 1_000  # Of each tier, at least
+QUESTIONS = 1_000  # Of each tier, at least; fewer where many arms are compared
 
 def older_base(
     folder,        # Of a run; the model lies beside it
@@ -54,11 +54,12 @@ def older_base(
 def tier_result(
     model,          # In eval mode
     tokenizer,      # The model's
-    scale: float,   # Of the number of questions
+    n: int,         # Questions of each tier, at least
+    seed: int = 0,  # Of their inputs
     shown: str = "definition",  # A key of `SHOWN`
 ) -> dict:  # Exact match of each tier and in two turns; "categories": of each
     "What a run keeps of a model."
-    asked = tier_questions(max(4, round(QUESTIONS * scale)))
+    asked = tier_questions(n, seed=1000 + seed)
     scores = ask_tiers(model, tokenizer, asked, SHOWN[shown])
     exact = {tier: round(s["overall"]["exact_match"], 2) for tier, s in scores.items()}
     by_category = {
@@ -79,29 +80,30 @@ def run_tiers(
     rate: float = 5e-4,    # Its learning rate
     shown: str = "definition",  # A key of `SHOWN`, in tuning and when asked
     older: bool = False,   # Start from `older_base`
+    n: int = QUESTIONS,    # Of each tier, at least
 ) -> dict:  # See `tier_result`
     "Tune in one way, and ask every tier."
     base = older_base(folder, scale) if older else load_model(model, device="cpu")
     if steps:
-        tasks, n = get_tasks(data, "train", max(2, round(60 * scale)), seed), steps_of(scale, steps)
+        steps = steps_of(scale, steps)
+        tasks = get_tasks(data, "train", max(2, round(60 * scale)), seed)
         rows = tokenize_tasks(tasks, base[1], SHOWN[shown], all_wordings=True, seed=seed)
-        drawn = draw_rows(rows, tasks, n * 64, seed)
-        tune(*base, drawn, folder, n, learning_rate=rate, seed=seed, quiet=True)
-    return tier_result(*base, scale, shown)
+        drawn = draw_rows(rows, tasks, steps * 64, seed)
+        tune(*base, drawn, folder, steps, learning_rate=rate, seed=seed, quiet=True)
+    return tier_result(*base, max(4, steps_of(scale, n)), seed, shown)
 
 # %% ../nbs/3_studies/36_world_study.ipynb #ws-arms6
 TIER_ARMS = {
     "tuned, 200 steps": {}, "no instruction, 200 steps": {"shown": "nothing"},
     "untuned": {"steps": 0}, "untuned, 3 examples": {"steps": 0, "shown": "3 examples"},
     "older model, 600 steps": {"older": True, "steps": 600, "rate": 2e-3},
-    "older model, 1,600 steps": {"older": True, "steps": 1_600, "rate": 2e-3},
 }
-_RATES = {"5e-4": 5e-4, "1e-3": 1e-3, "2e-3": 2e-3}
-FORGET_ARMS = {f"{n} steps at {name}": {"steps": n, "rate": rate}
-               for name, rate in _RATES.items() for n in (50, 100, 200, 400, 800)}
+_RATES = {"5e-4": 5e-4, "2e-3": 2e-3}
+FORGET_ARMS = {f"{steps} steps at {name}": {"steps": steps, "rate": rate, "n": 200}
+               for name, rate in _RATES.items() for steps in (25, 50, 100, 200, 400, 800)}
 
 # %% ../nbs/3_studies/36_world_study.ipynb #ws-read1
-SHORT = {"skill_steps": 6_000, "loose_steps": 600}
+SHORT = {"skill_steps": 4_000, "loose_steps": 400}
 READINGS = {
     "as shipped, but short": {}, "d_model 96": {"d_model": 96}, "3 + 3 layers": {"num_layers": 3},
     "d_ff 128": {"d_ff": 128}, "4 heads": {"num_heads": 4}, "batches of 32": {"batch_size": 32},
@@ -121,7 +123,7 @@ def run_reading(
     recipe = Reading(**SHORT | change | steps, seed=seed)
     reader = read_books(recipe, Path(folder) / "read", quiet=True)
     found = skill(*reader, skill_questions(max(8, round(400 * scale))))
-    result = run_tiers(folder, seed, scale, data, str(Path(folder) / "read"), steps=120)
+    result = run_tiers(folder, seed, scale, data, str(Path(folder) / "read"), steps=120, n=300)
     return {"known": found["knows"], "obeyed": found["obeys"], **result}
 
 # %% ../nbs/3_studies/36_world_study.ipynb #ws-read2

@@ -14,7 +14,7 @@ import torch
 
 from instop_nb.models import load_model
 from instop_nb.reading import skill, skill_questions
-from instop_nb.world_study import tier_result
+from instop_nb.world_study import QUESTIONS, tier_result
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "instop_nb" / "checkpoints"
@@ -77,7 +77,8 @@ def ship(name, folder, recipe, record, steps):
     place.mkdir(parents=True)
     for file in WEIGHTS: shutil.copy(Path(folder) / file, place)
     model, tokenizer = load_model(str(place), "cpu")
-    scores, known = tier_result(model, tokenizer, 1.0), skill(model, tokenizer, skill_questions())
+    scores = tier_result(model, tokenizer, QUESTIONS)
+    known = skill(model, tokenizer, skill_questions())
     texts = {"recipe.json": recipe, "record.json": {**record, "known": known, "scores": scores}}
     for file, value in texts.items():
         (place / file).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
