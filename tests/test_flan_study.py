@@ -14,8 +14,8 @@ from instop_nb.flan_study import (
 )
 from instop_nb import probes
 from instop_nb.probes import answer_score, chance_score, fit, steps_of
-from instop_nb.first_world import is_held_out
 from instop_nb.models import load_model
+from instop_nb.operations import is_held_out
 from instop_nb.core import TaskError
 from instop_nb.runs import Run
 from instop_nb.study import reproduce
