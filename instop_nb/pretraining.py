@@ -97,14 +97,20 @@ class PretrainingCollator:
         self.states = [(state["batches"], self.rng.getstate())]
 
 # %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf9
+def _book_text(rng):
+    "What is given, with the space behind it, and what follows: of the books, without gaps."
+    while True:
+        given, said = rng.choice((skill_text, loose_text))(rng)
+        if SENTINELS[0] not in given: return f"{given.rstrip()} ", said
+
 def documents(
     data: str = "micro",  # "micro" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
     seed: int = 0,        # Of the choice
 ) -> list[tuple[str, str]]:  # (what is given, what follows)
-    "Text without answers, of training tasks alone, for pretraining and for the tokenizer."
+    "Books of the small world; or text without answers, of the training tasks of a folder."
     rng = random.Random(f"{seed} documents")
-    if data == "micro": return [rng.choice((skill_text, loose_text))(rng) for _ in range(n)]
+    if data == "micro": return [_book_text(rng) for _ in range(n)]
     tasks = load_tasks(data, "train")
     questions = [(t, i) for t in tasks for i in t.instances]
     def question():
