@@ -79,7 +79,7 @@ def halves(
     n_ask: int,    # Instances of each task to ask, at most; of a folder's never more than half
     seed: int = 0, # Of the generated instances; a folder's come in their order
 ) -> tuple[list[Task], list[Task]]:  # The same tasks in the same order, with other instances
-    "All tasks of a world, once to train on and once to ask."
+    "The tasks of both splits, once to train on and once to ask."
     if data == "micro":
         def both(n, held_out):
             return [t for split in ("train", "test")

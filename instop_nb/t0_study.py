@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 from .core import TaskError
 from .formats import task_to_template
-from .microworld import novelty, solve, tiers_of
+from .microworld import novelty, tiers_of
 from .models import load_model
 from .probes import answer_score, fit, steps_of
 from .prompt_files import Metadata
@@ -26,10 +26,11 @@ from .tuning import get_tasks
 def prompted(
     task: Task,     # With instances
     seed: int = 0,  # Turns the wordings: another one comes first, another one last
-) -> tuple[list[Template], list[dict]]:  # Prompts of four wordings; rows: input, output, definition
-    "A task as a data set with prompts."
-    four = task.definition[::max(1, len(task.definition) // 4)][:4]
-    k = seed % len(four)
+) -> tuple[list[Template], list[dict]]:  # At most four prompts; rows: input, output, definition
+    "A task as a data set with prompts, of wordings that are evenly spaced."
+    n = min(4, len(task.definition))
+    four = [task.definition[i * len(task.definition) // n] for i in range(n)]
+    k = seed % n
     turned = replace(task, definition=four[k:] + four[:k])
     (templates, rows), _ = task_to_template(turned)
     return templates, [{**row, "definition": four[k]} for row in rows]
@@ -75,21 +76,24 @@ def prompted_pairs(
     return pairs
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #b52a908f
-def _siblings(name):
-    "Tasks of the small world with the category of this one."
-    category = tiers_of()[name][0].category
-    return [other for other, (o, _) in tiers_of().items() if o.category == category]
+def _wrong_answers(operation, words, group):
+    "What other tasks of a group answer, if they fit."
+    group_of = group(operation)
+    others = (o for o, _ in tiers_of().values() if group(o) == group_of and o.fits(words))
+    return {o.solve(words) for o in others} - {operation.solve(words)}
 
 def sibling_options(
     name: str,   # Of a task of the small world
     text: str,   # An input
-    n: int = 4,  # Options, at most; yes/no questions have two
+    n: int = 4,  # Options, at most; questions have two
 ) -> list[str]:  # In an order that says nothing
-    "The right answer among those of other tasks of its category."
-    rng, right = random.Random(f"{name} {text}"), solve(name, text)
-    if yes_or_no := tiers_of()[name][0].options: return rng.sample(yes_or_no, len(yes_or_no))
-    others = sorted({solve(other, text) for other in _siblings(name)} - {right})
-    options = [right, *rng.sample(others, min(n - 1, len(others)))]
+    "The right answer among those of other tasks of its category, or else of its action."
+    rng, operation, words = random.Random(f"{name} {text}"), tiers_of()[name][0], text.split()
+    if two := operation.options: return rng.sample(two, len(two))
+    options = [operation.solve(words)]
+    for group in (lambda o: o.category, lambda o: o.category.split(":")[0]):
+        more = sorted(_wrong_answers(operation, words, group) - {*options})
+        options += rng.sample(more, min(n - len(options), len(more)))
     return rng.sample(options, len(options))
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #4a88ec27
@@ -125,7 +129,7 @@ def _over_prompts(scores, kinds):
     return {name: round(number, 2) for name, number in numbers.items()}
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #7cfad3f4
-STEPS, BATCH = 600, 64
+STEPS, BATCH = 200, 64
 
 def run_t0(
     folder,        # Of the run
