@@ -4,7 +4,6 @@ import random
 import re
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
 
