@@ -10,11 +10,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
+from .actions import PLACES
 from .books import FACTS
 from .core import TaskError, in_brief, json_lines, lone_surrogates
 from .flan import cluster_named
 from .operations import as_sentence, draw_words, is_held_out, operations
-from .words import FORMS, KIND, KINDS, POSITIONS, WORDS
+from .words import FORMS, KIND, KINDS, WORDS
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #f09cf265
 def check_flan_row(cluster: str,             # Name of a cluster
@@ -172,9 +173,9 @@ def _coreference(rng):
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #5122f6ec
 def _reading_comprehension_with_commonsense(rng):
     "Find a word in a list, then know a fact about it."
-    words, place = draw_words(rng), rng.choice(list(POSITIONS))
+    words, place = draw_words(rng), rng.choice(list(PLACES))
     fact = rng.choice(_ASKED_FOR)
-    answer = FORMS[fact][words[POSITIONS[place]]]
+    answer = FORMS[fact][words[PLACES[place]]]
     return {"passage": " ".join(words), "question": _question(fact, f"the {place} word"),
             "options": _options_with(rng, answer, FORMS[fact].values()), "answer": answer}
 
