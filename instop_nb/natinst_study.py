@@ -24,8 +24,10 @@ from .tuning import draw_rows, tune
 from .words import KINDS
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #61db7964
+# Table -> the words that show that a definition needs it
 TABLES = {"zor": {"zor"}, "mib": {"mib"}, "size": {"size", "big", "small"},
           "kind": {"kind", *KINDS, *(f"{kind}s" for kind in KINDS)}}
+_NO_TABLE = "the list"
 
 def add_sources(
     tasks: list[Task],  # Any tasks
@@ -34,7 +36,7 @@ def add_sources(
     def table(task):
         said = re.findall(r"\w+", task.definition[0].lower())
         named = [name for name, signs in TABLES.items() if signs & {*said}]
-        return named[0] if named else "the list"
+        return named[0] if named else _NO_TABLE
     return [t if t.sources else replace(t, raw={"Source": [table(t)]}) for t in tasks]
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #5d99fa42
@@ -48,7 +50,7 @@ def draw_split(
     sources = Counter(s for t in tasks for s in t.sources)
     categories = Counter(t.category for t in tasks)
     def shares(t):
-        if not t.sources or categories[t.category] < 2: return False
+        if t.sources in ([], [_NO_TABLE]) or categories[t.category] < 2: return False
         return 1 < sources[t.sources[0]] <= len(tasks) / 3
     fit = [t for t in tasks if shares(t)]
     if not fit:
@@ -138,7 +140,7 @@ def own_models(
     return answered
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #5b76943c
-STEPS, BATCH, QUESTIONS = 600, 32, 400
+STEPS, BATCH, QUESTIONS = 200, 32, 400
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #e1413cff
 def _rouge(rows, names):

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
-from instop_nb.chance import write_world
 from instop_nb.microworld import TIERS, micro_tasks, solve, tiers_of
+from instop_nb.models import load_model
+from instop_nb.probes import fit
+from instop_nb.promptsource import encode_row
 from instop_nb.t0_study import (
     ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs,
     run_t0, sibling_options,
@@ -118,7 +121,7 @@ def test_another_p_is_an_error():
 def test_the_last_wording_is_never_trained_on(p, seed):
     tasks = micro_tasks("train", 2)[::40]
     last = {t.definition[3 * ((seed - 1) % 4)] for t in tasks}
-    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 600, p, seed)}
+    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 1000, p, seed)}
     assert not sources & last
     wordings = {d for t in tasks for d in t.definition} & sources
     assert len(wordings) == len(tasks) * {"one": 1, "half": 2, "original": 3, "all": 3}[p]
@@ -256,20 +259,30 @@ def test_an_untuned_arm_trains_nothing_and_a_share_takes_some_data_sets(tmp_path
     ) < set(whole[0])
 
 
+def _small_world(folder, change):
+    "Write every fortieth task of each split to a folder, changed in some way."
+    (folder / "splits" / "default").mkdir(parents=True)
+    (folder / "tasks").mkdir()
+    for split in ("train", "test"):
+        tasks = [change(t) for t in micro_tasks(split, 4)[::40]]
+        for t in tasks: write_task(t, folder / "tasks" / f"{t.name}.json")
+        names = "".join(f"{t.name}\n" for t in tasks)
+        (folder / "splits" / "default" / f"{split}_tasks.txt").write_text(names)
+    return str(folder)
+
+
 def test_tasks_with_one_wording_can_only_be_counted(tmp_path):
-    write_world(tmp_path, 1)
-    for task in load_tasks(tmp_path):
-        write_task(
-            replace(task, definition=task.definition[:1]), tmp_path / "tasks" / f"{task.name}.json"
-        )
+    one = _small_world(tmp_path / "world", lambda t: replace(t, definition=t.definition[:1]))
     for arm in ("1 prompt", "2 prompts", "3 prompts and 1 turned"):
         with pytest.raises(TaskError, match="one wording a task.*t0-datasets"):
-            run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS[arm])
+            run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS[arm])
+    result = run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS["half of the data sets"])
+    assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 1}
 
 
 def test_a_world_of_files_is_as_good_as_a_generated_one(tmp_path):
-    write_world(tmp_path, 1)
-    result = run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS["2 prompts"])
+    same = _small_world(tmp_path / "world", lambda t: t)
+    result = run_t0(tmp_path / "run", 0, 0.003, same, "micro", **ARMS["2 prompts"])
     assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 4}
 
 
@@ -281,23 +294,20 @@ def test_real_tasks_are_scored_by_rouge(few_real_tasks, tmp_path):
         assert 0 <= result["median"] <= 100 and set(result["scores"]) == {"unseen"}
 
 
-def test_tuning_reaches_a_wording_that_no_model_has_seen(tmp_path):
-    "In a world of files in which moon is the answer to everything."
-    write_world(tmp_path / "all", 4)
-    (tmp_path / "splits" / "default").mkdir(parents=True)
-    (tmp_path / "tasks").mkdir()
-    for split in ("train", "test"):
-        tasks = load_tasks(tmp_path / "all", split)[::80]
-        for t in tasks:
-            instances = [replace(i, output=["moon"]) for i in t.instances]
-            write_task(replace(t, instances=instances), tmp_path / "tasks" / f"{t.name}.json")
-        names = "".join(f"{t.name}\n" for t in tasks)
-        (tmp_path / "splits" / "default" / f"{split}_tasks.txt").write_text(names)
-    new = {
-        arm: run_t0(tmp_path / arm, 0, 0.2, str(tmp_path), "micro", **ARMS[arm])["new"]
-        for arm in ("untuned", "3 prompts")
-    }
-    assert new["3 prompts"] > 90 and new["untuned"] < 10, new
+def test_tuning_makes_right_answers_likelier_in_a_wording_that_no_training_has_seen(tmp_path):
+    "What the studies need to be more than noise."
+    model, tokenizer = load_model("micro", device="cpu")
+    sets = [prompted(t) for t in micro_tasks("test", 1)]
+    asked = [encode_row(templates[-1], row) for templates, rows in sets for row in rows]
+    sources, targets = ([row[side] for row in asked] for side in ("inputs", "targets"))
+    batch = dict(tokenizer(sources, padding=True, return_tensors="pt"))
+    ids = tokenizer(text_target=targets, padding=True, return_tensors="pt")["input_ids"]
+    batch["labels"] = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
+    def loss():
+        with torch.no_grad(): return model(**batch).loss.item()
+    before = loss()
+    fit(model, tokenizer, prompted_pairs(micro_tasks("train", 4), 30 * BATCH), tmp_path, 0, BATCH)
+    assert loss() < 0.8 * before
 
 
 @pytest.mark.parametrize("name", STUDIES)
