@@ -204,15 +204,13 @@ def make_examples(
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #70aa7e81
 def few_of(
-    tier: str,          # "train" or one of TIERS
+    tier: str,          # A split of `micro_tasks`
     n: int = 48,        # How many; all of them, if there are fewer
     plan: Plan = PLAN,  # What is left out of what
 ) -> list[str]:  # Names of tasks
-    "A few tasks of a tier: one of each category in turn, in the order of a checksum."
-    world = tiers_of(plan)
-    names = [name for name, (_, t) in world.items() if t == tier]
-    names.sort(key=lambda name: zlib.crc32(name.encode()))
-    groups = _grouped_by(names, lambda name: world[name][0].category)
+    "A few tasks of a split: one of each category in turn, in the order of a checksum."
+    names = sorted(_names_in(tier, plan), key=lambda name: zlib.crc32(name.encode()))
+    groups = _grouped_by(names, lambda name: tiers_of(plan)[name][0].category)
     return [name for name in chain(*zip_longest(*groups.values())) if name][:n]
 
 def _names_in(split, plan):
@@ -220,8 +218,10 @@ def _names_in(split, plan):
     if split == "test":
         few = {name for tier in TIERS[:3] for name in few_of(tier, plan=plan)}
         return [name for name in tiers_of(plan) if name in few]
-    tier = "train" if split == "wording" else split
-    return [name for name, (_, t) in tiers_of(plan).items() if tier in (None, t)]
+    if split == "wording":
+        return [name for name in _names_in("train", plan)
+                if isinstance(tiers_of(plan)[name][0], Operation)]
+    return [name for name, (_, t) in tiers_of(plan).items() if split in (None, t)]
 
 def _check_split(split, n_instances):
     splits = ["train", "test", *TIERS, "wording"]

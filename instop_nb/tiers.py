@@ -27,7 +27,7 @@ def tier_questions(
     positive("tier_questions", n=n)
     asked = {}
     for tier in ASKED:
-        names = {*few_of("train" if tier == "wording" else tier, n, plan)}
+        names = {*few_of(tier, n, plan)}
         tasks = micro_tasks(tier, -(-n // len(names)), seed, held_out=True, plan=plan)
         chosen = [t for t in tasks if t.name in names]
         asked[tier] = [t.reworded(i % len(t.definition)) for i, t in enumerate(chosen)]

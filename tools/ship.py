@@ -75,7 +75,7 @@ def ship(name, folder, recipe, record, steps):
     place = HOME / name
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    for file in WEIGHTS: shutil.copy(Path(folder) / file, place)
+    for file in WEIGHTS: shutil.copyfile(Path(folder) / file, place / file)
     model, tokenizer = load_model(str(place), "cpu")
     scores = tier_result(model, tokenizer, QUESTIONS)
     known = skill(model, tokenizer, skill_questions())
@@ -96,7 +96,8 @@ def main(read, tuned):
     config = json.loads((tuned / "config.json").read_text())
     rows = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
     steps = f"{config['steps']} steps of {config['batch_size']} rows"
-    ship("micro-tuned", tuned / "model", {**config, "model": "micro"}, {"curve": rows}, steps)
+    config = {**config, "model": "micro", "out": None}
+    ship("micro-tuned", tuned / "model", config, {"curve": rows}, steps)
 
 
 if __name__ == "__main__": main(*sys.argv[1:])
