@@ -40,15 +40,15 @@ def worlds(
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #b94d44b3
 @cache
-def _numbers(): return {name: n for n, name in enumerate(tiers_of())}
+def _task_numbers(): return {name: n for n, name in enumerate(tiers_of())}
 
 def numbered(
     tasks: list[Task],  # Of any world
 ) -> list[Task]:        # Those of files as they were
     "Call generated tasks by a number and their category, as NI's names do."
     def number(task):
-        if task.name not in _numbers(): return task
-        name = f"task{_numbers()[task.name]:04}_{task.category}"
+        if task.name not in _task_numbers(): return task
+        name = f"task{_task_numbers()[task.name]:04}_{task.category}"
         return replace(task, name=name.replace(":", "").replace(",", "").replace(" ", "_"))
     return [number(task) for task in tasks]
 
