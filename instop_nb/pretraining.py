@@ -96,13 +96,14 @@ class PretrainingCollator:
         self.rng.setstate((version, tuple(words), gauss))
         self.states = [(state["batches"], self.rng.getstate())]
 
-# %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf9
+# %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf8
 def _book_text(rng):
     "What is given, with the space behind it, and what follows: of the books, without gaps."
     while True:
         given, said = rng.choice((skill_text, loose_text))(rng)
         if SENTINELS[0] not in given: return f"{given.rstrip()} ", said
 
+# %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf9
 def documents(
     data: str = "micro",  # "micro" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
