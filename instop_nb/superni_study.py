@@ -132,7 +132,8 @@ def run_superni(
     "Tune on the training tasks, ask the test tasks (Wang et al. 2022, sections 6 and 7)."
     steps = max(1, round(STEPS * scale))
     # No more instances than are likely to be drawn
-    tasks = worlds(data, min(n_instances, max(2, steps * batch // 80)), 30, seed)
+    n_train, n_ask = min(n_instances, max(2, steps * batch // 80)), max(1, round(30 * scale))
+    tasks = worlds(data, n_train, n_ask, seed)
     n = max(1, round(QUESTIONS * scale))
     each, chosen = max(1, n // len(tasks["ask"])), some_tasks(tasks["ask"], n, random.Random(seed))
     asked = [replace(t, instances=t.instances[:each]) for t in chosen]
