@@ -36,7 +36,7 @@ def _books_recipe(steps, d_model, **others):
     )
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #pretrain-books-3
-def _read(o, folder):
+def _read_world(o, folder):
     "Make the small T5 from the books."
     from instop_nb.reading import read_books
     if o.vocab_size is not None:
@@ -59,14 +59,10 @@ def _pretrain_on(o, folder):
 def pretrain_command(
     data: str = DATA, out: Optional[Path] = OUT,
     steps: Optional[int] = typer.Option(
-        None, min=1, max=HUGE,
-        help="Steps; of the books those of the first part, and the second is as much shorter; "
-             "the recipe's if left out",
+        None, min=1, max=HUGE, help="Steps, of the books those of part one; else the recipe's"
     ),
     seed: int = SEED,
-    d_model: Optional[int] = typer.Option(
-        None, min=1, max=4096, help="Width; the recipe's if left out"
-    ),
+    d_model: Optional[int] = typer.Option(None, min=1, max=4096, help="Width; else the recipe's"),
     vocab_size: Optional[int] = typer.Option(
         None, min=275, max=HUGE, help="Tokens, with --data; 4,096 if left out"
     ),
@@ -78,7 +74,7 @@ def pretrain_command(
     import torch
     torch.set_num_threads(threads)
     folder = out or Path("runs/pretrain")
-    make = _read if data == "micro" else _pretrain_on
+    make = _read_world if data == "micro" else _pretrain_on
     make(options, folder)
     print(f"Saved {folder}; use it with --model {folder}")
 
