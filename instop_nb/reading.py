@@ -96,6 +96,7 @@ def _layouts(plan):
         texts += [" ".join(render(PATTERNS[cluster][0], row)) for row in micro_rows(cluster, 90)]
     return texts + [f'"{word}"' for word in WORDS for _ in range(3)]
 
+# %% ../nbs/2_model/22c_reading.ipynb #fbf68648
 def vocabulary(
     plan: Plan = PLAN,  # What the books leave out
     n: int = 20_000,    # Texts of the books
@@ -235,6 +236,7 @@ def _arguments(folder, recipe, schedule, **others):
         **schedule, **others,
     )
 
+# %% ../nbs/2_model/22c_reading.ipynb #eb6b63c2
 def _save(model, tokenizer, folder, recipe):
     "Save a model with its recipe and the record of its reading."
     tokenizer.split_special_tokens = True  # As `load_tokenizer`
