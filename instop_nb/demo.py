@@ -149,10 +149,9 @@ def show_table(
     shown = RichTable(
         title=f"{TITLES[short]} on unseen tasks, {mean}", caption=FAIR.format(steps=record["steps"])
     )
-    shown.add_column("training instruction")
-    for tier in ASKED: shown.add_column(tier, justify="right")
-    for row in table:
-        shown.add_row(row["instruction"], *(_mean_text(*score) for score in row[short].values()))
+    shown.add_column("new by", no_wrap=True)
+    for row in table: shown.add_column(row["instruction"], justify="right")
+    for tier in ASKED: shown.add_row(tier, *(_mean_text(*row[short][tier]) for row in table))
     return shown
 
 # %% ../nbs/9_appendix/98_demo.ipynb #3619edb7
