@@ -29,7 +29,8 @@ def test_the_record_says_how_it_was_made(two):
     folder, (table, _) = two
     record = json.loads((folder / "one" / "summary.json").read_text())
     assert record["command"] == "instop demo --scale 0.01" and record["seeds"] == [0]
-    assert record["table"] == table and record["steps"] == max(2, round(STEPS * 0.01))
+    assert json.dumps(record["table"]) == json.dumps(table)
+    assert record["steps"] == max(2, round(STEPS * 0.01))
     assert min(record["questions"].values()) >= 4 and [*record["questions"]] == [*ASKED]
 
 
@@ -40,7 +41,7 @@ def test_three_pictures(two):
 
 def test_the_untuned_model_and_the_copy_are_the_same_for_every_seed(two):
     for row in two[1][0][-2:]:
-        assert all(half == 0 for _, half in row["em"].values())
+        assert all(half == 0.0 for _, half in row["em"].values())
 
 
 def test_all_arms_take_the_same_steps_on_the_same_answers(tmp_path, monkeypatch):
