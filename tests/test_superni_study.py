@@ -88,7 +88,7 @@ def test_no_source_of_the_world_is_cut(encoding):
 
 def test_a_limit_takes_bad_examples_and_never_the_question():
     _, tokenizer = load_model("micro", device="cpu")
-    limit, tasks = 256, micro_tasks("combination", 1)[::9]
+    limit, tasks = 110, micro_tasks("combination", 1)[::9]
     whole, texts = (laid_out(tasks, "Def+Pos(2)+Neg(2)+Expl", tokenizer, n) for n in (LIMIT, limit))
     assert {(t.count("Positive"), t.count("Negative")) for t in whole} == {(2, 2)}
     assert all(t.count("Positive") > 0 and t.count("Negative") < 2 for t in texts)
