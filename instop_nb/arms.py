@@ -178,7 +178,7 @@ def _arm_result(run, trainer, curve):
     return result
 
 # %% ../nbs/4_learned/47b_arms.ipynb #32ec9ec8
-ONE_SHOT = {"steps": 600, "batch_size": 64, "probes": 8}  # Of a setup
+ONE_SHOT = {"steps": 200, "batch_size": 64, "probes": 8}  # Of a setup
 
 # %% ../nbs/4_learned/47b_arms.ipynb #e9432a48
 def run_arm(

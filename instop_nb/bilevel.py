@@ -236,12 +236,12 @@ def optimize(
     meta_train: list[Task],  # Tasks of the inner loss
     meta_test: list[Task],   # Tasks of the outer loss
     folder,                  # The run's folder; the instruction is saved there, too
-    steps: int = 1600,       # Inner steps
+    steps: int = 200,        # Inner steps
     outer: Outer = Outer(),  # How phi is learned
     encoding: Encoding = DEFINITION,  # What the inner loss shows behind the prefix
     outer_encoding: Encoding | None = None,  # Of the outer loss, manual; None: the same
     batch_size: int = 64,    # Instances of one inner step, or of one of its micro-batches
-    learning_rate: float = 2e-3,  # Of theta, at its highest
+    learning_rate: float = 5e-4,  # Of theta, at its highest
     max_source: int = 1024,  # Tokens, without the prefix
     max_target: int = 128,   # Tokens
     all_wordings: bool = True,  # See `tokenize_tasks`

@@ -58,7 +58,9 @@ def demo_command(
     run(out, seeds, workers, scale)
 
 # %% ../nbs/9_appendix/99_cli.ipynb #07ee009d
-CHAPTERS = ("flan_study", "t0_study", "natinst_study", "superni_study", "paper")
+CHAPTERS = (
+    "flan_study", "t0_study", "natinst_study", "superni_study", "world_study", "paper",
+)
 
 def all_studies() -> dict:  # Name -> study
     "The studies of all chapters that have some."

@@ -63,11 +63,16 @@ def ask_once(
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
 ):
     "One answer of a model."
-    from instop_nb.ask import ask
+    from instop_nb.ask import ask, question, unknown_words
     from instop_nb.core import printable
     from instop_nb.models import load_model
-    chosen = () if model == "micro-tuned" else load_model(model)
-    print(printable(ask(instruction, text, *chosen)))
+    t5, tokenizer = load_model(model)
+    print(f"It reads: {printable(question(instruction, text))}", file=sys.stderr)
+    if model.startswith("micro"):
+        for word, near in unknown_words(f"{instruction} {text}", tokenizer).items():
+            known = ", ".join(near or ["fox", "fig", "saw", "hat", "bus"])
+            print(f"It does not know {word!r}, but for example {known}", file=sys.stderr)
+    print(printable(ask(instruction, text, t5, tokenizer)))
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #d1b71f7a
 @app.command("doctor")

@@ -19,10 +19,10 @@ def tokenizer_alone(
 ):  # OSError where there is none
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
-    from instop_nb.models import MICRO
+    from instop_nb.models import SHIPPED
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            MICRO if name == "micro" else name, trust_remote_code=False
+            SHIPPED.get(name, name), trust_remote_code=False
         )
     except Exception as error:  # whatever a damaged file brings up
         raise OSError(
@@ -36,16 +36,17 @@ def tokenizer_alone(
 def _micro_chosen(o):
     "The same for the generated world, whose tasks are made when they are asked for."
     from difflib import get_close_matches
-    from instop_nb.first_world import WORLD, micro_tasks
+    from instop_nb.microworld import micro_tasks, tiers_of
     if (o.limit or 0) > ENDLESS:
         raise TaskError(
             "encode", "--limit", o.limit, f"the world never ends: take at most {ENDLESS:,}"
         )
-    if o.task in (None, *WORLD):
+    world = tiers_of()
+    if o.task in (None, *world):
         return [t for t in micro_tasks(None, o.limit or 3) if o.task in (None, t.name)]
-    near = get_close_matches(o.task[:80], WORLD, 3, 0)
+    near = get_close_matches(o.task[:80], world, 3, 0)
     raise TaskError(
-        o.data, "task", o.task, f"choose from its {len(WORLD)} tasks, such as {', '.join(near)}"
+        o.data, "task", o.task, f"choose from its {len(world)} tasks, such as {', '.join(near)}"
     )
 
 def _chosen_tasks(o):

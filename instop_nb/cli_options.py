@@ -14,7 +14,8 @@ from .core import TaskError
 # %% ../nbs/9_appendix/96_cli_options.ipynb #77b39b30
 DATA = typer.Option("micro", help="'micro' or a folder in the layout of natural-instructions")
 MODEL = typer.Option(
-    "micro", help="'micro', a folder, or a name on the hub such as google/t5-base-lm-adapt"
+    "micro",
+    help="'micro', 'micro-tuned', a folder, or a name on the hub such as google/t5-base-lm-adapt",
 )
 OUT = typer.Option(None, help="Folder of the run; runs/<command> if left out")
 SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of data order, wordings and new parameters")
@@ -24,14 +25,14 @@ QUIET = typer.Option(False, "--quiet", help="No progress bars")
 THREADS = typer.Option(1, min=1, max=1024, help="CPU threads; results repeat for the same number")
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #8d615663
-STEPS = typer.Option(1600, min=1, max=HUGE, help="Training steps")
+STEPS = typer.Option(200, min=1, max=HUGE, help="Training steps")
 BATCH = typer.Option(64, min=1, max=65_536, help="Rows of a step")
-RATE = typer.Option(2e-3, help="Learning rate")
+RATE = typer.Option(5e-4, help="Learning rate")
 INSTANCES = typer.Option(
     200, min=1, max=ENDLESS, help="Training instances per task, drawn by the seed"
 )
 QUESTIONS = typer.Option(
-    21, min=1, max=ENDLESS, help="Test instances per task, the first ones (100 in Super-NI)"
+    10, min=1, max=ENDLESS, help="Test instances per task, the first ones (100 in Super-NI)"
 )
 SOURCE = typer.Option(1024, min=2, max=HUGE, help="Limit of a source in tokens")
 TARGET = typer.Option(128, min=2, max=65_536, help="Limit of an answer in tokens")
@@ -91,10 +92,10 @@ def _compared(rows, tasks):
     from instop_nb.metrics import score
     from instop_nb.predictions import copy_example
     from instop_nb.predictions import copy_input
-    from instop_nb.first_world import WORLD
+    from instop_nb.microworld import tiers_of
     from instop_nb.tuning import group_scores
     lines = {"this model": score(rows)["overall"]}
-    if all(t.name in WORLD for t in tasks):
+    if all(t.name in tiers_of() for t in tasks):
         lines |= {f"  {name}": s for name, s in group_scores(rows).items()}
     lines["copy the input"] = score([r for t in tasks for r in copy_input(t)])["overall"]
     if all(t.positive for t in tasks):

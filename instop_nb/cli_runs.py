@@ -7,7 +7,9 @@ __all__ = ['pretrain_command', 'tune_command', 'optimize_command', 'evaluate_com
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #1ca7f8b2
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Optional
 import typer
 from instop_nb.cli_options import (
@@ -18,39 +20,62 @@ from .console import HUGE, app
 from .core import TaskError
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #5705264d
-def _changed_recipe(**changes):
-    "The recipe with those changes that are given."
-    from instop_nb.pretraining import Recipe
-    return Recipe(**{k: v for k, v in changes.items() if v is not None})
+def _changed(recipe, **changes):
+    "A recipe with those changes that are given."
+    return replace(recipe, **{k: v for k, v in changes.items() if v is not None})
+
+# %% ../nbs/9_appendix/97_cli_runs.ipynb #pretrain-books-1
+def _books_recipe(steps, d_model, **others):
+    "How the small T5 is made; a shorter reading is shorter in both of its parts."
+    from instop_nb.reading import Reading
+    usual = Reading()
+    loose = steps and max(1, round(steps * usual.loose_steps / usual.skill_steps))
+    return _changed(
+        usual, skill_steps=steps, loose_steps=loose, d_model=d_model, d_ff=d_model and 4 * d_model,
+        **others,
+    )
+
+# %% ../nbs/9_appendix/97_cli_runs.ipynb #pretrain-books-3
+def _read_world(o, folder):
+    "Make the small T5 from the books."
+    from instop_nb.reading import read_books
+    if o.vocab_size is not None:
+        advice = "leave it out: the words of the small world are the tokens; or give --data"
+        raise TaskError("pretrain", "--vocab-size", o.vocab_size, advice)
+    recipe = _books_recipe(o.steps, o.d_model, seed=o.seed, batch_size=o.batch_size)
+    read_books(recipe, folder, o.quiet, o.resume)
+
+def _pretrain_on(o, folder):
+    "Make a T5 from the text of tasks in a folder."
+    from instop_nb.pretraining import Recipe, pretrain
+    recipe = _changed(
+        Recipe(data=o.data, vocab_size=o.vocab_size or 4096), steps=o.steps, seed=o.seed,
+        batch_size=o.batch_size, d_model=o.d_model, d_ff=o.d_model and 2 * o.d_model,
+    )
+    pretrain(recipe, folder, o.quiet, resume=o.resume, **_saving(recipe.steps))
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #1cc100f2
 @app.command("pretrain")
 def pretrain_command(
     data: str = DATA, out: Optional[Path] = OUT,
     steps: Optional[int] = typer.Option(
-        None, min=1, max=HUGE, help="Steps; the recipe's if left out"
+        None, min=1, max=HUGE, help="Steps, of the books those of part one; else the recipe's"
     ),
     seed: int = SEED,
-    d_model: Optional[int] = typer.Option(
-        None, min=1, max=4096, help="Width; the recipe's if left out"
-    ),
+    d_model: Optional[int] = typer.Option(None, min=1, max=4096, help="Width; else the recipe's"),
     vocab_size: Optional[int] = typer.Option(
-        None, min=275, max=HUGE, help="Tokens; 1,024, or 4,096 for a folder"
+        None, min=275, max=HUGE, help="Tokens, with --data; 4,096 if left out"
     ),
     batch_size: int = BATCH, resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
 ):
     "Make a tokenizer and a small T5 from unlabelled text; without options, the one that ships."
+    options = SimpleNamespace(**locals())
     check_places(data, out, "train")
     import torch
-    from instop_nb.pretraining import pretrain as run
     torch.set_num_threads(threads)
     folder = out or Path("runs/pretrain")
-    words = vocab_size or (None if data == "micro" else 4096)
-    recipe = _changed_recipe(
-        data=data, seed=seed, batch_size=batch_size, steps=steps, d_model=d_model,
-        d_ff=2 * d_model if d_model else None, vocab_size=words,
-    )
-    run(recipe, folder, quiet, resume=resume, **_saving(recipe.steps))
+    make = _read_world if data == "micro" else _pretrain_on
+    make(options, folder)
     print(f"Saved {folder}; use it with --model {folder}")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #cb4f04aa

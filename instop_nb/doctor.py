@@ -85,10 +85,11 @@ def _real_tasks(folder):
     return Check("real tasks", f"{n} in `{folder}`", "" if n else clone)
 
 def _small_model(folder):
-    "Look for the files of the T5 that comes with the package."
+    "Look for the files of the two models that come with the package."
     files = "config.json", "tokenizer.json", "model.safetensors"
-    missing = [name for name in files if not (folder / name).is_file()]
-    if not missing: return Check("small T5", "three files")
+    needed = [f"{name}/{file}" for name in ("micro", "micro-tuned") for file in files]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not missing: return Check("small T5", f"{len(needed)} files")
     return Check("small T5", f"no {', '.join(missing)}", "install the package again")
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #f12fbf6c
@@ -105,5 +106,5 @@ def environment(
             "delete what you do not need, such as old `runs`",
         ),
         _real_tasks(tasks),
-        _small_model(Path(package.origin).parent / "micro" if package else Path("micro")),
+        _small_model(Path(package.origin if package else "").parent / "checkpoints"),
     ]

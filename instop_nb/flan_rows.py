@@ -10,16 +10,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations
-from .first_books import facts
+from .actions import PLACES
+from .books import FACTS
 from .core import TaskError, in_brief, json_lines, lone_surrogates
 from .flan import cluster_named
-from .first_world import draw_words, is_held_out
-from .first_categories import STEP
-from .words import POSITIONS
-from .words import FORMS
-from .words import WORDS
-from .words import KIND
-from .words import KINDS
+from .operations import as_sentence, draw_words, is_held_out, operations
+from .words import FORMS, KIND, KINDS, WORDS
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #f09cf265
 def check_flan_row(cluster: str,             # Name of a cluster
@@ -149,12 +145,14 @@ def _paraphrase(rng):
     }
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #dd0c25c5
+_SENTENCE = {form: text for text, form in FACTS if text != "{0} is a"}
+
 def _struct_to_text(rng):
     "Write two facts, given as triples, as sentences."
-    word, fields = rng.choice(WORDS), ["kind", "size", "friend", "zor", "mib"]
-    chosen = rng.sample(range(5), 2)
-    triples = [f"{word} | {fields[i]} | {FORMS[fields[i]][word]}" for i in chosen]
-    return {"data": "; ".join(triples), "answer": " ".join(facts(word)[i] for i in chosen)}
+    word, fields = rng.choice(WORDS), rng.sample([*_SENTENCE], 2)
+    triples = [f"{word} | {field} | {FORMS[field][word]}" for field in fields]
+    said = [f"{_SENTENCE[field].format(word)} {FORMS[field][word]}." for field in fields]
+    return {"data": "; ".join(triples), "answer": " ".join(said)}
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #26964f01
 def _summarization(rng):
@@ -175,20 +173,21 @@ def _coreference(rng):
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #5122f6ec
 def _reading_comprehension_with_commonsense(rng):
     "Find a word in a list, then know a fact about it."
-    words, place = draw_words(rng), rng.choice(list(POSITIONS))
+    words, place = draw_words(rng), rng.choice(list(PLACES))
     fact = rng.choice(_ASKED_FOR)
-    answer = FORMS[fact][words[POSITIONS[place]]]
+    answer = FORMS[fact][words[PLACES[place]]]
     return {"passage": " ".join(words), "question": _question(fact, f"the {place} word"),
             "options": _options_with(rng, answer, FORMS[fact].values()), "answer": answer}
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #204408c0
+_STEPS = [o for o in operations() if o.action.name in ("drop", "keep", "front", "end", "turn")]
+
 def _miscellaneous(rng):
     "Do to a list what is asked; no options."
-    words, step = draw_words(rng), rng.choice(list(STEP))
-    return {
-        "text": " ".join(words), "question": step[0].upper() + step[1:] + ".",
-        "answer": " ".join(STEP[step](words)),
-    }
+    step, words = rng.choice(_STEPS), draw_words(rng)
+    while not step.fits(words): words = draw_words(rng)
+    question = as_sentence(step.say(0, 0))
+    return {"text": " ".join(words), "question": question, "answer": step.solve(words)}
 
 # %% ../nbs/1_instructions/15b_flan_rows.ipynb #1894fe29
 _DRAWS = [

@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['PLAN', 'TIERS', 'FIRST_STEPS', 'Plan', 'balanced_choice', 'tiers_of', 'draw_inputs', 'make_instances',
-           'make_examples', 'micro_tasks', 'solve', 'novelty']
+           'make_examples', 'few_of', 'micro_tasks', 'solve', 'novelty']
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #1a0119d9
 import random, zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import chain, product, zip_longest
 from .actions import ACTIONS, SELECTIONS
 from .core import TaskError
 from instop_nb.operations import (
-    PROBES, Operation, TwoSteps, is_held_out, is_idle, operations, wordings,
+    PROBES, Operation, TwoSteps, draw_words, is_held_out, is_idle, operations, wordings,
 )
 from .tasks import Example, Instance, Task
-from .words import KINDS
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #e95501f9
 _PARTS = [part.name for part in [*ACTIONS, *SELECTIONS]]
@@ -148,35 +147,6 @@ def tiers_of(
     "Every task of the world by name: its operation, and the sense in which it is new."
     return _world_of(plan)
 
-# %% ../nbs/1_instructions/12_microworld.ipynb #73234368
-def _sample(bits, things, k):
-    "Draw k different things, as `random.sample` does."
-    n, taken = len(things), []
-    if n > (21 if k < 6 else 85):
-        while len(taken) < k:
-            i = bits(n.bit_length())
-            if i < n and things[i] not in taken: taken.append(things[i])
-        return taken
-    things = things.copy()
-    for last in range(n - 1, n - 1 - k, -1):
-        size = (last + 1).bit_length()
-        while (i := bits(size)) > last: pass
-        taken.append(things[i])
-        things[i] = things[last]
-    return taken
-
-_KINDS = [*KINDS]
-
-@cache
-def _words_of(*kinds): return [word for kind in kinds for word in KINDS[kind]]
-
-def _quick_words(bits):
-    "What `draw_words` draws, from `rng.getrandbits`."
-    while (more_kinds := bits(2)) > 2: pass
-    kinds = _sample(bits, _KINDS, 2 + more_kinds)
-    while (more_words := bits(3)) > 3: pass
-    return _sample(bits, _words_of(*kinds), 4 + more_words)
-
 # %% ../nbs/1_instructions/12_microworld.ipynb #2be82cf9
 def draw_inputs(
     operation: Operation | TwoSteps,  # It must fit
@@ -187,7 +157,7 @@ def draw_inputs(
     "The first n inputs of an endless stream; the answers of a question are balanced."
     rng, inputs, count = random.Random(f"{seed} {operation.name} {held_out}"), [], Counter()
     while len(inputs) < n:
-        words = _quick_words(rng.getrandbits)
+        words = draw_words(rng)
         if is_held_out(" ".join(words)) != held_out or not operation.fits(words): continue
         if operation.options:
             answer = operation.solve(words)
@@ -233,9 +203,30 @@ def make_examples(
     return list(map(good, shown[:4])), list(map(bad, shown[4:]))
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #70aa7e81
+def few_of(
+    tier: str,          # A split of `micro_tasks`
+    n: int = 48,        # How many; all of them, if there are fewer
+    plan: Plan = PLAN,  # What is left out of what
+) -> list[str]:  # Names of tasks
+    "A few tasks of a split: one of each category in turn, in the order of a checksum."
+    names = sorted(_names_in(tier, plan), key=lambda name: zlib.crc32(name.encode()))
+    groups = _grouped_by(names, lambda name: tiers_of(plan)[name][0].category)
+    return [name for name in chain(*zip_longest(*groups.values())) if name][:n]
+
+def _names_in(split, plan):
+    "The names of the tasks of a split, in the order of the world."
+    if split == "test":
+        few = {name for tier in TIERS[:3] for name in few_of(tier, plan=plan)}
+        return [name for name in tiers_of(plan) if name in few]
+    if split == "wording":
+        return [name for name in _names_in("train", plan)
+                if isinstance(tiers_of(plan)[name][0], Operation)]
+    return [name for name, (_, t) in tiers_of(plan).items() if split in (None, t)]
+
 def _check_split(split, n_instances):
-    if split not in (None, "train", *TIERS, "wording"):
-        known = f"choose from {['train', *TIERS, 'wording']} or None"
+    splits = ["train", "test", *TIERS, "wording"]
+    if split not in (None, *splits):
+        known = f"choose from {splits} or None"
         raise TaskError("micro_tasks", "split", split, known)
     if n_instances < 1:
         advice = "make at least 1 instance of each task"
@@ -243,7 +234,7 @@ def _check_split(split, n_instances):
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #fd931f65
 def micro_tasks(
-    split: str | None = None,  # "train", one of TIERS, or "wording"; None: all tasks
+    split: str | None = None,  # "train", "test", one of TIERS, "wording"; None: all tasks
     n_instances: int = 500,    # Per task
     seed: int = 0,             # Of the instances; definitions and examples stay
     held_out: bool | None = None,  # Inputs of evaluation? None: for all but the training
@@ -253,8 +244,8 @@ def micro_tasks(
     _check_split(split, n_instances)
     world, reworded, tasks = tiers_of(plan), split == "wording", []
     siblings = _grouped_by(world.values(), lambda known: known[0].category)
-    for name, (o, tier) in world.items():
-        if split is not None and tier != ("train" if reworded else split): continue
+    for name in _names_in(split, plan):
+        o, tier = world[name]
         unseen = (tier != "train" or reworded) if held_out is None else held_out
         others = [s for s, t in siblings[o.category] if tier != "train" or t == "train"]
         good, bad = make_examples(o, others)

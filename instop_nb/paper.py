@@ -76,7 +76,9 @@ FIGURE6 = _sized("meta_share", (0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 0.98), "{:.0%} me
 
 # %% ../nbs/4_learned/47_paper.ipynb #afd490f9
 SPLITS = {
-    f"{kind} {i}": {"instruction": "embedder-dp", key: first + i, "setup": {"steps": 200}}
+    f"{kind} {i}": {
+        "instruction": "embedder-dp", key: first + i, "setup": {"steps": Setup.steps // 2},
+    }
     for kind, key, first in (("random", "split", 1000), ("similar", "group", 0))
     for i in range(16)
 }

@@ -15,9 +15,8 @@ from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
 )
+from .books import loose_text, skill_text
 from .core import write_whole
-from .first_books import world_text
-from .first_world import micro_tasks
 from .natinst import Encoding, encode
 from .runs import take_up
 from .seals import fingerprint
@@ -97,20 +96,27 @@ class PretrainingCollator:
         self.rng.setstate((version, tuple(words), gauss))
         self.states = [(state["batches"], self.rng.getstate())]
 
+# %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf8
+def _book_text(rng):
+    "What is given, with the space behind it, and what follows: of the books, without gaps."
+    while True:
+        given, said = rng.choice((skill_text, loose_text))(rng)
+        if SENTINELS[0] not in given: return f"{given.rstrip()} ", said
+
 # %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf9
 def documents(
     data: str = "micro",  # "micro" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
     seed: int = 0,        # Of the choice
-) -> list[tuple[str, str]]:  # (what is given, what follows); see `world_text`
-    "Text without answers, of training tasks alone, for pretraining and for the tokenizer."
+) -> list[tuple[str, str]]:  # (what is given, what follows)
+    "Books of the small world; or text without answers, of the training tasks of a folder."
     rng = random.Random(f"{seed} documents")
-    tasks = micro_tasks("train", 20, seed=seed) if data == "micro" else load_tasks(data, "train")
+    if data == "micro": return [_book_text(rng) for _ in range(n)]
+    tasks = load_tasks(data, "train")
     questions = [(t, i) for t in tasks for i in t.instances]
     def question():
         t, i = rng.choice(questions)
         return "", encode(t.reworded(rng.randrange(len(t.definition))), i, Encoding(n_pos=0))
-    if data == "micro": return world_text(n - n // 6, seed) + [question() for _ in range(n // 6)]
     texts = [("", i.input) for _, i in questions] + [("", d) for t in tasks for d in t.definition]
     return rng.choices(texts, k=n - n // 2) + [question() for _ in range(n // 2)]
 

@@ -11,9 +11,9 @@ import random
 from dataclasses import replace
 from statistics import fmean
 from datasets import Dataset
-from .first_world import micro_tasks
 from .flan import CLUSTERS
 from .metrics import rouge_l, score
+from .microworld import micro_tasks
 from .predictions import prediction_rows
 from .ranking import rank_classify
 from .tasks import Task, load_tasks
@@ -79,10 +79,12 @@ def halves(
     n_ask: int,    # Instances of each task to ask, at most; of a folder's never more than half
     seed: int = 0, # Of the generated instances; a folder's come in their order
 ) -> tuple[list[Task], list[Task]]:  # The same tasks in the same order, with other instances
-    "All tasks of a world, once to train on and once to ask."
+    "The tasks of both splits, once to train on and once to ask."
     if data == "micro":
-        training = micro_tasks(None, n_train, seed, held_out=False)
-        return training, micro_tasks(None, n_ask, seed, held_out=True)
+        def both(n, held_out):
+            return [t for split in ("train", "test")
+                    for t in micro_tasks(split, n, seed, held_out=held_out)]
+        return both(n_train, False), both(n_ask, True)
     tasks = load_tasks(data, None, n_train + n_ask)
     def asked(task): return min(n_ask, len(task.instances) // 2)
     return ([replace(t, instances=t.instances[asked(t):]) for t in tasks],

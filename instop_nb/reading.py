@@ -8,22 +8,28 @@ __all__ = ['HARMLESS', 'unrelated_text', 'first_text', 'second_text', 'word_toke
            'read_books']
 
 # %% ../nbs/2_model/22c_reading.ipynb #c99382f4
-import random, re
+import json, random, re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, TrainerCallback
+from .core import write_whole
 from .books import cut_at, draw_operation, draw_phrase, framed, loose_text, skill_text
-from .flan import PATTERNS
-from .microworld import PLAN, Plan, draw_inputs, tiers_of
+from .flan import CLUSTERS, PATTERNS, render
+from .flan_rows import micro_rows
+from .microworld import PLAN, Plan, draw_inputs, micro_tasks, tiers_of
+from .natinst import Encoding, encode
+from .natinst_v1 import encode_v1
 from .operations import wordings
 from .promptsource import TEMPLATES
 from .runs import Run
 from .t5 import SENTINELS, SPECIAL, micro_config, new_t5, train_tokenizer
 from .trainer import LogToRun, T5Trainer, save_model, train_in, training_arguments
+from .words import WORDS
 
 # %% ../nbs/2_model/22c_reading.ipynb #e1503b74
 def _plain(text):
@@ -81,6 +87,16 @@ def word_tokenizer(
     )
 
 # %% ../nbs/2_model/22c_reading.ipynb #fbf68647
+def _layouts(plan):
+    "A few tasks and rows with all that can stand around them; each word three times or more."
+    whole, texts = Encoding(n_pos=4, n_neg=2, explanations=True), []
+    for task in micro_tasks("train", 1, plan=plan)[:9]:
+        texts += [encode(task, task.instances[0], whole), encode_v1(task, task.instances[0].input)]
+    for cluster in CLUSTERS:
+        texts += [" ".join(render(PATTERNS[cluster][0], row)) for row in micro_rows(cluster, 90)]
+    return texts + [f'"{word}"' for word in WORDS for _ in range(3)]
+
+# %% ../nbs/2_model/22c_reading.ipynb #fbf68648
 def vocabulary(
     plan: Plan = PLAN,  # What the books leave out
     n: int = 20_000,    # Texts of the books
@@ -94,7 +110,7 @@ def vocabulary(
         for o, _ in tiers_of(plan).values()
         for group in ("asked", "told", "new") for said in wordings(o, group)
     ]
-    return told + 3 * HARMLESS + asked + [said.lower() for said in asked]
+    return told + 3 * HARMLESS + _layouts(plan) + asked + [said.lower() for said in asked]
 
 # %% ../nbs/2_model/22c_reading.ipynb #1c4baeaf
 class Drawn(torch.utils.data.Dataset):
@@ -187,10 +203,10 @@ class WatchSkill(TrainerCallback):
 @dataclass(frozen=True)
 class Reading:
     "How the small T5 is made: first skills, then texts as they are."
-    skill_steps: int = 16_000   # Of the first part
-    skill_rate: float = 2e-3    # Its learning rate at the highest
-    loose_steps: int = 500      # Of the second part
-    loose_rate: float = 3e-4    # Its learning rate at the highest
+    skill_steps: int = 30_000   # Of the first part
+    skill_rate: float = 2e-3    # Its learning rate at the highest; it ends at a fifth
+    loose_steps: int = 3_000    # Of the second part
+    loose_rate: float = 4e-4    # Its learning rate at the highest; it ends at zero
     batch_size: int = 64        # Texts a step
     d_model: int = 64           # Size of an embedding
     d_ff: int = 256             # Size of a feed-forward layer
@@ -212,33 +228,55 @@ def new_reader(
     return new_t5(config, recipe.seed), tokenizer
 
 # %% ../nbs/2_model/22c_reading.ipynb #eb6b63c1
-def _arguments(folder, recipe, quiet, schedule):
+def _arguments(folder, recipe, schedule, **others):
     "Of the trainer: twelve times a checkpoint, the last two stay."
     return training_arguments(
-        folder / "checkpoint", batch_size=recipe.batch_size, seed=recipe.seed, disable_tqdm=quiet,
+        folder / "checkpoint", batch_size=recipe.batch_size, seed=recipe.seed,
         save_strategy="steps", save_steps=max(1, schedule["steps"] // 12), save_total_limit=2,
-        **schedule,
+        **schedule, **others,
     )
+
+# %% ../nbs/2_model/22c_reading.ipynb #eb6b63c2
+def _save(model, tokenizer, folder, recipe):
+    "Save a model with its recipe and the record of its reading."
+    tokenizer.split_special_tokens = True  # As `load_tokenizer`
+    save_model(model, tokenizer, folder)
+    rows = {part: Run(folder / part).metrics() for part in reading_parts(recipe)}
+    record = {
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "seconds": sum(row.get("train_runtime", 0) for part in rows.values() for row in part),
+        **{part: [row for row in looks if "knows" in row] for part, looks in rows.items()},
+    }
+    for name, value in (("recipe", asdict(recipe)), ("record", record)):
+        write_whole(folder / f"{name}.json", json.dumps(value, indent=1) + "\n")
 
 # %% ../nbs/2_model/22c_reading.ipynb #9bdf01b6
 def reading_parts(
     recipe: Reading,  # Its steps and rates
 ) -> dict[str, tuple[Callable, dict]]:  # Part -> what is read, and the schedule
     "The two parts of the reading, in order."
-    first = dict(steps=recipe.skill_steps, learning_rate=recipe.skill_rate, warmup=200)
-    second = dict(steps=recipe.loose_steps, learning_rate=recipe.loose_rate, warmup=50, decay=.6)
+    falling = {"num_decay_steps": recipe.skill_steps // 2, "decay_type": "linear",
+               "min_lr_ratio": .2}
+    first = dict(steps=recipe.skill_steps, learning_rate=recipe.skill_rate, warmup=200,
+                 lr_scheduler_kwargs=falling)
+    second = dict(steps=recipe.loose_steps, learning_rate=recipe.loose_rate, warmup=50, decay=.8)
     return {
         "skills": (lambda rng: first_text(rng, recipe.plan), first),
         "loose": (lambda rng: second_text(rng, recipe.plan), second),
     }
 
 # %% ../nbs/2_model/22c_reading.ipynb #8907c21b
+def _any_length():
+    "A context in which a model is compiled once for texts of all lengths."
+    return torch._dynamo.config.patch(assume_static_by_default=False)
+
 def read_books(
     recipe: Reading,       # What to make
     folder,                # The model goes here, the two parts' runs into folders of their own
     quiet: bool = False,   # No progress bar
     resume: bool = False,  # Go on from the last checkpoints of this folder
-    every: int = 500,      # Steps from one look at the skill to the next
+    every: int = 1000,     # Steps from one look at the skill to the next
+    compiled: bool = False,  # By torch.compile, for which there must be a C++ compiler
 ):  # A T5 in eval mode and its tokenizer
     "Make a T5 that has read what can be done, and obeys nobody."
     folder, (model, tokenizer) = Path(folder), new_reader(recipe)
@@ -247,12 +285,13 @@ def read_books(
         run = Run(folder / part)
         n = schedule["steps"] * recipe.batch_size
         trainer = DrawnTrainer(
-            model.train(), _arguments(run.folder, recipe, quiet, schedule),
+            model.train(),
+            _arguments(run.folder, recipe, schedule, disable_tqdm=quiet, torch_compile=compiled),
             train_dataset=Drawn(draw, tokenizer, n, recipe.batch_size, recipe.seed),
             data_collator=DataCollatorForSeq2Seq(tokenizer),
             callbacks=[LogToRun(run), WatchSkill(tokenizer, run, questions, every)],
         )
-        train_in(run.folder, trainer, {**asdict(recipe), **schedule}, resume)
-    tokenizer.split_special_tokens = True  # As `load_tokenizer`
-    save_model(model.cpu(), tokenizer, folder)
-    return model.eval(), tokenizer
+        with _any_length() if compiled else nullcontext():
+            train_in(run.folder, trainer, {**asdict(recipe), **schedule}, resume)
+    _save(model.cpu().eval(), tokenizer, folder, recipe)
+    return model, tokenizer

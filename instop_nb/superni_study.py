@@ -9,12 +9,13 @@ __all__ = ['LIMIT', 'HEURISTICS', 'FI_STEPS', 'FI_BATCH', 'ARMS', 'STUDIES', 'wo
 # %% ../nbs/3_studies/35_superni_study.ipynb #51cd3e28
 import random, tempfile
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from .batches import tokenize_tasks
 from .core import TaskError
 from .metrics import gpt2_tokenizer, score
+from .microworld import tiers_of
 from .predictions import copy_example, copy_input
-from .first_world import WORLD
 from .models import load_model
 from .natinst import MATRIX, sources
 from .pretraining import Recipe, pretrain
@@ -38,33 +39,34 @@ def worlds(
             "ask": those(asking, "test")}
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #b94d44b3
-_NUMBER = {name: n for n, name in enumerate(WORLD)}
+@cache
+def _task_numbers(): return {name: n for n, name in enumerate(tiers_of())}
 
 def numbered(
     tasks: list[Task],  # Of any world
 ) -> list[Task]:        # Those of files as they were
     "Call generated tasks by a number and their category, as NI's names do."
     def number(task):
-        if task.name not in _NUMBER: return task
-        name = f"task{_NUMBER[task.name]:03}_{task.category}"
-        return replace(task, name=name.replace(" ", "_").rstrip("?"))
+        if task.name not in _task_numbers(): return task
+        name = f"task{_task_numbers()[task.name]:04}_{task.category}"
+        return replace(task, name=name.replace(":", "").replace(",", "").replace(" ", "_"))
     return [number(task) for task in tasks]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #4fa6a8c1
-LIMIT = {"micro": 192}  # Tokens of a source; 1,024 for any other data
+LIMIT = 1024  # Tokens of a source
 
 def laid_out(
     tasks: list[Task],  # All their instances
     encoding: str,      # A name of `MATRIX`
     tokenizer,          # Of the model
-    limit: int = 1024,  # Tokens; what does not fit is left out as in Tk-Instruct
+    limit: int = LIMIT,  # Tokens; what does not fit is left out as in Tk-Instruct
 ) -> list[str]:  # One text for each instance, in order
     "The texts that a model is asked with."
     named = numbered(tasks)
     return [text for t in named for _, text in sources(t, MATRIX[encoding], tokenizer, limit)]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #6b25c2c8
-STEPS, QUESTIONS, PRETRAINING = 600, 340, 1000
+STEPS, QUESTIONS, PRETRAINING = 200, 432, 1000
 
 def pretrained(
     folder,           # Of a run; the pretrained models lie beside it
@@ -90,7 +92,7 @@ def tune_on(
     folder,              # Of the run
     steps: int,          # Of the optimizer
     batch: int = 32,     # Rows a step
-    limit: int = 1024,   # Tokens of a source
+    limit: int = LIMIT,  # Tokens of a source
     seed: int = 0,       # Of wordings, draw and order
 ):  # The same model, in eval mode
     "Tune a model on tasks laid out in one of the ten encodings."
@@ -128,9 +130,10 @@ def run_superni(
     ask: tuple = (),             # More encodings to ask in
 ) -> dict:  # Scores of the test tasks, by category, novelty (micro) and further encoding ("asked")
     "Tune on the training tasks, ask the test tasks (Wang et al. 2022, sections 6 and 7)."
-    steps, limit = max(1, round(STEPS * scale)), LIMIT.get(data, 1024)
+    steps = max(1, round(STEPS * scale))
     # No more instances than are likely to be drawn
-    tasks = worlds(data, min(n_instances, max(2, steps * batch // 80)), 30, seed)
+    n_train, n_ask = min(n_instances, max(2, steps * batch // 80)), max(1, round(30 * scale))
+    tasks = worlds(data, n_train, n_ask, seed)
     n = max(1, round(QUESTIONS * scale))
     each, chosen = max(1, n // len(tasks["ask"])), some_tasks(tasks["ask"], n, random.Random(seed))
     asked = [replace(t, instances=t.instances[:each]) for t in chosen]
@@ -140,10 +143,9 @@ def run_superni(
     else: t5, tokenizer = load_model(model, device="cpu" if model == "micro" else None)
     seen = some_tasks(tasks.get(learn, []), n_tasks, random.Random(f"{seed} {n_tasks}"))
     if seen:
-        tune_on(t5, tokenizer, seen, encoding, folder, steps, batch=batch, limit=limit, seed=seed)
+        tune_on(t5, tokenizer, seen, encoding, folder, steps, batch=batch, seed=seed)
     def rows_in(name, some):
-        texts = laid_out(some, name, tokenizer, limit)
-        return answer_texts(t5, tokenizer, some, texts, limit)
+        return answer_texts(t5, tokenizer, some, laid_out(some, name, tokenizer), LIMIT)
     rows, few = rows_in(encoding, asked), [replace(t, instances=t.instances[:1]) for t in asked]
     matrix = {name: two_scores(score(rows_in(name, few))["overall"]) for name in ask}
     return {

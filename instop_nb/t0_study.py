@@ -11,8 +11,8 @@ import math, random
 from collections import defaultdict
 from dataclasses import replace
 from .core import TaskError
-from .first_world import WORLD, novelty, solve
 from .formats import task_to_template
+from .microworld import novelty, tiers_of
 from .models import load_model
 from .probes import answer_score, fit, steps_of
 from .prompt_files import Metadata
@@ -26,12 +26,14 @@ from .tuning import get_tasks
 def prompted(
     task: Task,     # With instances
     seed: int = 0,  # Turns the wordings: another one comes first, another one last
-) -> tuple[list[Template], list[dict]]:  # A prompt of each wording; rows: input, output, definition
-    "A task as a data set with prompts."
-    k = seed % len(task.definition)
-    turned = replace(task, definition=task.definition[k:] + task.definition[:k])
+) -> tuple[list[Template], list[dict]]:  # At most four prompts; rows: input, output, definition
+    "A task as a data set with prompts, of wordings that are evenly spaced."
+    n = min(4, len(task.definition))
+    four = [task.definition[i * len(task.definition) // n] for i in range(n)]
+    k = seed % n
+    turned = replace(task, definition=four[k:] + four[:k])
     (templates, rows), _ = task_to_template(turned)
-    return templates, [{**row, "definition": task.definition[k]} for row in rows]
+    return templates, [{**row, "definition": four[k]} for row in rows]
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #8c2f96f3
 P = ("one", "half", "original", "all")
@@ -74,16 +76,24 @@ def prompted_pairs(
     return pairs
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #b52a908f
+def _wrong_answers(operation, words, group):
+    "What other tasks of a group answer, if they fit."
+    group_of = group(operation)
+    others = (o for o, _ in tiers_of().values() if group(o) == group_of and o.fits(words))
+    return {o.solve(words) for o in others} - {operation.solve(words)}
+
 def sibling_options(
     name: str,   # Of a task of the small world
     text: str,   # An input
-    n: int = 4,  # Options, at most; yes/no questions have two
+    n: int = 4,  # Options, at most; questions have two
 ) -> list[str]:  # In an order that says nothing
-    "The right answer among those of other tasks of its category."
-    rng, right = random.Random(f"{name} {text}"), solve(name, text)
-    siblings = [other for other, fact in WORLD.items() if fact[0] is WORLD[name][0]]
-    others = sorted({solve(other, text) for other in siblings} - {right})
-    options = [right, *rng.sample(others, min(n - 1, len(others)))]
+    "The right answer among those of other tasks of its category, or else of its action."
+    rng, operation, words = random.Random(f"{name} {text}"), tiers_of()[name][0], text.split()
+    if two := operation.options: return rng.sample(two, len(two))
+    options = [operation.solve(words)]
+    for group in (lambda o: o.category, lambda o: o.category.split(":")[0]):
+        more = sorted(_wrong_answers(operation, words, group) - {*options})
+        options += rng.sample(more, min(n - len(options), len(more)))
     return rng.sample(options, len(options))
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #4a88ec27
@@ -94,7 +104,7 @@ def prompt_scores(
     seed: int = 0,      # Of the order of wordings, as in training
 ) -> list[float]:  # Percent, one for each prompt; the last one was kept for the test
     "Score prompt after prompt: rank classification in the small world, ROUGE-L elsewhere."
-    ranked = all(task.name in WORLD for task in tasks)
+    ranked = all(task.name in tiers_of() for task in tasks)
     sets = [(task, *prompted(task, seed)) for task in tasks]
     def answer(task, row):
         if not ranked: return {"answer": row["output"]}
@@ -119,7 +129,7 @@ def _over_prompts(scores, kinds):
     return {name: round(number, 2) for name, number in numbers.items()}
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #7cfad3f4
-STEPS, BATCH = 600, 64
+STEPS, BATCH = 200, 64
 
 def run_t0(
     folder,        # Of the run

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from .core import Table, TaskError, both_ends, cell, read_object
 from .statistics import t_interval
-from .study import Study, reproduce
+from .study import Study, made_in_first_world, reproduce
 
 # %% ../nbs/3_studies/31c_tables.ipynb #fd09308e
 def by_arm(
@@ -82,6 +82,10 @@ def seeds_text(
     return f"{n} seed{'s' * (n != 1)}"
 
 # %% ../nbs/3_studies/31c_tables.ipynb #918544ac
+_FIRST_WORLD = (
+    "made in the first world of this course, with the T5 of that time: to be made again"
+)
+
 def shown(
     study: Study,  # Of any chapter
     folder,        # Of smoke runs; studies that share runs share a folder in it
@@ -99,6 +103,7 @@ def shown(
     record = record or made
     seeds, seconds = seeds_text(record["seeds"]), record["cpu_seconds"]
     print(f"{study.name}: {what} ({seeds}, scale {record['scale']}, {seconds} CPU seconds)")
+    if made_in_first_world(record): print(_FIRST_WORLD)
     return record
 
 # %% ../nbs/3_studies/31c_tables.ipynb #aeb5b504

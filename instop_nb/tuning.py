@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
 from .core import Table, TaskError, cell
-from .first_world import micro_tasks, novelty
 from .metrics import score
+from .microworld import micro_tasks, novelty
 from .natinst import Encoding, encode, sources
 from .runs import Run, add_lines, logged_values, positive
 from .seals import fingerprint
@@ -27,16 +27,13 @@ from .trainer import LogToRun, T5Trainer, train_in, training_arguments
 # %% ../nbs/2_model/26_tuning.ipynb #1d34ed16
 def get_tasks(
     data: str = "micro",     # "micro" or a folder in the layout of natural-instructions
-    split: str = "train",    # "train", "test"; "micro" has also "combinations", "categories"
+    split: str = "train",    # "train" or "test"; of "micro" any that `micro_tasks` knows
     n_instances: int = 100,  # Instances per task, at most
     seed: int = 0,           # Of the instances; those of a "test" in files are the first
 ) -> list[Task]:  # In a fixed order
     "The tasks of a split, from the micro-world or from files."
-    if data != "micro":
-        return load_tasks(data, split, n_instances, seed if split == "train" else None)
-    if split != "test": return micro_tasks(split, n_instances, seed)
-    combinations = micro_tasks("combinations", n_instances, seed)
-    return combinations + micro_tasks("categories", n_instances, seed)
+    if data == "micro": return micro_tasks(split, n_instances, seed)
+    return load_tasks(data, split, n_instances, seed if split == "train" else None)
 
 # %% ../nbs/2_model/26_tuning.ipynb #5f405654
 def check_disjoint(
@@ -73,9 +70,9 @@ def tune(
     tokenizer,               # The model's
     rows: datasets.Dataset,  # With input_ids, labels, length; see `draw_rows`
     folder,                  # The run's folder
-    steps: int = 1600,       # Of the optimizer
+    steps: int = 200,        # Of the optimizer
     batch_size: int = 64,    # Rows a step
-    learning_rate: float = 2e-3,     # At its highest; see `training_arguments`
+    learning_rate: float = 5e-4,     # At its highest; see `training_arguments`
     seed: int = 0,           # Of order and dropout
     quiet: bool = False,     # No progress bar
     resume: bool = False,    # Go on from the last checkpoint of this folder

@@ -16,6 +16,7 @@ SMALL = [
     "--steps", "6", "--batch-size", "8", "--n-instances", "3", "--n-test", "2", "--max-target",
     "12", "--quiet",
 ]
+MARK = "micro_mark_after_dot_a_place_last"
 
 
 def call(*words):
@@ -54,7 +55,7 @@ def test_encode_gives_json_lines():
     rows = [
         json.loads(line)
         for line in call(
-            "encode", "--task", "micro_mark_dot_end", "--limit", 2, "--n-pos", 1
+            "encode", "--task", MARK, "--limit", 2, "--n-pos", 1
         ).splitlines()
     ]
     assert len(rows) == 2 and set(rows[0]) == {"id", "task", "source", "targets"}
@@ -63,7 +64,7 @@ def test_encode_gives_json_lines():
     )
     short = json.loads(
         call(
-            "encode", "--task", "micro_mark_dot_end", "--limit", 1, "--max-length", 40,
+            "encode", "--task", MARK, "--limit", 1, "--max-length", 24,
             "--tokenizer", "micro",
         )
     )
@@ -100,7 +101,7 @@ def test_the_names_of_a_record_are_whole_in_a_pipe(capsys):
 
 
 def test_encode_v1():
-    task = ["--task", "micro_mark_dot_end", "--format", "ni-v1"]
+    task = ["--task", MARK, "--format", "ni-v1"]
     (row,) = encoded(
         *task, "--limit", 1, "--field", "Definition", "--field", "Positive Examples Full Only",
         "--n-pos", 1,
@@ -241,7 +242,7 @@ def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
     assert (tmp_path / "o" / "instruction.pt").exists() and (
         tmp_path / "o" / "config.json"
     ).exists()
-    assert "primitive" in call(
+    assert "combination" in call(
         "evaluate", "--model", tmp_path / "a" / "model", "--n-test", 2, "--max-target", 12,
         "--quiet", "--out", tmp_path / "e",
     )
@@ -329,12 +330,48 @@ def test_an_interrupted_study_goes_on_and_repeats_no_finished_run(tmp_path):
     assert made == [0, 1, 2, 2, 3] and [r["rougeL"] for r in record["runs"]] == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_pretrain_makes_a_model_that_loads(tmp_path):
-    call("pretrain", "--steps", 4, "--batch-size", 4, "--out", tmp_path / "t5", "--quiet")
+def test_pretrain_reads_the_books_and_makes_a_model_that_loads(tmp_path):
+    call(
+        "pretrain", "--steps", 4, "--batch-size", 4, "--d-model", 16, "--seed", 3, "--out",
+        tmp_path / "t5", "--quiet",
+    )
+    config = json.loads((tmp_path / "t5" / "config.json").read_text())
+    assert (config["d_model"], config["d_ff"]) == (16, 64)
+    for part in ("skills", "loose"): assert (tmp_path / "t5" / part / "metrics.jsonl").exists()
     assert "copy the input" in call(
         "evaluate", "--model", tmp_path / "t5", "--n-test", 1, "--max-target", 4, "--quiet",
         "--out", tmp_path / "e",
     )
+
+
+def test_pretrain_without_options_makes_the_model_that_ships(tmp_path, monkeypatch):
+    from instop_nb import reading
+    made = []
+    monkeypatch.setattr(reading, "read_books", lambda *arguments: made.append(arguments))
+    for words in ((), ("--resume", "--quiet", "--steps", reading.Reading().skill_steps // 2)):
+        call("pretrain", "--out", tmp_path / "t5", *words)
+    (whole, folder, *how), (half, _, *how_again) = made
+    assert (whole, folder) == (reading.Reading(), tmp_path / "t5")
+    assert (how, how_again) == ([False, False], [True, True])
+    assert half.loose_steps == round(whole.loose_steps / 2) and half.d_model == whole.d_model
+
+
+def test_the_tokens_of_the_small_world_cannot_be_counted_down(tmp_path):
+    said = fail("pretrain", "--vocab-size", 600, "--out", tmp_path / "t5")
+    assert "--vocab-size: found 600" in said and not (tmp_path / "t5").exists()
+
+
+def test_ask_answers_on_stdout_and_tells_the_rest_on_stderr(tmp_path):
+    from instop_nb.ask import ask, question
+    from instop_nb.core import printable
+    words = "drop every tool", "fox saw hat axe"
+    result = CliRunner().invoke(app, ["ask", *words])
+    assert result.exit_code == 0 and result.stdout == ask(*words) + "\n"
+    assert f"It reads: {printable(question(*words))}\n" == result.stderr
+    strange = CliRunner().invoke(app, ["ask", "drop every tol", "fox saw"])
+    assert "does not know 'tol', but for example tool" in strange.stderr
+    assert len(strange.stdout.splitlines()) == 1
+    assert "say what to do" in fail("ask", " ", "fox")
 
 
 def test_errors_are_one_line_that_says_what_to_do(tmp_path):
@@ -474,7 +511,7 @@ def test_one_task_is_encoded_whatever_stands_beside_it(tmp_path, monkeypatch):
     assert ".json: " in fail("encode", "--data", folder), (
         "without a name all files are read, and the first bad one is named"
     )
-    assert "such as micro_mark_dot_end" in fail("encode", "--task", "micro_mark_dot")
+    assert f"such as {MARK}" in fail("encode", "--task", MARK[:-1])
 
 
 def test_one_task_is_encoded_without_heavy_imports(tmp_path):

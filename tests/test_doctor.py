@@ -90,10 +90,13 @@ def test_real_tasks_are_a_choice(tmp_path):
 
 
 def test_small_model(tmp_path):
-    assert doctor._small_model(ROOT / "instop_nb" / "micro") == Check("small T5", "three files")
-    (tmp_path / "config.json").touch()
+    assert doctor._small_model(ROOT / "instop_nb" / "checkpoints") == Check("small T5", "6 files")
+    for name in ("micro", "micro-tuned"):
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "tokenizer.json"): (tmp_path / name / file).touch()
+    (tmp_path / "micro" / "model.safetensors").touch()
     assert doctor._small_model(tmp_path) == Check(
-        "small T5", "no tokenizer.json, model.safetensors", "install the package again"
+        "small T5", "no micro-tuned/model.safetensors", "install the package again"
     )
 
 
@@ -103,7 +106,7 @@ def test_environment_finds_the_small_model_of_the_package():
         "versions", "device", "memory", "disk", "real tasks", "small T5",
     ]
     assert (
-        checks[-1] == Check("small T5", "three files")
+        checks[-1] == Check("small T5", "6 files")
         and checks[-2].found == "0 in `no such folder`"
     )
 

@@ -17,9 +17,9 @@ from instop_nb.flan import (
 from instop_nb.flan_hub import load_rows, map_row
 from instop_nb.flan_rows import check_flan_row, micro_rows, read_rows
 from instop_nb.formats import rows_to_task, task_to_rows
-from instop_nb.first_world import is_held_out
-from instop_nb.words import FORMS, KIND, WORDS
+from instop_nb.operations import is_held_out
 from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.words import FORMS, KIND, WORDS
 
 NLI = {
     "premise": "It rains.", "hypothesis": "It is wet.", "options": ["yes", "maybe", "no"],
@@ -738,12 +738,20 @@ def test_answers_from_knowledge_are_true():
 
 
 @pytest.mark.parametrize("step, expected",
-    [("Turn the list around.", lambda ws: ws[::-1]),
+    [("Turn every word around.", lambda ws: ws[::-1]),
     ("Drop every tool.", lambda ws: [w for w in ws if KIND[w] != "tool"]),
-    ("Write only the first two words.", lambda ws: ws[:2])])
+    ("Move the third word to the front.", lambda ws: [ws[2], *ws[:2], *ws[3:]]),
+    ("Keep the first two words and nothing else.", lambda ws: ws[:2])])
 def test_answers_of_small_jobs_are_true(step, expected):
-    rows = [row for row in micro_rows("miscellaneous", 600) if row["question"] == step]
+    rows = [row for row in micro_rows("miscellaneous", 2000) if row["question"] == step]
     assert rows and all(row["answer"].split() == expected(row["text"].split()) for row in rows)
+
+
+def test_small_jobs_have_something_to_do():
+    rows = micro_rows("miscellaneous", 2000)
+    assert not any(row["answer"] == "none" for row in rows)
+    drops = [row for row in rows if row["question"].startswith(("Drop", "Keep"))]
+    assert drops and not any(row["answer"] == row["text"] for row in drops)
 
 
 # The data sets

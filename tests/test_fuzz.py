@@ -19,7 +19,7 @@ from conftest import tiny_t5
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from instop_nb import cli, demo, models, pretraining, runs, study
+from instop_nb import cli, demo, models, pretraining, reading, runs, study
 from instop_nb.flan import load_flan
 from instop_nb.flan_rows import read_rows
 from instop_nb.flan_rows import check_flan_row
@@ -808,6 +808,7 @@ def desk(tmp_path_factory):
         m.chdir(folder)
         m.setattr(models.AutoModelForSeq2SeqLM, "from_pretrained", reached)
         m.setattr(pretraining, "documents", reached)
+        m.setattr(reading, "new_reader", reached)
         m.setattr(study, "run_jobs", reached)
         m.setattr(demo, "_run_all", reached)
         yield folder

@@ -1,13 +1,13 @@
 """The studies of Natural Instructions: what is left out stays out, every study runs, and the
 page says what the records say."""
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
-from instop_nb.first_world import micro_tasks
-from instop_nb.first_books import write_world
+from instop_nb.microworld import micro_tasks
 from instop_nb.natinst_v1 import complete_v1, instruction_v1
 from instop_nb.natinst_study import (
     ARMS, ELEMENTS, STUDIES, add_sources, as_v1, ask_v1, draw_split, own_models, rows_v1,
@@ -16,7 +16,7 @@ from instop_nb.natinst_study import (
 from instop_nb.probes import answer_texts
 from instop_nb.probes import halves
 from instop_nb.models import load_model
-from instop_nb.tasks import Example, Instance, Task, load_tasks
+from instop_nb.tasks import Example, Instance, Task, load_tasks, write_task
 from instop_nb.core import TaskError
 from instop_nb.study import reproduce
 from instop_nb.tables import interval
@@ -34,7 +34,7 @@ TASK = Task(
 # Splits and instances
 
 @pytest.fixture(scope="module")
-def world(): return add_sources(micro_tasks(None, 2))
+def world(): return add_sources(halves("micro", 2, 2)[0])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -65,13 +65,25 @@ def test_seeds_draw_different_tasks(world):
     assert len({draw_split(world, "task", seed)[0] for seed in range(6)}) > 3
 
 
-def test_a_dataset_that_is_most_of_the_world_is_not_left_out(world):
-    assert all(draw_split(world, "dataset", seed)[0] != "the list" for seed in range(30))
+def test_a_dataset_is_a_table_and_no_third_of_the_world(world):
+    assert {draw_split(world, "dataset", seed)[0] for seed in range(30)} == {"zor", "mib", "size"}
+    shares = Counter(t.sources[0] for t in world)
+    assert shares["kind"] > len(world) / 3 > shares["the list"], "the list is left out by name"
+
+
+@pytest.mark.parametrize("definition, table", [
+    ("Say every fruit in zor.", "zor"), ("Translate the last word into mib.", "mib"),
+    ("Drop all small words.", "size"), ("Drop the fruits.", "kind"),
+    ("Replace the first word by the kind.", "kind"), ("Drop the first word.", "the list"),
+])
+def test_the_source_is_the_table_that_a_definition_names(definition, table):
+    assert add_sources([replace(TASK, definition=[definition])])[0].sources == [table]
 
 
 def test_random_split_leaves_out_two_of_each_category(world):
-    unseen = draw_split(world, "random", 1)[2]
-    assert all(sum(t.category == c for t in unseen) == 2 for c in {t.category for t in world})
+    unseen, sizes = draw_split(world, "random", 1)[2], Counter(t.category for t in world)
+    left_out = Counter(t.category for t in unseen)
+    assert left_out == {c: min(2, n) for c, n in sizes.items()}
 
 
 def test_tasks_without_anything_in_common_cannot_be_split():
@@ -84,14 +96,27 @@ def test_sources_of_files_stay():
 
 
 def test_halves_of_a_folder_share_no_instance(tmp_path):
-    write_world(tmp_path, 5)
+    tasks = micro_tasks("test", 5)[::9]
+    for t in tasks: write_task(t, tmp_path / f"{t.name}.json")
     training, asking = halves(str(tmp_path), 10, 4)
-    assert [t.name for t in training] == [t.name for t in asking] and len(training) == 456
+    names = sorted(t.name for t in tasks)
+    assert sorted(t.name for t in training) == sorted(t.name for t in asking) == names
+    assert [t.name for t in training] == [t.name for t in asking]
     # never more than half is asked
     assert {len(t.instances) for t in asking} == {2} and {len(t.instances) for t in training} == {3}
     assert not any(
         {i.id for i in a.instances} & {i.id for i in b.instances} for a, b in zip(training, asking)
     )
+
+
+def test_halves_of_the_world_share_no_input_and_hold_what_is_trained_and_what_is_tested():
+    training, asking = halves("micro", 3, 2)
+    known = [t.name for split in ("train", "test") for t in micro_tasks(split, 1)]
+    assert [t.name for t in training] == [t.name for t in asking] == known
+    assert {len(t.instances) for t in training} == {3}
+    assert {len(t.instances) for t in asking} == {2}
+    asked = {i.input for t in asking for i in t.instances}
+    assert not asked & {i.input for t in training for i in t.instances}
 
 
 # Layout
@@ -171,7 +196,7 @@ def test_one_wording_is_trained_and_asked_as_v1_has_one():
 
 def test_answers_come_in_the_order_of_the_questions():
     model, tokenizer = load_model("micro", device="cpu")
-    tasks = [replace(t, instances=t.instances[:2]) for t in micro_tasks("combinations", 2)[::20]]
+    tasks = [replace(t, instances=t.instances[:2]) for t in micro_tasks("combination", 2)[::20]]
     # lengths go up and down
     texts = [i.input * (1 + n % 2) for t in tasks for n, i in enumerate(t.instances)]
     together = answer_texts(model, tokenizer, tasks, texts)

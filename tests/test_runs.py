@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from instop_nb.batches import tokenize_tasks
 from instop_nb.bilevel import Outer, optimize
 from instop_nb.embedder import DirectEmbedder
-from instop_nb.first_world import micro_tasks
+from instop_nb.microworld import micro_tasks
 from instop_nb.pretraining import Recipe, pretrain
 from instop_nb.runs import take_up
 from instop_nb.seals import fingerprint

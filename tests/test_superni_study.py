@@ -1,5 +1,6 @@
 """The studies of Super-NaturalInstructions: three sets kept apart, names that say no more than
 NI's, every study runs, and the page says what the records say."""
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,7 @@ import pytest
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb.metrics import score
-from instop_nb.first_world import micro_tasks, novelty
-from instop_nb.first_books import write_world
+from instop_nb.microworld import micro_tasks, tiers_of
 from instop_nb.natinst import MATRIX, sources
 from instop_nb.superni_study import (
     ARMS, HEURISTICS, LIMIT, STUDIES, finnish, laid_out, numbered, run_superni, run_xlingual,
@@ -42,9 +42,18 @@ def test_the_three_sets_are_those_of_the_official_split():
 
 
 def test_the_three_sets_of_a_folder(tmp_path):
-    write_world(tmp_path, 4)
+    (tmp_path / "splits" / "default").mkdir(parents=True)
+    (tmp_path / "tasks").mkdir()
+    names = {}
+    for split in ("train", "test"):
+        some = micro_tasks(split, 4)[::20]
+        for t in some: write_task(t, tmp_path / "tasks" / f"{t.name}.json")
+        names[split] = {t.name for t in some}
+        lines = "".join(f"{name}\n" for name in names[split])
+        (tmp_path / "splits" / "default" / f"{split}_tasks.txt").write_text(lines)
     world = worlds(str(tmp_path), 4, 2)
-    assert [len(world[part]) for part in ("train", "oracle", "ask")] == [343, 113, 113]
+    assert {t.name for t in world["train"]} == names["train"]
+    assert {t.name for t in world["oracle"]} == {t.name for t in world["ask"]} == names["test"]
     assert not any(
         {i.id for i in a.instances} & {i.id for i in b.instances}
         for a, b in zip(world["oracle"], world["ask"])
@@ -54,10 +63,10 @@ def test_the_three_sets_of_a_folder(tmp_path):
 def test_numbers_tell_tasks_apart_and_say_nothing_else():
     tasks = micro_tasks(None, 1)
     shown = numbered(tasks)
-    assert len({t.name for t in shown}) == len(tasks)
-    assert {t.name.split("_", 1)[1] for t in shown} == {
-        t.category.replace(" ", "_").rstrip("?") for t in tasks
-    }
+    assert len({t.name.split("_")[0] for t in shown}) == len(tasks) == len(tiers_of())
+    assert all(re.fullmatch(r"task\d{4}(_[a-z]+)+", t.name) for t in shown)
+    for task, named in zip(tasks, shown):
+        assert named.name.split("_")[1:] == re.findall("[a-z]+", task.category)
     assert [replace(a, name=b.name) for a, b in zip(shown, tasks)] == tasks
 
 
@@ -66,25 +75,24 @@ def test_names_of_files_stay():
     assert numbered([task]) == [task]
 
 
-def test_the_limit_takes_bad_examples_and_never_the_question():
+@pytest.mark.parametrize("encoding", MATRIX)
+def test_no_source_of_the_world_is_cut(encoding):
     _, tokenizer = load_model("micro", device="cpu")
-    tasks = micro_tasks("combinations", 1)[::6]
-    for encoding in MATRIX:
-        texts, whole = (
-            laid_out(tasks, encoding, tokenizer, limit) for limit in (LIMIT["micro"], 1024)
-        )
-        assert all(
-            t.endswith("\nOutput: ") and len(tokenizer(t)["input_ids"]) <= LIMIT["micro"]
-            for t in texts
-        )
-        if "Expl" in encoding:
-            assert all(t.count("Positive") == 2 and t.count("Negative") < 2 for t in texts)
-        else:
-            assert (
-                texts
-                == whole
-                == [s for t in numbered(tasks) for _, s in sources(t, MATRIX[encoding])]
-            )
+    for tier in ("train", "test", "two steps"):
+        tasks = micro_tasks(tier, 1)[::12]
+        texts = laid_out(tasks, encoding, tokenizer)
+        assert texts == [s for t in numbered(tasks) for _, s in sources(t, MATRIX[encoding])]
+        assert all(t.endswith("\nOutput: ") for t in texts)
+        assert max(map(len, tokenizer(texts)["input_ids"])) < LIMIT / 2
+
+
+def test_a_limit_takes_bad_examples_and_never_the_question():
+    _, tokenizer = load_model("micro", device="cpu")
+    limit, tasks = 110, micro_tasks("combination", 1)[::9]
+    whole, texts = (laid_out(tasks, "Def+Pos(2)+Neg(2)+Expl", tokenizer, n) for n in (LIMIT, limit))
+    assert {(t.count("Positive"), t.count("Negative")) for t in whole} == {(2, 2)}
+    assert all(t.count("Positive") > 0 and t.count("Negative") < 2 for t in texts)
+    assert all(t.endswith("\nOutput: ") and len(tokenizer(t)["input_ids"]) <= limit for t in texts)
 
 
 # Studies
@@ -132,7 +140,7 @@ def test_settings_decide_what_is_learned(tmp_path):
     few = run_superni(tmp_path / "few", 0, 0.01, "micro", "micro", n_tasks=5)
     wide = run_superni(tmp_path / "wide", 0, 0.01, "micro", "micro", width=16)
     none = run_superni(tmp_path / "none", 0, 0.01, "micro", "micro", learn="nothing")
-    assert (few["n_tasks"], wide["n_tasks"], none["n_tasks"]) == (5, 343, 0)
+    assert (few["n_tasks"], wide["n_tasks"], none["n_tasks"]) == (5, 689, 0)
     assert (
         wide["parameters"]
         < few["parameters"]
@@ -144,13 +152,10 @@ def test_settings_decide_what_is_learned(tmp_path):
 @pytest.mark.parametrize("heuristic", HEURISTICS)
 def test_heuristics_answer_all_questions_of_the_test_split(heuristic, tmp_path):
     result = run_superni(tmp_path, 0, 1.0, "micro", "micro", learn=heuristic)
-    assert result["n"] == 3 * 113 and set(result["novelty"]) == {"argument", "pair", "primitive"}
-    tasks = [
-        replace(t, instances=t.instances[:3])
-        for t in micro_tasks(None, 3, held_out=True)
-        if novelty(t.name) != "seen"
-    ]
-    expected = score([row for t in tasks for row in HEURISTICS[heuristic](t)])["overall"]
+    assert result["n"] == 3 * 144
+    assert set(result["novelty"]) == {"argument", "combination", "category"}
+    rows = [row for t in micro_tasks("test", 3) for row in HEURISTICS[heuristic](t)]
+    expected = score(rows)["overall"]
     assert (result["rougeL"], result["exact_match"]) == (
         round(expected["rougeL"], 2), round(expected["exact_match"], 2),
     )
@@ -174,7 +179,8 @@ def test_studies_run_on_real_tasks(few_real_tasks, tmp_path):
 def test_without_translated_tasks_the_study_says_what_is_missing(tmp_path):
     with pytest.raises(TaskError, match="tasks_fi"):
         reproduce(STUDIES["superni-xlingual"], tmp_path, seeds=1, workers=1, quiet=True)
-    write_world(tmp_path / "world", 1)
+    (tmp_path / "world").mkdir()
+    write_task(micro_tasks("test", 1)[0], tmp_path / "world" / "task.json")
     with pytest.raises(TaskError, match="give --data FOLDER"): finnish(str(tmp_path / "world"))
 
 

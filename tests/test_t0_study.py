@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
-from instop_nb.first_world import WORLD, micro_tasks, solve
-from instop_nb.first_books import write_world
+from instop_nb.microworld import TIERS, micro_tasks, solve, tiers_of
+from instop_nb.models import load_model
+from instop_nb.probes import fit
+from instop_nb.promptsource import encode_row
 from instop_nb.t0_study import (
     ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs,
     run_t0, sibling_options,
 )
-from instop_nb.tasks import Instance, Task, load_tasks
+from instop_nb.tasks import Instance, Task, load_tasks, write_task
 from instop_nb.core import TaskError
 from instop_nb.study import reproduce
 from instop_nb.tables import interval
@@ -73,8 +76,30 @@ def test_a_definition_with_braces_is_printed_as_it_stands():
     )[0].startswith("Fill {{ this }} ||| {% in %}.")
 
 
+@pytest.mark.parametrize("n, chosen", [
+    (1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3]), (7, [0, 1, 3, 5]), (8, [0, 2, 4, 6]),
+    (12, [0, 3, 6, 9]),
+])
+@pytest.mark.parametrize("seed", range(3))
+def test_four_of_many_wordings_are_evenly_spaced(n, chosen, seed):
+    many = replace(TASK, definition=[f"Wording {k}." for k in range(n)])
+    templates, rows = prompted(many, seed)
+    k = seed % len(chosen)
+    said = [t.render(rows[0])[0].split("\n")[0] for t in templates]
+    assert said == [f"Wording {j}." for j in chosen[k:] + chosen[:k]]
+    assert {row["definition"] for row in rows} == {said[0]}
+
+
+def test_the_four_wordings_of_the_world_name_the_action_in_four_ways():
+    for task in micro_tasks("test", 1)[::9]:
+        o = tiers_of()[task.name][0]
+        templates, rows = prompted(task)
+        said = [t.render(rows[0])[0].split("\n")[0][:-1].lower() for t in templates]
+        assert said == [o.say(i, 0).lower() for i in range(4)]
+
+
 @pytest.mark.parametrize(
-    "n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 4, 5])]
+    "n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 3, 4])]
 )
 def test_numbers_of_prompts(n, counts):
     templates, _ = prompted(replace(TASK, definition=[f"Wording {k}." for k in range(n)]))
@@ -95,8 +120,8 @@ def test_another_p_is_an_error():
 @pytest.mark.parametrize("p", P)
 def test_the_last_wording_is_never_trained_on(p, seed):
     tasks = micro_tasks("train", 2)[::40]
-    last = {t.definition[(seed - 1) % 4] for t in tasks}
-    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 400, p, seed)}
+    last = {t.definition[3 * ((seed - 1) % 4)] for t in tasks}
+    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 1000, p, seed)}
     assert not sources & last
     wordings = {d for t in tasks for d in t.definition} & sources
     assert len(wordings) == len(tasks) * {"one": 1, "half": 2, "original": 3, "all": 3}[p]
@@ -108,39 +133,61 @@ def test_pairs_repeat_and_categories_weigh_the_same():
     assert pairs[:30] == prompted_pairs(tasks, 30, seed=3) != prompted_pairs(tasks, 30, seed=4)
     category = {d: t.category for t in tasks for d in t.definition}
     counts = Counter(category[source.split("\n")[0]] for source, _ in pairs)
-    assert len(counts) == len({t.category for t in tasks}) and max(counts.values()) < 2 * min(
-        counts.values()
-    )
+    share = len(pairs) / len({t.category for t in tasks})  # About 57, give or take 8
+    assert len(counts) == len({t.category for t in tasks})
+    assert all(share / 2 < n < 2 * share for n in counts.values())
 
 
 # Options
 
 def test_the_right_answer_is_an_option_and_its_place_says_nothing():
-    held_out = micro_tasks("combinations", 6) + micro_tasks("categories", 6)
-    asked = [(i.output[0], sibling_options(t.name, i.input)) for t in held_out for i in t.instances]
+    tasks = micro_tasks("test", 6) + micro_tasks("two steps", 2)
+    asked = [(i.output[0], sibling_options(t.name, i.input)) for t in tasks for i in t.instances]
     assert all(
         right in options and len(set(options)) == len(options) and 2 <= len(options) <= 4
         for right, options in asked
     )
     four = [options.index(right) for right, options in asked if len(options) == 4]
+    assert len(four) > 0.9 * len(asked)
     assert all(abs(four.count(k) / len(four) - 0.25) < 0.06 for k in range(4))
 
 
-def test_wrong_options_are_answers_of_siblings():
-    for task in random.Random(0).sample(micro_tasks("combinations", 2), 12):
+def _answers_of(text, group, value):
+    words = text.split()
+    return {
+        solve(name, text)
+        for name, (o, _) in tiers_of().items() if group(o) == value and o.fits(words)
+    }
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_wrong_options_are_answers_of_siblings_that_fit(tier):
+    for task in random.Random(0).sample(micro_tasks(tier, 2), 12):
         text = task.instances[0].input
-        answers = {
-            solve(name, text)
-            for name, (category, *_) in WORLD.items()
-            if category.name == task.category
-        }
-        assert set(sibling_options(task.name, text)) <= answers
-        assert sibling_options(task.name, text) == sibling_options(task.name, text)
+        options = sibling_options(task.name, text)
+        assert options == sibling_options(task.name, text)
+        if tiers_of()[task.name][0].options: continue
+        near = _answers_of(text, lambda o: o.category, task.category)
+        action = task.category.split(":")[0]
+        near_or_far = _answers_of(text, lambda o: o.category.split(":")[0], action)
+        assert len({*options} & near) == min(4, len(near)), "siblings come before others"
+        assert {*options} <= near_or_far
 
 
-def test_yes_no_questions_have_two_options():
-    task = next(t for t in micro_tasks("combinations", 1) if t.category == "order?")
-    assert sorted(sibling_options(task.name, task.instances[0].input)) == ["no", "yes"]
+def test_a_category_of_one_task_has_wrong_options_too():
+    text = micro_tasks("test", 1)[0].instances[0].input
+    assert _answers_of(text, lambda o: o.category, "count: all") == {solve("micro_count_all", text)}
+    assert len(sibling_options("micro_count_all", text)) > 1
+
+
+def test_questions_have_two_options():
+    by_action = {t.category.split(":")[0]: t for t in micro_tasks("test", 1)}
+    for action in ("ask kind", "ask size"):
+        task = by_action[action]
+        assert sorted(sibling_options(task.name, task.instances[0].input)) == ["no", "yes"]
+    task = by_action["choose kind"]
+    options = sibling_options(task.name, task.instances[0].input)
+    assert {*options} == {*tiers_of()[task.name][0].options}
 
 
 # Scores
@@ -165,7 +212,7 @@ def test_tasks_of_the_world_are_ranked(monkeypatch):
         study_of, "answer_score",
         lambda model, tokenizer, some, max_new_tokens: rows.extend(row for _, row in some) or 0.0,
     )
-    prompt_scores(None, None, micro_tasks("combinations", 1)[:2])
+    prompt_scores(None, None, micro_tasks("combination", 1)[:2])
     assert len(rows) == 8 and all(row["answer"] in row["options"] for row in rows)
 
 
@@ -184,7 +231,7 @@ def test_every_study_runs(name, runs):
             "iqr"
         ] == pytest.approx(run["high"] - run["low"], abs=0.02)
         assert {kind: len(scores) for kind, scores in run["scores"].items()} == {
-            "argument": 4, "pair": 4, "primitive": 4,
+            "argument": 4, "combination": 4, "category": 4,
         }
     check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.003)
 
@@ -207,26 +254,35 @@ def test_an_untuned_arm_trains_nothing_and_a_share_takes_some_data_sets(tmp_path
         run_t0(tmp_path, 0, 0.01, "micro", "micro", **ARMS[arm])
     (quarter, n, p), half, whole = [call for call in seen if call != "fit"]
     assert seen.count("fit") == 3 and (n, p) == (BATCH * STEPS // 100, "original")
-    assert [len(quarter), len(half[0]), len(whole[0])] == [86, 172, 343] and set(quarter) < set(
+    assert [len(quarter), len(half[0]), len(whole[0])] == [172, 344, 689] and set(quarter) < set(
         half[0]
     ) < set(whole[0])
 
 
+def _small_world(folder, change):
+    "Write every fortieth task of each split to a folder, changed in some way."
+    (folder / "splits" / "default").mkdir(parents=True)
+    (folder / "tasks").mkdir()
+    for split in ("train", "test"):
+        tasks = [change(t) for t in micro_tasks(split, 4)[::40]]
+        for t in tasks: write_task(t, folder / "tasks" / f"{t.name}.json")
+        names = "".join(f"{t.name}\n" for t in tasks)
+        (folder / "splits" / "default" / f"{split}_tasks.txt").write_text(names)
+    return str(folder)
+
+
 def test_tasks_with_one_wording_can_only_be_counted(tmp_path):
-    from instop_nb.tasks import write_task
-    write_world(tmp_path, 1)
-    for task in load_tasks(tmp_path):
-        write_task(
-            replace(task, definition=task.definition[:1]), tmp_path / "tasks" / f"{task.name}.json"
-        )
+    one = _small_world(tmp_path / "world", lambda t: replace(t, definition=t.definition[:1]))
     for arm in ("1 prompt", "2 prompts", "3 prompts and 1 turned"):
         with pytest.raises(TaskError, match="one wording a task.*t0-datasets"):
-            run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS[arm])
+            run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS[arm])
+    result = run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS["half of the data sets"])
+    assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 1}
 
 
 def test_a_world_of_files_is_as_good_as_a_generated_one(tmp_path):
-    write_world(tmp_path, 1)
-    result = run_t0(tmp_path / "run", 0, 0.003, str(tmp_path), "micro", **ARMS["2 prompts"])
+    same = _small_world(tmp_path / "world", lambda t: t)
+    result = run_t0(tmp_path / "run", 0, 0.003, same, "micro", **ARMS["2 prompts"])
     assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 4}
 
 
@@ -238,13 +294,20 @@ def test_real_tasks_are_scored_by_rouge(few_real_tasks, tmp_path):
         assert 0 <= result["median"] <= 100 and set(result["scores"]) == {"unseen"}
 
 
-def test_tuning_helps_with_a_wording_that_no_model_has_seen(tmp_path):
+def test_tuning_makes_right_answers_likelier_in_a_wording_that_no_training_has_seen(tmp_path):
     "What the studies need to be more than noise."
-    scores = {
-        arm: run_t0(tmp_path / arm, 0, 0.1, "micro", "micro", **ARMS[arm])
-        for arm in ("untuned", "3 prompts")
-    }
-    assert scores["3 prompts"]["new"] > scores["untuned"]["new"] + 6, scores
+    model, tokenizer = load_model("micro", device="cpu")
+    sets = [prompted(t) for t in micro_tasks("test", 1)]
+    asked = [encode_row(templates[-1], row) for templates, rows in sets for row in rows]
+    sources, targets = ([row[side] for row in asked] for side in ("inputs", "targets"))
+    batch = dict(tokenizer(sources, padding=True, return_tensors="pt"))
+    ids = tokenizer(text_target=targets, padding=True, return_tensors="pt")["input_ids"]
+    batch["labels"] = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
+    def loss():
+        with torch.no_grad(): return model(**batch).loss.item()
+    before = loss()
+    fit(model, tokenizer, prompted_pairs(micro_tasks("train", 4), 30 * BATCH), tmp_path, 0, BATCH)
+    assert loss() < 0.8 * before
 
 
 @pytest.mark.parametrize("name", STUDIES)

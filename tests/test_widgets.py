@@ -34,7 +34,7 @@ in_browser = pytest.mark.skipif(
 # One cell for each widget. What is shown must be found without training.
 WIDGETS = {
     "encodings": "from instop_nb.explorers import explorer\n"
-    "from instop_nb.first_world import micro_tasks\n"
+    "from instop_nb.microworld import micro_tasks\n"
     "explorer(micro_tasks('train', 2)[0])",
     "templates": "from instop_nb.explorers import template_explorer\n"
     "from instop_nb.flan_rows import micro_rows\n"

@@ -2,16 +2,17 @@
 definition, a tier is new in the sense that it says. Where it is not, the exceptions are named."""
 import random
 import re
+import zlib
 from collections import Counter, defaultdict
-from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
 
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 
-from instop_nb import books, microworld
+from instop_nb import books
 from instop_nb.actions import ACTIONS, SELECTIONS
 from instop_nb.chance import chance, write_world
 from instop_nb.core import TaskError
@@ -20,10 +21,10 @@ from instop_nb.microworld import (
 )
 from instop_nb.natinst import Encoding, encode
 from instop_nb.operations import (
-    TwoSteps, candidates, draw_words, is_held_out, is_idle, operations, wordings,
+    TwoSteps, as_sentence, candidates, draw_words, is_held_out, is_idle, operations, wordings,
 )
 from instop_nb.survey import validate_tasks
-from instop_nb.tasks import Example, load_tasks
+from instop_nb.tasks import Example, Instance, Task, load_tasks
 from instop_nb.words import FORMS, WORDS
 
 WORLD = tiers_of()
@@ -124,10 +125,10 @@ def test_splits_depend_on_no_size_and_no_seed():
     assert make_instances(o, 9)[:4] == make_instances(o, 4) != make_instances(o, 4, seed=1)
 
 
-def test_the_quick_draws_are_the_draws():
-    slow, quick = random.Random(5), random.Random(5)
-    draw = microworld._quick_words
-    assert all(draw_words(slow) == draw(quick.getrandbits) for _ in range(20_000))
+def test_every_instance_has_the_answer_of_its_task():
+    for split in ("test", "two steps", "wording"):
+        for t in micro_tasks(split, 2):
+            assert all(i.output == [solve(t.name, i.input)] for i in t.instances)
 
 
 def test_inputs_are_trained_on_or_evaluated_never_both():
@@ -163,6 +164,12 @@ def test_written_world_is_valid_and_the_same(tmp_path):
     write_world(tmp_path, 1)
     tasks, problems = validate_tasks(tmp_path)
     assert not problems and len(tasks) == len(WORLD)
+    names = {
+        split: (tmp_path / f"splits/default/{split}_tasks.txt").read_text().splitlines()
+        for split in ("train", "test", *TIERS)
+    }
+    assert sorted(names["train"] + names["test"]) == sorted(WORLD)
+    assert sorted(names["test"]) == sorted(name for tier in TIERS for name in names[tier])
     for split in ("train", "two steps"):
         made = {t.name: t for t in micro_tasks(split, 1)}
         for t in load_tasks(tmp_path, split):
@@ -313,28 +320,45 @@ def test_a_list_of_the_evaluation_would_be_seen():
     assert re.findall(RUN, books.framed(rng, held.split(), "drop every fruit")) == [held]
 
 
-def test_no_definition_stands_in_the_books_as_it_is_asked():
-    told = [" ".join(" ".join(text).split()) for text in texts()]
-    tasks = micro_tasks("train", 1)[::10]
-    layouts = [encode(t, t.instances[0], Encoding(n_pos=0)) for t in tasks]
-    lines = {" ".join(layout.split("Input:")[0].split()) for layout in layouts}
-    for part in (*lines, "Definition:", "Now complete the following example"):
-        assert not [text for text in told if part in text]
+LAYOUT = r"Definition: (.+)\n\nNow complete the following example -\nInput: (.+)\.\nOutput: "
+
+def laid_out(definition, text, examples=()):
+    "Return a question as tasks show it, with examples or with a definition."
+    asked = Instance("of a book", text, ["unknown"])
+    task = Task("told", [definition], [*examples], [], [asked], ["books"])
+    return encode(task, asked, Encoding(definition=bool(definition), n_pos=len(examples)))
+
+
+def test_the_books_show_a_definition_in_its_layout_only_where_nobody_answers():
+    skills, loose = texts()[:6000], texts()[6000:]
+    said = {
+        as_sentence(o.say(i, j)): o
+        for o in candidates() for i, j in product(range(7), range(5))
+    }
+    for part in ("Definition:", "Now complete"):
+        assert not any(part in before + after for before, after in skills)
+    shown = [text for text in loose if "Definition:" in " ".join(text)]
+    assert len(shown) > 400
+    for before, after in shown:
+        definition, words = re.fullmatch(LAYOUT, before).groups()
+        assert laid_out(definition, words) == before
+        assert not re.match(rf"{said[definition].solve(words.split())}(\.|$)", after)
+
+
+def test_the_books_do_tell_what_is_asked():
     said = {t.definition[0] for t in micro_tasks("train", 1)}
-    assert any(d in text for d in said for text in told), "but the books do tell what is asked"
+    assert any(d in text for d in said for text in map(" ".join, texts()))
 
 
 def test_a_work_sheet_has_the_layout_of_examples_to_the_byte_and_says_nothing_else():
-    rng, task = random.Random(4), micro_tasks("train", 1)[0]
+    rng = random.Random(4)
     for _ in range(100):
         given, follows = books.work_sheet(rng)
-        pairs = re.findall(rf"Input: {RUN}\.\n Output:(?: ([a-z ]+)\.\n)?", given)
-        assert 2 <= len(pairs) <= 4 and [bool(answer) for _, answer in pairs][-2:] == [True, False]
-        last, _ = follows.split(". ", 1)
-        examples = [Example(text, answer or last, None) for text, answer in pairs]
-        shown = replace(task, positive=examples)
-        sheet = encode(shown, task.instances[0], Encoding(definition=False, n_pos=4))
-        assert sheet.startswith(f"{given} {last}.\n\nNow complete")
+        pairs = re.findall(rf"Input: {RUN}\.\n Output: ([a-z ]+)\.\n", given)
+        last, = re.findall(rf"Input: {RUN}\.\nOutput: $", given)
+        examples = [Example(text, answer, None) for text, answer in pairs]
+        assert 1 <= len(examples) <= 3 and laid_out("", last, examples) == given
+        assert re.match(r"[a-z ]+(\. |$)", follows)
 
 
 def test_the_books_tell_what_is_not_idle_and_doubles_in_both_ways():
@@ -390,6 +414,33 @@ def labelled(operations, seed, n):
     "Return inputs of all operations, and their answers."
     pairs = [(" ".join(ws), o.solve(ws)) for o in operations for ws in draw_inputs(o, n, seed)]
     return [text for text, _ in pairs], [answer for _, answer in pairs]
+
+
+def told_apart(mark=lambda o, text: text):
+    """Return how often a classifier that sees the list alone finds the task among those that fit
+    the same lists: in standard deviations above chance."""
+    def places(text): return text.split() + [f"{i} {w}" for i, w in enumerate(text.split())]
+    groups, right, mean, variance = defaultdict(list), 0, 0, 0
+    for o in singles("train"):
+        if o.options is None: groups[o.selection.name, o.chosen].append(o)
+    for some in groups.values():
+        def inputs(seed):
+            return [mark(o, " ".join(ws)) for o in some for ws in draw_inputs(o, 30, seed)]
+        names, vector = [o.name for o in some for _ in range(30)], CountVectorizer(analyzer=places)
+        model = MultinomialNB().fit(vector.fit_transform(inputs(0)), names)
+        right += sum(model.predict(vector.transform(inputs(1))) == names)
+        mean += 30
+        variance += 30 * (1 - 1 / len(some))
+    return (right - mean) / variance ** .5
+
+
+def test_inputs_do_not_give_their_task_away():
+    assert abs(told_apart()) < 4
+
+
+def test_an_input_that_gives_its_task_away_would_be_seen():
+    "A word at the end, one for each half of the tasks."
+    assert told_apart(lambda o, text: f"{text} {WORDS[zlib.crc32(o.name.encode()) % 2]}") > 10
 
 
 def test_no_question_is_answered_without_its_definition():

@@ -23,9 +23,8 @@ import readme
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-# No net, no window, and for the first page a model that obeys enough for a test
-QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
-         "INSTOP_ASK_STEPS": "600"}
+# No net, no window
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
 CLOSING_LINE = re.compile(
     r"^=*\s*(?:\d+ (?:passed|failed|skipped|error).*|no tests ran) in [\d.]+s.*$", re.MULTILINE
 )
@@ -42,7 +41,8 @@ def run(*command, root=ROOT, **environment):
 
 def copy_of(root, folder):
     "Copy settings, notebooks and modules into `folder`, no checkpoint, no picture; return it."
-    leave = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "runs", "micro", "images")
+    left = "__pycache__", ".ipynb_checkpoints", "runs", "checkpoints", "images"
+    leave = shutil.ignore_patterns(*left)
     shutil.copy(root / "settings.ini", folder)
     for name in ("nbs", "instop_nb"):
         shutil.copytree(root / name, Path(folder) / name, ignore=leave)
