@@ -52,7 +52,8 @@ def unknown_words(
 ) -> dict[str, list[str]]:  # Word -> up to three known ones that look like it
     "The words of a text that a model can only spell."
     known, invented = known_words(tokenizer), {*FORMS["zor"].values(), *FORMS["mib"].values()}
+    known_set = {*known}
     plain = [word for word in known if word.islower() and word not in invented]
     written = re.findall(r"[^\W\d_]{2,}", text)
     return {word: get_close_matches(word.lower(), plain, 3, .6)
-            for word in written if not {word, word.lower()} & {*known}}
+            for word in written if not {word, word.lower()} & known_set}

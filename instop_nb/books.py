@@ -217,15 +217,18 @@ def unanswered(
     return " ".join(pieces[:k]), " ".join(pieces[k:])
 
 # %% ../nbs/1_instructions/12b_books.ipynb #open-1
+def _last_input(words):
+    "The end of a task's text, in its layout."
+    return f"Now complete the following example -\nInput: {' '.join(words)}.\nOutput: "
+
 def left_open(
     rng: random.Random,  # Of the book
     plan: Plan = PLAN,   # What the books leave out
 ) -> tuple[str, str]:  # What is given, and what follows
     "A task in its layout, that nobody answers."
     o = draw_operation(rng, plan)
-    words, said = " ".join(draw_list(rng, o)), as_sentence(draw_phrase(rng, o))
-    question = f"Now complete the following example -\nInput: {words}.\nOutput: "
-    return f"Definition: {said}\n\n{question}", opening(rng, plan)
+    words, said = draw_list(rng, o), as_sentence(draw_phrase(rng, o))
+    return f"Definition: {said}\n\n{_last_input(words)}", opening(rng, plan)
 
 # %% ../nbs/1_instructions/12b_books.ipynb #a697a6f5
 PATTERNS = [
@@ -257,9 +260,8 @@ def work_sheet(
         f" Positive Example {n} -\nInput: {' '.join(words)}.\n Output: {o.solve(words)}.\n\n"
         for n, words in enumerate(lists, 1)
     ]
-    question = f"Now complete the following example -\nInput: {' '.join(last)}.\nOutput: "
     more = "" if rng.random() < .5 else f". {opening(rng, plan)}"
-    return f"{''.join(told)}{question}", f"{o.solve(last)}{more}"
+    return f"{''.join(told)}{_last_input(last)}", f"{o.solve(last)}{more}"
 
 # %% ../nbs/1_instructions/12b_books.ipynb #e1f0ad2e
 LOOSE_TEXTS = {

@@ -26,7 +26,9 @@ from .recipes import SHOWN, Parts, Setup
 from .runs import Run, positive, put_aside
 from .statistics import t_interval
 from .tables import seeds_text
-from .tiers import ASKED, ask_tiers, category_map, tier_questions
+from instop_nb.tiers import (
+    ASKED, ask_tiers, category_map, exact_match_by_tier, tier_questions,
+)
 from .tuning import get_tasks
 
 # %% ../nbs/9_appendix/98_demo.ipynb #2bb3df26
@@ -61,14 +63,12 @@ def _begin_demo(folder, arm, seed, scale):
     return ArmRun(Path(folder), seed, Arm(**ARMS[arm]), setup, parts, *base)
 
 # %% ../nbs/9_appendix/98_demo.ipynb #54567ca2
-def _exact(scores): return {tier: s["overall"]["exact_match"] for tier, s in scores.items()}
-
 def _tier_probe(run):
     "Looks at the exact match on a few questions of each tier, six times in a run."
     few = {tier: [replace(t, instances=t.instances[:1]) for t in tasks[:60]]
            for tier, tasks in run.parts.test.items()}
     def ask(model, optimizer):
-        return _exact(ask_tiers(model, run.tokenizer, few, SHOWN[run.arm.asked]))
+        return exact_match_by_tier(ask_tiers(model, run.tokenizer, few, SHOWN[run.arm.asked]))
     steps = run.setup.steps
     probe = Probe([max(1, steps * part // 16) for part in (1, 2, 4, 8, 12, 16)], ask)
     probe.curve.append([0, ask(run.model.eval(), None)])
@@ -78,7 +78,7 @@ def _tier_probe(run):
 def _ask(run, log):
     "Answer the questions, and return the scores of each tier."
     scores = ask_tiers(run.model, run.tokenizer, run.parts.test, SHOWN[run.arm.asked])
-    log.log(**_exact(scores))
+    log.log(**exact_match_by_tier(scores))
     return scores
 
 # %% ../nbs/9_appendix/98_demo.ipynb #680a1dfa
@@ -240,7 +240,7 @@ def _run_all(jobs, folder, workers, scale, console):
     for name, result in in_processes(run_demo_arm, settings, folder, workers):
         results[names[name]] = result
         scores = ", ".join(f"{tier} {percent:.0f}" for tier, percent in
-                           _exact({tier: result[tier] for tier in ASKED}).items())
+                           exact_match_by_tier({tier: result[tier] for tier in ASKED}).items())
         done, (arm, seed) = f"{len(results)}/{len(jobs)}", names[name]
         left = _left(start, len(results), len(jobs)) if len(results) < len(jobs) else "done"
         console.print(f"  {done}  {arm}, seed {seed}: {scores} ({left})")

@@ -18,7 +18,7 @@ from .probes import steps_of
 from .reading import Reading, read_books, skill, skill_questions
 from .study import Study, made_once
 from .tasks import Task
-from .tiers import ask_tiers, tier_questions
+from .tiers import ask_tiers, exact_match_by_tier, tier_questions
 from .ask import question
 from .tuning import DEFINITION, NO_INSTRUCTION, answers, draw_rows, get_tasks, tune
 
@@ -61,7 +61,7 @@ def tier_result(
     "What a run keeps of a model."
     asked = tier_questions(n, seed=1000 + seed)
     scores = ask_tiers(model, tokenizer, asked, SHOWN[shown])
-    exact = {tier: round(s["overall"]["exact_match"], 2) for tier, s in scores.items()}
+    exact = {tier: round(percent, 2) for tier, percent in exact_match_by_tier(scores).items()}
     by_category = {
         tier: {c: round(s["exact_match"], 1) for c, s in scores[tier]["per_category"].items()}
         for tier in scores
