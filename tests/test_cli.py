@@ -769,7 +769,7 @@ def test_quiet_is_quiet(tmp_path):
 def test_references_that_cannot_be_written_are_counted(tmp_path):
     from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from instop_nb.t5 import micro_config, new_t5
+    from instop_nb.micro import micro_config, new_t5
     inner = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "red": 3}, "<unk>"))
     inner.pre_tokenizer, inner.post_processor = (
         pre_tokenizers.Whitespace(),
