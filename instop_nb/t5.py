@@ -240,21 +240,37 @@ class T5(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100), logits
 
 # %% ../nbs/2_model/21_t5.ipynb #t5-load-1
-EMBEDDINGS = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
+def _read_config(folder):
+    "config.json; where generation_config.json names start, end and padding, as that does."
+    path, config = folder/"generation_config.json", read_object(folder/"config.json")
+    if config.get("model_type") != "t5":
+        found = config.get("model_type", NOTHING)
+        raise TaskError(folder/"config.json", "model_type", found, "give the folder of a T5")
+    said = read_object(path) if path.exists() else {}
+    named = {k: v for k, v in said.items() if k.endswith("_token_id") and v is not None}
+    return whole_config(config | named)
+
+def _read_weights(folder):
+    "All weights by name, the embeddings under each of theirs."
+    path = folder/"model.safetensors"
+    weights = load_file(path)
+    shared = weights.get("shared.weight", torch.empty(0))
+    named = {name: weights.get(name, shared) for name in EMBEDDINGS}
+    if not all(named[name].equal(shared) for name in EMBEDDINGS[:2]) or not len(shared):
+        raise TaskError(path, "shared.weight", [*shared.shape], "give a T5 that has one such table")
+    return {name: w for name, w in (weights | named).items() if name != _UNUSED}
+
+# %% ../nbs/2_model/21_t5.ipynb #t5-load-1b
 def read_t5(
     folder,  # With config.json and model.safetensors
 ) -> T5:  # In eval mode, on the CPU, in float32
-    "Read a T5 from a folder; whatever is missing, too much, or of another kind is an error."
-    where, weights = Path(folder)/"config.json", load_file(Path(folder)/"model.safetensors")
-    config = whole_config(read_object(where))
-    if config.get("model_type") != "t5":
-        raise TaskError(where, "model_type", config.get("model_type", NOTHING), "give a T5")
+    "Read a T5 from a folder; a weight that is missing, too much or of another shape is an error."
+    config, weights = _read_config(Path(folder)), _read_weights(Path(folder))
     if (n := config["num_layers"] + config["num_decoder_layers"]) > len(weights):
-        raise TaskError(where, "num_layers", n, "there are fewer weights: is this file damaged?")
-    weights.pop(_UNUSED, None)
-    for name in EMBEDDINGS: weights.setdefault(name, weights["shared.weight"])
+        raise TaskError(folder, "num_layers", n, "it has fewer weights: is config.json damaged?")
     shares = weights["lm_head.weight"].equal(weights["shared.weight"])
     model = T5(config | {"tie_word_embeddings": shares})
     model.load_state_dict(weights)
