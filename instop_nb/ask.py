@@ -35,9 +35,10 @@ _ALL_IN_ONE = ("TokenizersBackend", "PreTrainedTokenizerFast")  # Others add cod
 
 def _read_tokenizer(folder, most):
     "The tokenizer of a folder, if it has no more than so many tokens; control tokens are signs."
-    kind = read_object(folder/"tokenizer_config.json").get("tokenizer_class")
+    said = read_object(folder/"tokenizer_config.json")
+    kind, cleans = said.get("tokenizer_class"), said.get("clean_up_tokenization_spaces")
     tokenizer = Tokenizer.from_file(str(folder/"tokenizer.json"))
-    if kind not in _ALL_IN_ONE or tokenizer.get_vocab_size() > most:
+    if kind not in _ALL_IN_ONE or cleans or tokenizer.get_vocab_size() > most:
         raise TaskError(folder, "tokenizer", kind, "load it with `load_model`")
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()

@@ -55,16 +55,20 @@ def test_a_text_is_read_as_the_same_tokens(name):
     }
 
 
-def test_a_folder_of_a_t5_answers_at_once_and_any_other_model_through_load_model(tmp_path):
+@pytest.mark.parametrize("field", [
+    {"tokenizer_class": "T5Tokenizer"}, {"clean_up_tokenization_spaces": True},
+])
+def test_a_folder_of_a_t5_answers_at_once_and_any_other_model_through_load_model(field, tmp_path):
     folder = save_model(*THEIRS["micro-tuned"], tmp_path / "own")
     own = model_to_ask(str(folder))
     assert is_written(*own) and is_written(*QUICK["micro"])
     assert ask("Drop every fruit.", "fox fig saw", *own) == "fox saw"
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "Other"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | field))
     other = model_to_ask(str(folder))
     assert type(other[0]) is T5ForConditionalGeneration
-    assert ask("Drop every fruit.", "fox fig saw", *other) == "fox saw"
+    said = "Drop every fruit.", "fox fig saw"
+    assert ask(*said, *other) == ask(*said, *load_model(folder, "cpu"))
 
 
 def test_with_a_gpu_a_folder_goes_there(tmp_path, monkeypatch):
