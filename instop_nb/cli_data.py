@@ -63,10 +63,9 @@ def ask_once(
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
 ):
     "One answer of a model."
-    from instop_nb.ask import ask, question, unknown_words
+    from instop_nb.ask import ask, model_to_ask, question, unknown_words
     from instop_nb.core import printable
-    from instop_nb.models import load_model
-    t5, tokenizer = load_model(model)
+    t5, tokenizer = model_to_ask(model)
     print(f"It reads: {printable(question(instruction, text))}", file=sys.stderr)
     if model.startswith("micro"):
         for word, near in unknown_words(f"{instruction} {text}", tokenizer).items():

@@ -19,7 +19,7 @@ def tokenizer_alone(
 ):  # OSError where there is none
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
-    from instop_nb.models import SHIPPED
+    from instop_nb.t5 import SHIPPED
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             SHIPPED.get(name, name), trust_remote_code=False

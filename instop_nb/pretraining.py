@@ -20,7 +20,7 @@ from .core import write_whole
 from .natinst import Encoding, encode
 from .runs import take_up
 from .seals import fingerprint
-from .t5 import SENTINELS, micro_config, new_t5, train_tokenizer
+from .micro import SENTINELS, micro_config, new_t5, train_tokenizer
 from .tasks import load_tasks
 from .trainer import T5Trainer, save_model, training_arguments
 

@@ -27,7 +27,7 @@ from .natinst_v1 import encode_v1
 from .operations import wordings
 from .promptsource import TEMPLATES
 from .runs import Run
-from .t5 import SENTINELS, SPECIAL, micro_config, new_t5, train_tokenizer
+from .micro import SENTINELS, SPECIAL, micro_config, new_t5, train_tokenizer
 from .trainer import LogToRun, T5Trainer, save_model, train_in, training_arguments
 from .words import WORDS
 

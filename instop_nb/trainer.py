@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 from .core import TaskError, read_object, write_whole
 from .runs import Run, begin, has_ended, naming, positive, writing
 from .seals import fingerprint, seal
-from .t5 import t5_optimizer
+from .micro import t5_optimizer
 
 # %% ../nbs/2_model/22b_trainer.ipynb #8ad19eb8
 class BucketSampler(torch.utils.data.Sampler):

@@ -31,7 +31,7 @@ def tiny_t5(folder, texts=None):
     """Save a T5 with random weights, with a tokenizer for some texts (None: that of the micro
     T5); return the folder."""
     from instop_nb.models import load_model
-    from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+    from instop_nb.micro import micro_config, new_t5, train_tokenizer
     tokenizer = train_tokenizer(texts, 600) if texts else load_model("micro", device="cpu")[1]
     new_t5(
         micro_config(

@@ -19,7 +19,7 @@ from instop_nb.core import TaskError
 from instop_nb.trainer import BucketSampler
 from instop_nb.seals import fingerprint
 from instop_nb.models import load_tokenizer
-from instop_nb.t5 import train_tokenizer
+from instop_nb.micro import train_tokenizer
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "natural-instructions"
 needs_real = pytest.mark.skipif(

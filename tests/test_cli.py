@@ -364,14 +364,18 @@ def test_the_tokens_of_the_small_world_cannot_be_counted_down(tmp_path):
 def test_ask_answers_on_stdout_and_tells_the_rest_on_stderr(tmp_path):
     from instop_nb.ask import ask, question
     from instop_nb.core import printable
+    from instop_nb.models import load_model
     words = "drop every tool", "fox saw hat axe"
     result = CliRunner().invoke(app, ["ask", *words])
-    assert result.exit_code == 0 and result.stdout == ask(*words) + "\n"
+    expected = ask(*words, *load_model("micro-tuned", "cpu"))
+    assert result.exit_code == 0 and result.stdout == expected + "\n"
     assert f"It reads: {printable(question(*words))}\n" == result.stderr
     strange = CliRunner().invoke(app, ["ask", "drop every tol", "fox saw"])
     assert "does not know 'tol', but for example tool" in strange.stderr
     assert len(strange.stdout.splitlines()) == 1
     assert "say what to do" in fail("ask", " ", "fox")
+    assert "'micro'" in fail("ask", "drop every tool", "fox", "--model", tmp_path / "missing")
+    assert "no config.json" in fail("ask", "drop every tool", "fox", "--model", tmp_path)
 
 
 def test_errors_are_one_line_that_says_what_to_do(tmp_path):
@@ -769,7 +773,7 @@ def test_quiet_is_quiet(tmp_path):
 def test_references_that_cannot_be_written_are_counted(tmp_path):
     from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from instop_nb.t5 import micro_config, new_t5
+    from instop_nb.micro import micro_config, new_t5
     inner = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "red": 3}, "<unk>"))
     inner.pre_tokenizer, inner.post_processor = (
         pre_tokenizers.Whitespace(),

@@ -13,7 +13,7 @@ from instop_nb.embedder import (
 )
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding
-from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+from instop_nb.micro import micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import Example, Task
 from instop_nb.core import TaskError
 

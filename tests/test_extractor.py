@@ -17,7 +17,7 @@ from instop_nb.extractor import (
 )
 from instop_nb.hypergradient import hypergradient
 from instop_nb.natinst import Encoding, encode
-from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+from instop_nb.micro import micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import Example, Instance, Task, load_tasks
 from instop_nb.core import TaskError
 

@@ -28,7 +28,7 @@ from instop_nb.outer import Outer, chosen_share
 from instop_nb.paper import CHOICES, SPLITS, STUDIES, best_embedder, best_splits, search_arms
 from instop_nb.recipes import Setup, base_model, parts_of, read_recipe, scaled
 from instop_nb.tables import RECORDS
-from instop_nb.t5 import micro_config, new_t5, train_tokenizer
+from instop_nb.micro import micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import load_tasks, write_task
 from instop_nb.tuning import DEFINITION, get_tasks
 

@@ -5,7 +5,7 @@ import torch
 
 from instop_nb.models import load_model
 from instop_nb.ranking import rank_classify
-from instop_nb.t5 import micro_config, new_t5
+from instop_nb.micro import micro_config, new_t5
 
 
 @pytest.fixture(scope="module")

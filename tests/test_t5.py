@@ -14,7 +14,7 @@ from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding, encode
 from instop_nb.operations import as_sentence, candidates
 from instop_nb.batches import Collator
-from instop_nb.models import SHIPPED, load_model, load_tokenizer
+from instop_nb.models import load_model, load_tokenizer
 from instop_nb.pretraining import (
     Recipe, corrupt_spans, documents, from_recipe, pretrain, pretraining_pair,
 )
@@ -23,8 +23,9 @@ from instop_nb.tasks import write_task
 from instop_nb.trainer import T5Trainer, save_model, training_arguments
 from instop_nb.runs import positive
 from instop_nb.seals import fingerprint
-from instop_nb.t5 import micro_config, new_t5, t5_optimizer, train_tokenizer
+from instop_nb.micro import micro_config, new_t5, t5_optimizer, train_tokenizer
 from instop_nb.core import TaskError
+from instop_nb.t5 import SHIPPED
 from instop_nb.tuning import evaluate
 
 

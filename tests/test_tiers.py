@@ -9,8 +9,9 @@ from instop_nb.actions import ACTIONS, SELECTIONS
 from instop_nb.ask import ask, known_words, question, unknown_words
 from instop_nb.core import TaskError
 from instop_nb.microworld import few_of, micro_tasks, novelty, solve, tiers_of
-from instop_nb.models import SHIPPED, load_model
+from instop_nb.models import load_model
 from instop_nb.operations import is_held_out, wordings
+from instop_nb.t5 import SHIPPED
 from instop_nb.tiers import ASKED, ask_tiers, tier_questions
 from instop_nb.world_study import STUDIES, in_two_turns, run_tiers
 
