@@ -9,8 +9,10 @@ __all__ = ['SOURCE', 'PrefixTrainer', 'MetaTrainer', 'meta_test_loss', 'Instruct
 import os, warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 import torch
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch.func import functional_call
 from transformers import EarlyStoppingCallback
 from .batches import Collator, tokenize_tasks
@@ -19,30 +21,15 @@ from .embedder import with_prefix
 from .hypergradient import hypergradient
 from .natinst import Encoding
 from .outer import Outer, OuterLoop, OuterStep, chosen_share
-from .products import Differences
-from .runs import Run, naming
+from .runs import Run, by_first, naming
 from .seals import fingerprint
 from .tasks import Task
-from .trainer import LogToRun, T5Trainer, train_in, training_arguments
+from .trainer import LogToRun, T5Trainer, rows_of_step, train_in, training_arguments
 from .tuning import DEFINITION, draw_rows
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #950fd936
 # What the model takes of a batch with a prefix
 SOURCE = "inputs_embeds", "attention_mask", "labels"
-
-def _check_one_process(args, model, outer):
-    "TaskError where phi would be learned wrongly."
-    if args.world_size > 1:
-        raise TaskError(
-            "optimize", "processes", args.world_size,
-            "phi is learned by one process: start it without torchrun or accelerate launch",
-        )
-    if outer.product == "differences" and (args.bf16 or model.dtype not in Differences.RADII):
-        raise TaskError(
-            "optimize", "product", "differences",
-            "under bf16 or in half precision a difference drowns in its rounding: "
-            "take product 'exact', or float32",
-        )
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #47b7143f
 class PrefixTrainer(T5Trainer):
@@ -57,10 +44,12 @@ class PrefixTrainer(T5Trainer):
         **others,                      # Of transformers' trainer: train_dataset, data_collator, ..
     ):
         super().__init__(model, args, eval_dataset=meta_rows, **others)
-        _check_one_process(args, model, outer)
+        outer.check(args.world_size, model.dtype)
         self.instruction, self.meta_rows = instruction.to(model.device), meta_rows
         self.validate = validate
         self.batches, self.batches_of = [], None  # The micro-batches of a step, and of which
+        self.tokens, self.noisy = None, None  # Their tokens in all processes; phi with noise
+        broadcast([p.data for p in self.instruction.parameters()])
         self.loop = OuterLoop(self.instruction, outer, args.max_steps, args.seed)
 
     @property
@@ -68,7 +57,7 @@ class PrefixTrainer(T5Trainer):
     @property
     def batch(self): return self.batches[-1]  # The last inner batch; set it, and it is the only one
     @batch.setter
-    def batch(self, batch): self.batches = [batch]
+    def batch(self, batch): self.batches, self.tokens = [batch], None
 
     def instructed(self,
         batch: dict,  # From `Collator`, with task [B]
@@ -84,39 +73,36 @@ class PrefixTrainer(T5Trainer):
         "The inner loss of a micro-batch; those of the last step are kept for the outer step."
         if self.batches_of != self.state.global_step:
             self.batches, self.batches_of = [], self.state.global_step
+            self.noisy = self.loop.perturbed() if self.outer.perturbation else None
         self.batches.append(inputs)
+        self.tokens = num_items_in_batch
         self.instruction.requires_grad_(False)
-        phi = self.loop.perturbed() if self.outer.perturbation else None
-        batch = self.instructed(inputs, phi)
+        batch = self.instructed(inputs, self.noisy)
         self.instruction.requires_grad_(True)
         return super().compute_loss(model, batch, return_outputs, num_items_in_batch)
 
-# %% ../nbs/4_learned/44_bilevel.ipynb #c8249988
-def _shares(batches):
-    "The share of the tokens that each micro-batch has; one batch has all."
-    counts = [batch["labels"].ne(-100).sum().item() for batch in batches]
-    return [n / sum(counts) for n in counts]
-
 # %% ../nbs/4_learned/44_bilevel.ipynb #51c33c54
-def _outer_gradient(trainer, outer_batch):
-    "The hypergradient of phi, and the outer loss."
-    model, outer, losses = trainer.model, trainer.outer, []
-    shares = _shares(trainer.batches)
-    def inner_loss():
-        with trainer.compute_loss_context_manager():
-            return sum(share * T5Trainer.compute_loss(trainer, model, trainer.instructed(batch))
-                       for share, batch in zip(shares, trainer.batches))
-    def outer_loss():
-        with trainer.compute_loss_context_manager(): losses.append(model(**outer_batch).loss)
-        return losses[-1]
+def _inner_losses(trainer):
+    "The loss of each micro-batch of the last step, as it counted in it."
+    exact = trainer.outer.product == "exact"
+    def loss(batch):
+        with trainer.compute_loss_context_manager() if exact else trainer.in_float32():
+            return T5Trainer.compute_loss(
+                trainer, trainer.model, trainer.instructed(batch), False, trainer.tokens
+            )
+    return [partial(loss, batch) for batch in trainer.batches]
+
+def _outer_gradient(trainer, outer_loss):
+    "The hypergradient of phi."
+    model, outer = trainer.model, trainer.outer
     theta = [p for p in model.parameters() if p.requires_grad]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What the engine has to say is logged
-        found = hypergradient(
-            inner_loss, outer_loss, theta, list(trainer.instruction.parameters()),
+        return hypergradient(
+            _inner_losses(trainer), outer_loss, theta, list(trainer.instruction.parameters()),
             method=outer.method, n_terms=outer.n_terms, gamma=outer.gamma, product=outer.product,
+            reduce=trainer.reduced,
         )
-    return found, losses[0].item()
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
 def _mean(rows):
@@ -138,21 +124,33 @@ class MetaTrainer(PrefixTrainer):
         return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
     def draw_meta_batch(self) -> dict:  # As `meta_batch`
-        "Draw one batch of meta-test instances."
-        return self.meta_batch(self.loop.draw(len(self.meta_rows)))
+        "Draw one batch of meta-test instances; each process has its share of the same draw."
+        places = self.loop.draw(len(self.meta_rows))
+        return self.meta_batch(places[self.args.process_index::self.args.world_size])
+
+    def _outer_losses(self, batch):
+        "The outer loss as a function, and a list of what it returned."
+        tokens, losses = self._get_num_items_in_batch([batch], self.args.device), []
+        def loss():
+            with self.compute_loss_context_manager():
+                losses.append(self.model(**batch).loss * self.weight(batch["labels"], tokens))
+            return losses[-1]
+        return loss, losses
 
     def outer_step(self) -> dict:  # What is logged: loss, phi's account, an extractor's choices
         "One step for phi (algorithm 1, last line); theta stays."
-        training, outer_batch = self.model.training, self.draw_meta_batch()
+        training, row = self.model.training, {}
         self.model.train(self.outer.faithful)  # Dropout
+        outer_loss, losses = self._outer_losses(self.draw_meta_batch())
         if self.loop.learns:
-            found, outer_loss = _outer_gradient(self, outer_batch)
-            row = {"outer_loss": outer_loss, **self.loop.move(found, self.args.max_grad_norm)}
+            found = _outer_gradient(self, outer_loss)
+            row = self.loop.move(found, self.args.max_grad_norm)
         else:
-            with torch.no_grad(): row = {"outer_loss": self.model(**outer_batch).loss.item()}
+            with torch.no_grad(): outer_loss()
         self.model.train(training)
+        row = {"outer_loss": self.reduced([losses[0].detach()])[0].item(), **row}
         row["phi_moved"] = self.loop.moved()
-        row |= _mean([chosen_share(self.instruction, batch) for batch in self.batches])
+        row |= _mean(gather_object([chosen_share(self.instruction, b) for b in self.batches]))
         self.log(row)
         return row
 
@@ -167,8 +165,10 @@ def meta_test_loss(
     places = [i * rows // min(n, rows) for i in range(min(n, rows))]
     batches = [places[i : i + size] for i in range(0, len(places), size)]
     training = trainer.model.training; trainer.model.eval()
-    losses = [trainer.model(**trainer.meta_batch(batch)).loss.item() for batch in batches]
+    mine = batches[trainer.args.process_index::trainer.args.world_size]
+    losses = [trainer.model(**trainer.meta_batch(batch)).loss.item() for batch in mine]
     trainer.model.train(training)
+    losses = gather_object(losses)
     return sum(losses) / len(losses)
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #1317cf10
@@ -185,6 +185,7 @@ class InstructionOptimizer(MetaTrainer):
         training = self.model.training; self.model.eval()
         if self.validate is not None: metrics["eval_score"] = self.validate(self.model)
         self.model.train(training)
+        metrics, = broadcast_object_list([metrics])  # So that all stop at the same step
         self.log(metrics)
         handler = self.callback_handler
         self.control = handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -192,7 +193,7 @@ class InstructionOptimizer(MetaTrainer):
 
     def _save_optimizer_and_scheduler(self, folder):
         super()._save_optimizer_and_scheduler(folder)
-        torch.save(self.loop.state_dict(), Path(folder)/"instruction.pt")
+        if self.args.should_save: torch.save(self.loop.state_dict(), Path(folder)/"instruction.pt")
 
     def _load_optimizer_and_scheduler(self, folder):
         super()._load_optimizer_and_scheduler(folder)
@@ -206,6 +207,7 @@ class InstructionOptimizer(MetaTrainer):
         self.instruction.load_state_dict(_saved_phi(best)["instruction"])
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #442622fd
+@by_first
 def save_instruction(
     instruction: torch.nn.Module,  # phi
     meta_train: list[Task],        # Its tasks, in order
@@ -240,7 +242,7 @@ def optimize(
     outer: Outer = Outer(),  # How phi is learned
     encoding: Encoding = DEFINITION,  # What the inner loss shows behind the prefix
     outer_encoding: Encoding | None = None,  # Of the outer loss, manual; None: the same
-    batch_size: int = 64,    # Instances of one inner step, or of one of its micro-batches
+    batch_size: int = 64,    # Instances of an inner step, of each micro-batch in each process
     learning_rate: float = 5e-4,  # Of theta, at its highest
     max_source: int = 1024,  # Tokens, without the prefix
     max_target: int = 128,   # Tokens
@@ -274,8 +276,7 @@ def optimize(
         disable_tqdm=quiet,
         **{"use_cpu": model.device.type == "cpu", **_watched(every), **arguments},
     )
-    drawn = steps * batch_size * args.gradient_accumulation_steps
-    if balanced: rows = draw_rows(rows, meta_train, drawn, seed)
+    if balanced: rows = draw_rows(rows, meta_train, steps * rows_of_step(args), seed)
     stop = [EarlyStoppingCallback(patience)] * bool(every)
     trainer = InstructionOptimizer(
         model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,

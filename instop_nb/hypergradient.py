@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from instop_nb.products import (
-    PRODUCTS, accumulated, dependent, filled, filled_gradient, kept, length, loss_value, move_along,
+    PRODUCTS, Summed, accumulated, dependent, filled, kept, length, loss_value, move_along,
     set_values,
 )
 from .solvers import SOLVERS, Watched, judge
@@ -87,21 +87,30 @@ def explained():  # A context; ValueError in place of the engine's own words
         ) from error
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #252e921a
+def _checked(losses, name):
+    "A loss or a list of losses as a list, each checked when it is computed."
+    losses = losses if isinstance(losses, (list, tuple)) else [losses]
+    return [partial(loss_value, loss, name) for loss in losses]
+
 def outer_gradient(
     outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out; a list is summed
     theta: list[Tensor],  # model parameters
     phi: list[Tensor],  # parameters of the instruction
+    reduce: Callable = list,  # gradients here -> gradients over all processes
 ) -> tuple[list[Tensor], list[Tensor]]:  # v1 like theta, and the direct term like phi
     "First derivatives of the outer loss (the first factor of equation 10)."
-    losses = outer_loss if isinstance(outer_loss, (list, tuple)) else [outer_loss]
-    checked = [partial(loss_value, loss, "outer_loss") for loss in losses]
-    found = dependent(accumulated(checked, theta + phi), "outer_loss")
-    found = filled(found, theta + phi)
+    losses = _checked(outer_loss, "outer_loss")
+    found = dependent(accumulated(losses, theta + phi), "outer_loss")
+    found = reduce(filled(found, theta + phi))
     return found[:len(theta)], found[len(theta):]
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #193d6c82
+def _products(inner_loss, theta, product, reduce):
+    losses = _checked(inner_loss, "inner_loss")
+    return Summed(PRODUCTS[product], losses, theta, reduce)
+
 def implicit_term(
-    inner_loss: Callable[[], Tensor],  # computes L_in
+    inner_loss: Callable[[], Tensor] | list[Callable],  # computes L_in; a list is summed
     theta: list[Tensor],  # model parameters
     phi: list[Tensor],  # parameters of the instruction
     v1: list[Tensor],  # gradient of the outer loss, like theta; overwritten
@@ -110,11 +119,12 @@ def implicit_term(
     gamma: float = 1e-5,  # step of equation 12
     product: str = "exact",  # one of PRODUCTS
     damping: float = 0.0,  # added to the diagonal of the Hessian
+    reduce: Callable = list,  # gradients here -> gradients over all processes
 ) -> Hypergradient:  # like phi
     "v2 times the mixed derivative of the inner loss (equation 11 in equation 10)."
     v_norm = length(v1)
     with explained():
-        products = PRODUCTS[product](inner_loss, theta)
+        products = _products(inner_loss, theta, product, reduce)
         watched, seen = Watched(products.hessian, damping), [v1[i] for i in products.seen]
         if seen: found = products.mixed(SOLVERS[method](watched, seen, n_terms, gamma), phi)
         else: found = [torch.zeros_like(p) for p in phi]
@@ -123,7 +133,7 @@ def implicit_term(
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #71bcb1b8
 def unrolled(
-    inner_loss: Callable[[], Tensor],  # computes L_in, the same each time it is called
+    inner_loss: Callable | list[Callable],  # computes L_in, the same each time it is called
     outer_loss: Callable[[], Tensor] | list[Callable],  # computes L_out; a list is summed
     theta: list[Tensor],  # model parameters, where the steps begin; as before afterwards
     phi: list[Tensor],  # parameters of the instruction
@@ -131,19 +141,20 @@ def unrolled(
     gamma: float = 1e-5,  # their learning rate
     product: str = "exact",  # one of PRODUCTS
     damping: float = 0.0,  # their weight decay
+    reduce: Callable = list,  # gradients here -> gradients over all processes
 ) -> Hypergradient:  # like phi
     "The gradient of the outer loss after K inner steps, by going back through them."
     path, watched = [], Watched(None, damping)
     with kept(theta), explained():
         for _ in range(n_terms):
             path.append([t.detach().clone() for t in theta])
-            g = filled_gradient(loss_value(inner_loss, "inner_loss"), theta)
+            g = reduce(filled(accumulated(_checked(inner_loss, "inner_loss"), theta), theta))
             move_along(theta, [x.add(t, alpha=damping) for x, t in zip(g, path[-1])], -gamma)
-        v, found = outer_gradient(outer_loss, theta, phi)
+        v, found = outer_gradient(outer_loss, theta, phi, reduce)
         v_norm = length(v)
         for point in reversed(path):
             set_values(theta, point)
-            products = PRODUCTS[product](inner_loss, theta)
+            products = _products(inner_loss, theta, product, reduce)
             watched.hessian, seen = products.hessian, [v[i] for i in products.seen]
             if not seen: continue
             Hv = watched(seen)
@@ -154,8 +165,8 @@ def unrolled(
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #3ffe46be
 def hypergradient(
-    inner_loss: Callable[[], Tensor],  # computes L_in(theta, phi), a scalar (equation 2)
-    outer_loss: Callable[[], Tensor] | list[Callable],  # L_out(theta), equation 3; a list: its sum
+    inner_loss: Callable[[], Tensor] | list[Callable],  # L_in(theta, phi), a scalar (equation 2)
+    outer_loss: Callable[[], Tensor] | list[Callable],  # L_out(theta), equation 3; lists are summed
     theta: Iterable[Tensor],  # model parameters, at or near the minimum of the inner loss
     phi: Iterable[Tensor],  # parameters of the instruction
     method: str = "neumann",  # or "identity", "cg"; for small problems "exact", "unrolled"
@@ -163,17 +174,18 @@ def hypergradient(
     gamma: float = 1e-5,  # of equation 12, below 2 / (largest eigenvalue of H); unrolled: rate
     product: str = "exact",  # or "differences": less memory, and any attention kernel
     damping: float = 0.0,  # added to the diagonal of the inner Hessian
+    reduce: Callable = list,  # gradients -> those over all processes, of which each has a part
 ) -> Hypergradient:  # a tensor like each of phi, and an account; no .grad is touched
     "Gradient of L_out(theta*(phi)) with respect to phi by implicit differentiation (eq. 10-12)."
     theta, phi = checked_parameters(theta, "theta"), checked_parameters(phi, "phi")
     theta = list({id(t): t for t in theta}.values())  # a shared tensor counts once
     _check_tensors(theta, phi)
     _check_options(method, n_terms, gamma, product, damping)
-    options = dict(n_terms=n_terms, gamma=gamma, product=product, damping=damping)
+    options = dict(n_terms=n_terms, gamma=gamma, product=product, damping=damping, reduce=reduce)
     with torch.enable_grad():
         if method == "unrolled": result = unrolled(inner_loss, outer_loss, theta, phi, **options)
         else:
-            v1, direct = outer_gradient(outer_loss, theta, phi)
+            v1, direct = outer_gradient(outer_loss, theta, phi, reduce)
             result = implicit_term(inner_loss, theta, phi, v1, method, **options)
             result[:] = [i + d for i, d in zip(result, direct)]
     if not all(r.isfinite().all() for r in result):

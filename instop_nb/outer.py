@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback, get_scheduler
 from .core import TaskError
 from .extractor import Extractor, selection
-from .products import PRODUCTS
+from .products import PRODUCTS, Differences
 from .solvers import SOLVERS
 from .runs import positive
 
@@ -48,6 +48,22 @@ class Outer:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
+
+    def check(self,
+        processes: int,      # That share out each meta batch
+        dtype: torch.dtype,  # Of the model's weights
+    ) -> None:
+        "TaskError where phi would be learned wrongly."
+        if self.meta_batch_size < processes:
+            advice = f"give {processes} or more, so that each of so many processes has a share"
+            raise TaskError("optimize", "meta_batch_size", self.meta_batch_size, advice)
+        if dtype == torch.float16:
+            advice = "it overflows in T5: load the model in float32, and give bf16=True"
+            raise TaskError("optimize", "weights", "float16", advice)
+        if self.product == "differences" and dtype not in Differences.RADII:
+            advice = ("in half precision a difference drowns in its rounding: take product "
+                      "'exact', or weights in float32, with bf16=True if you like")
+            raise TaskError("optimize", "product", self.product, advice)
 
 # %% ../nbs/4_learned/44d_outer.ipynb #7b512f11
 class OuterStep(TrainerCallback):

@@ -16,7 +16,7 @@ from transformers import (
     DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
 )
 from .books import loose_text, skill_text
-from .core import write_whole
+from .core import TaskError, write_whole
 from .natinst import Encoding, encode
 from .runs import take_up
 from .seals import fingerprint
@@ -198,6 +198,9 @@ def pretrain(
         checkpoints, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200,
         seed=recipe.seed, disable_tqdm=quiet, **defaults | others,
     )
+    if arguments.world_size > 1:
+        advice = "it draws its holes in one: start it without torchrun or accelerate launch"
+        raise TaskError("pretrain", "processes", arguments.world_size, advice)
     trainer = T5Trainer(
         model, arguments, train_dataset=data,
         data_collator=PretrainingCollator(tokenizer, recipe.seed), callbacks=list(callbacks),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRODUCTS', 'filled', 'filled_gradient', 'loss_value', 'dependent', 'DoubleBackward', 'accumulated', 'set_values',
-           'move_along', 'kept', 'length', 'dot', 'half_precision', 'Differences']
+           'move_along', 'kept', 'length', 'dot', 'half_precision', 'Differences', 'Summed']
 
 # %% ../nbs/4_learned/40_products.ipynb #b4229d5f
 from collections.abc import Callable
@@ -225,3 +225,35 @@ class Differences:
 
 # %% ../nbs/4_learned/40_products.ipynb #8e884daf
 PRODUCTS = {"exact": DoubleBackward, "differences": Differences}
+
+# %% ../nbs/4_learned/40_products.ipynb #sum-40-2
+class Summed:
+    "Products of a sum of losses, of which each sees the same tensors of theta."
+    def __init__(self,
+        kind: Callable,  # One of PRODUCTS' values
+        losses: list[Callable],  # Each computes a scalar
+        theta: list[Tensor],     # Model parameters
+        reduce: Callable = list,  # Gradients here -> gradients over all processes
+    ):
+        self.make, self.losses, self.reduce = partial(kind, theta=theta), losses, reduce
+        self.part = self.make(losses[0])
+        self.seen = self.part.seen
+    def _total(self, product):
+        total = product(self.part)
+        for loss in self.losses[1:]:
+            self.part = None  # Its graph goes before the next one comes
+            self.part = self.make(loss)
+            total = [t + x for t, x in zip(total, product(self.part))]
+        self.losses = self.losses[::-1]  # Next time the graph that is there comes first
+        return self.reduce(total)
+    def hessian(self,
+        v: list[Tensor],  # Those of theta that are seen
+    ) -> list[Tensor]:  # H v, like v
+        "The Hessian of the sum, times v."
+        return self._total(lambda part: part.hessian(v))
+    def mixed(self,
+        v: list[Tensor],    # Those of theta that are seen
+        phi: list[Tensor],  # Parameters of the instruction
+    ) -> list[Tensor]:  # Like phi
+        "The mixed derivative of the sum, times v; frees the graph, so it comes last."
+        return self._total(lambda part: part.mixed(v, phi))

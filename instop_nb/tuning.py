@@ -10,8 +10,11 @@ __all__ = ['DEFINITION', 'NO_INSTRUCTION', 'get_tasks', 'check_disjoint', 'draw_
 import json, random
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 import datasets, torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
@@ -19,7 +22,7 @@ from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, encode, sources
-from .runs import Run, add_lines, logged_values, positive
+from .runs import Run, add_lines, is_first, logged_values, positive
 from .seals import fingerprint
 from .tasks import Task, load_tasks
 from .trainer import LogToRun, T5Trainer, train_in, training_arguments
@@ -71,14 +74,14 @@ def tune(
     rows: datasets.Dataset,  # With input_ids, labels, length; see `draw_rows`
     folder,                  # The run's folder
     steps: int = 200,        # Of the optimizer
-    batch_size: int = 64,    # Rows a step
+    batch_size: int = 64,    # Rows a step, of each micro-batch in each process
     learning_rate: float = 5e-4,     # At its highest; see `training_arguments`
     seed: int = 0,           # Of order and dropout
     quiet: bool = False,     # No progress bar
     resume: bool = False,    # Go on from the last checkpoint of this folder
     callbacks: list = (),    # More callbacks of transformers' trainer
     bias_rate: float | None = None,  # See `t5_optimizer`; None: as the model's configuration says
-    **others,                # Of `training_arguments`: save_strategy="steps", save_steps=500, ..
+    **others,                # Of `training_arguments`: save_steps, gradient_accumulation_steps, ..
 ):  # The same model, in eval mode
     "Instruction tuning (equation 1) with transformers' trainer; logs to the run's folder."
     settings = dict(
@@ -154,6 +157,20 @@ def _cut_texts(tokenizer, texts, max_source):
     if not texts: return []
     return tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]
 
+# %% ../nbs/2_model/26_tuning.ipynb #share-2
+def _shared_out(ask, batch):
+    "Every process asks its share of a batch; all have all answers, or all run out of memory."
+    number, several = PartialState().process_index, PartialState().num_processes
+    try: mine = ask(batch[number::several])
+    except RuntimeError as error:
+        if several == 1 or not _no_memory(error): raise
+        mine = None
+    parts = gather_object([mine]) if several > 1 else [mine]
+    if None in parts: raise torch.OutOfMemoryError("in one of the processes")
+    said = [None] * len(batch)
+    for k, part in enumerate(parts): said[k::several] = part
+    return said
+
 # %% ../nbs/2_model/26_tuning.ipynb #7044298b
 def answers(
     model,                      # A T5 in eval mode
@@ -161,7 +178,7 @@ def answers(
     texts: list[str],           # What it reads
     max_source: int = 1024,     # Tokens; longer texts are cut
     max_new_tokens: int = 128,  # Tokens of an answer, at most
-    batch_size: int = 200,      # Texts answered at once; fewer where memory runs out
+    batch_size: int = 200,      # Texts that a process answers at once; fewer if memory runs out
     quiet: bool = True,         # No progress bar
     saved=None,                 # A file of answers: read first, then added to; None: no file
 ) -> list[str]:  # In the order of the texts
@@ -172,13 +189,15 @@ def answers(
     if saved:
         parts = [fingerprint(model), _token_settings(model), fingerprint(tokenizer)]
         writer = fingerprint([*parts, max_source, max_new_tokens])
-    known = _read_answers(saved, writer) if saved else {}
+    known = _read_answers(saved, writer) if saved and is_first() else {}
+    known, = broadcast_object_list([known])
     left = sorted({ids for ids in rows if ids not in known}, key=lambda ids: (len(ids), ids))
-    def ask(batch): return _greedy(model, tokenizer, batch, max_new_tokens)
-    with tqdm(total=len(left), unit="text", disable=quiet) as bar:
-        for batch, said in _memory_batches(ask, left, batch_size):
-            lines = [[*pair, writer] for pair in zip(batch, said)]
-            if saved: add_lines(saved, [json.dumps(line, ensure_ascii=False) for line in lines])
+    def write(batch): return _greedy(model, tokenizer, batch, max_new_tokens) if batch else []
+    ask, size = partial(_shared_out, write), batch_size * PartialState().num_processes
+    with tqdm(total=len(left), unit="text", disable=quiet or not is_first()) as bar:
+        for batch, said in _memory_batches(ask, left, size):
+            lines = [json.dumps([*pair, writer], ensure_ascii=False) for pair in zip(batch, said)]
+            if saved and is_first(): add_lines(saved, lines)
             known |= dict(zip(batch, said))
             bar.update(len(batch))
     return [known[ids] for ids in rows]
