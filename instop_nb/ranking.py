@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+from .causal import as_read, check_pair, source_ids, target_ids
 from .core import TaskError
 from .metrics import in_slices
 
@@ -44,6 +45,29 @@ def _option_scores(model, sources, targets, batch_size):
             scores |= {(batch[row], ids): value for (_, row, ids), value in zip(part, values)}
     return scores
 
+# %% ../nbs/2_model/25b_ranking.ipynb #continued-2
+def _continued_scores(model, sources, targets, batch_size):
+    "(source, option) -> log-likelihood, for ids, of a model that continues what it reads."
+    pairs = {(len(sources[i]) + len(ids), i, ids) for i, known in enumerate(targets) for ids in known}
+    scores = {}
+    for part in in_slices(sorted(pairs), batch_size):
+        longest = max(len(sources[i]) for _, i, _ in part)
+        fill = [longest - len(sources[i]) for _, i, _ in part]
+        batch = {
+            "input_ids": _padded(model, [[0] * n + sources[i] for n, (_, i, _) in zip(fill, part)], 0),
+            "attention_mask": _padded(model, [[0] * n + [1] * (longest - n) for n in fill], 0),
+            "labels": _padded(model, [ids for *_, ids in part], -100),
+        }
+        labels, read = batch["labels"], as_read(model, batch)
+        read.pop("labels")
+        logits = model(**read).logits[:, longest - 1:-1].float()
+        losses = cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+        )
+        sums = -losses.view_as(labels).sum(1)
+        scores |= {(i, ids): value for (_, i, ids), value in zip(part, sums.tolist())}
+    return scores
+
 # %% ../nbs/2_model/25b_ranking.ipynb #a118bca6
 def _check_ranking(sources, options, by, batch_size):
     def wrong(field, value, advice): raise TaskError("rank_classify", field, value, advice)
@@ -58,8 +82,7 @@ def _check_ranking(sources, options, by, batch_size):
 
 # %% ../nbs/2_model/25b_ranking.ipynb #045250e7
 def _source_tokens(tokenizer, sources, max_source, source_end):
-    end = dict(add_special_tokens=source_end)
-    ids = tokenizer(list(sources), truncation=True, max_length=max_source, **end)["input_ids"]
+    ids = source_ids(tokenizer, sources, max_source, source_end)
     if [] in ids:
         i = ids.index([])
         advice = "give a source with a token, or source_end=True"
@@ -69,23 +92,23 @@ def _source_tokens(tokenizer, sources, max_source, source_end):
 def _option_tokens(tokenizer, options, max_target):
     "The ids of each option, by its text."
     texts = list(dict.fromkeys(chain.from_iterable(options)))
-    ids = tokenizer(text_target=texts, truncation=True, max_length=max_target)["input_ids"]
-    return dict(zip(texts, map(tuple, ids)))
+    return dict(zip(texts, map(tuple, target_ids(tokenizer, texts, max_target))))
 
 # %% ../nbs/2_model/25b_ranking.ipynb #8eb907a4
 def rank_classify(
-    model,  # a T5 of transformers; left in the mode it was in
-    tokenizer,  # the model's; it ends a text with `</s>`
+    model,  # of `load_model`; left in the mode it was in
+    tokenizer,  # the model's
     sources: list[str],  # what is asked
     options: list[list[str]],  # the possible answers to each source, as many as there are
     by: str = "sum",  # "sum": T0's rule, no length normalisation; "mean": per token
-    batch_size: int = 64,  # sources in the encoder, options in the decoder; changes no result
+    batch_size: int = 64,  # sources or options at once; changes no result
     max_source: int = 1024,  # tokens, `</s>` included; longer sources are cut
     max_target: int = 256,  # tokens, `</s>` included; longer options are cut
     source_end: bool = True,  # False: no `</s>` after the source, as T0 was trained and evaluated
 ) -> tuple[list[int], list[list[float]]]:  # best options (of equals the first), log-likelihoods
     "Which option is the likeliest target (Sanh et al. 2022, section 5.2); `</s>` counts."
     _check_ranking(sources, options, by, batch_size)
+    check_pair("rank_classify", model, tokenizer)
     if not sources: return [], []
     ids = _source_tokens(tokenizer, sources, max_source, source_end)
     labels = _option_tokens(tokenizer, options, max_target)
@@ -93,7 +116,8 @@ def rank_classify(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(): found = _option_scores(model, ids, targets, batch_size)
+        score = _option_scores if model.config.is_encoder_decoder else _continued_scores
+        with torch.inference_mode(): found = score(model, ids, targets, batch_size)
     finally: model.train(was_training)
     def value(i, ids): return found[i, ids] / (len(ids) if by == "mean" else 1)
     scores = [[value(i, ids) for ids in known] for i, known in enumerate(targets)]

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
+from .causal import as_read
 from .core import TaskError, read_object, write_whole
 from .runs import Run, begin, has_ended, naming, positive, writing
 from .seals import fingerprint, seal
@@ -93,6 +94,7 @@ class T5Trainer(SealedTrainer):
         self.remove_callback(PrinterCallback)
         # So that compute_loss is told the tokens of the whole step
         self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False  # In the rows that it counts, labels stand alone
         # Of `t5_optimizer`; None: transformers' own AdamW
         self.bias_rate = getattr(self.model.config, "bias_rate", None)
     def create_optimizer(self,
@@ -106,9 +108,10 @@ class T5Trainer(SealedTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The loss of a micro-batch, weighted by its share of the step's tokens."
         labels = inputs["labels"]
-        if self.label_smoother is not None:
+        if self.label_smoother is not None and self.model.config.is_encoder_decoder:
             shifted = self.model.prepare_decoder_input_ids_from_labels(labels)
             inputs = {**inputs, "decoder_input_ids": shifted}
+        inputs = as_read(self.model, inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if num_items_in_batch is not None:
             loss = loss * (labels.ne(-100).sum() / num_items_in_batch)

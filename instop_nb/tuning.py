@@ -15,6 +15,7 @@ import datasets, torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
+from .causal import check_pair, source_ids
 from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
@@ -81,6 +82,7 @@ def tune(
     **others,                # Of `training_arguments`: save_strategy="steps", save_steps=500, ..
 ):  # The same model, in eval mode
     "Instruction tuning (equation 1) with transformers' trainer; logs to the run's folder."
+    check_pair("tune", model, tokenizer)
     settings = dict(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **others
     )
@@ -129,8 +131,8 @@ def _memory_batches(ask, rows, size):
 
 # %% ../nbs/2_model/26_tuning.ipynb #831c99a5
 def _token_settings(model):
-    own, names = model.generation_config, ("decoder_start", "bos", "eos", "pad")
-    return {name: getattr(own, f"{name}_token_id") for name in names}
+    own, names = model.generation_config, ("decoder_start", "bos", "eos", "pad", "forced_bos")
+    return {name: getattr(own, f"{name}_token_id", None) for name in names}
 
 @contextmanager
 def _plain_settings(model):
@@ -147,16 +149,12 @@ def _greedy(model, tokenizer, rows, max_new_tokens):
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt")
     batch = batch.to(model.device)
     with _plain_settings(model): written = model.generate(**batch, max_new_tokens=max_new_tokens)
+    if not model.config.is_encoder_decoder: written = written[:, batch["input_ids"].shape[1]:]
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-
-def _cut_texts(tokenizer, texts, max_source):
-    "The ids of texts, each cut to so many tokens."
-    if not texts: return []
-    return tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]
 
 # %% ../nbs/2_model/26_tuning.ipynb #7044298b
 def answers(
-    model,                      # A T5 in eval mode
+    model,                      # Of `load_model`, in eval mode
     tokenizer,                  # The model's
     texts: list[str],           # What it reads
     max_source: int = 1024,     # Tokens; longer texts are cut
@@ -167,7 +165,8 @@ def answers(
 ) -> list[str]:  # In the order of the texts
     "The model's greedy answers; texts of equal ids are answered once."
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    rows = [tuple(ids) for ids in _cut_texts(tokenizer, texts, max_source)]
+    check_pair("answers", model, tokenizer)
+    rows = [tuple(ids) for ids in source_ids(tokenizer, texts, max_source)]
     writer = None
     if saved:
         parts = [fingerprint(model), _token_settings(model), fingerprint(tokenizer)]
@@ -185,7 +184,7 @@ def answers(
 
 # %% ../nbs/2_model/26_tuning.ipynb #d7de65c3
 def evaluate(
-    model,                            # A T5 in eval mode
+    model,                            # Of `load_model`, in eval mode
     tokenizer,                        # The model's
     tasks: list[Task],                # All their instances are asked
     encoding: Encoding = DEFINITION,  # What is shown; always the manual instruction (equation 3)
@@ -201,7 +200,7 @@ def evaluate(
     ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
     for j in near_limit(ids, encoding, max_source):
         texts[j] = encode(*questions[j][:2], encoding, tokenizer, max_source)
-    lengths = map(len, _cut_texts(tokenizer, texts, max_source))
+    lengths = map(len, source_ids(tokenizer, texts, max_source))
     said = answers(
         model, tokenizer, texts, max_source=max_source, max_new_tokens=max_new_tokens,
         batch_size=batch_size, quiet=quiet, saved=saved,
