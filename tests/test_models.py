@@ -1,5 +1,6 @@
 """Models of every kind, each made in the hub's own format, tiny, with random weights: T5 v1.0 and
 v1.1, Flan-T5, mT5, UMT5, ByT5, BART, GPT-2, GPT-NeoX and Llama load, are asked, ranked and tuned."""
+import copy
 import io
 import json
 import random
@@ -94,8 +95,10 @@ KINDS = {  # Name -> what makes the model, its tokenizer
     "mT5": (lambda: hf.MT5ForConditionalGeneration(hf.MT5Config(**T5)), spiece),
     "UMT5": (lambda: hf.UMT5ForConditionalGeneration(hf.UMT5Config(**T5)), spiece),
     "ByT5": (
-        lambda: hf.T5ForConditionalGeneration(hf.T5Config(**T5 | {"vocab_size": 384}, **NEW)),
-        bytes_of,
+        lambda: hf.T5ForConditionalGeneration(hf.T5Config(
+            **T5 | {"vocab_size": 384, "d_model": 32, "d_kv": 16, "num_layers": 2,
+               "num_decoder_layers": 2}, **NEW
+        )), bytes_of,
     ),
     "BART": (
         lambda: hf.BartForConditionalGeneration(hf.BartConfig(
@@ -358,45 +361,42 @@ def test_ranks_are_those_of_the_probabilities(kind, by, batch_size, loaded):
     assert choices == [max(range(len(s)), key=s.__getitem__) for s in scores]
 
 
-def trained(loaded, kind, folder, **how):
-    "A copy of a model, tuned for some steps on one task; and its tokenizer."
-    import copy
+def trained(loaded, kind, folder, n=4, **how):
+    "A copy of a model, tuned on n instances of one task; and its tokenizer."
     model, tokenizer = loaded(kind)
-    rows = tokenize_tasks(micro_tasks("train", 4)[:1], tokenizer, Encoding(n_pos=0))
+    rows = tokenize_tasks(micro_tasks("train", n)[:1], tokenizer, Encoding(n_pos=0))
     model = tune(
         copy.deepcopy(model), tokenizer, rows, folder, quiet=True, logging_steps=1,
-        learning_rate=3e-3, **how,
+        **{"learning_rate": 3e-3, **how},
     )
     return model, tokenizer
 
 
 @each_kind
 def test_it_tunes_until_it_says_what_it_was_shown(kind, loaded, tmp_path):
-    model, tokenizer = trained(loaded, kind, tmp_path, steps=150, batch_size=4)
-    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in log if "loss" in row]
-    assert losses[-1] < .3 * losses[0]
-    task = micro_tasks("train", 4)[0]
-    rows = evaluate(model, tokenizer, [task], Encoding(n_pos=0), max_new_tokens=24)
-    if kind in CONTINUE or kind == "ByT5": return
-    assert all(row["prediction"] is not None for row in rows)
+    model, tokenizer = trained(
+        loaded, kind, tmp_path, n=1, steps=150 if kind == "ByT5" else 60, batch_size=1, learning_rate=1e-2
+    )
+    row, = evaluate(
+        model, tokenizer, micro_tasks("train", 1)[:1], Encoding(n_pos=0), max_new_tokens=48
+    )
+    assert row["prediction"] == row["references"][0]
 
 
 @pytest.mark.parametrize("kind", ["BART", "GPT-2", "Llama"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_four_micro_batches_are_one_batch(kind, smoothing, loaded, tmp_path):
     how = dict(steps=3, label_smoothing_factor=smoothing)
-    whole, _ = trained(loaded, kind, tmp_path / "a", batch_size=4, **how)
-    parts, _ = trained(
+    trained(loaded, kind, tmp_path / "a", batch_size=4, **how)
+    trained(
         loaded, kind, tmp_path / "b", batch_size=1, gradient_accumulation_steps=4, **how
     )
     first = [
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         for name in "ab"
     ]
-    if not smoothing:
-        assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-5)
-        assert first[0]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-4)
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-5)
+    assert first[0]["grad_norm"] == pytest.approx(first[1]["grad_norm"], rel=1e-4)
 
 
 @each_that_continues
@@ -425,13 +425,12 @@ def test_the_wrong_tokenizer_for_a_model_is_refused(loaded, tmp_path):
 @each_that_continues
 @pytest.mark.parametrize("name", ["embedder-dp", "embedder-ic", "extractor-dp", "extractor-ic"])
 def test_an_instruction_is_learned_for_a_model_that_continues(kind, name, loaded, tmp_path):
-    import copy
     from instop_nb.bilevel import Outer, optimize
     from instop_nb.instructions import Arm, make_instruction
     from instop_nb.recipes import Setup
     model, tokenizer = loaded(kind)
     model, tasks = copy.deepcopy(model), micro_tasks("train", 3)[:6]
-    setup = Setup(l=2, n_candidates=2, max_instance=16)
+    setup = Setup(l=2, n_candidates=2, max_instance=40)
     phi = make_instruction(model, tokenizer, tasks[:4], Arm(name), setup, 0)
     before = [p.detach().clone() for p in phi.parameters()]
     trainer = optimize(
