@@ -8,7 +8,7 @@ __all__ = ['corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'document
 
 # %% ../nbs/2_model/22_pretraining.ipynb #11b02e4b
 import json, random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import torch
 from datasets import Dataset
@@ -136,6 +136,7 @@ class Recipe:
     learning_rate: float = 2e-3  # At its highest; see `training_arguments`
     max_length: int = 256        # Tokens of a text; the rest is cut off
     seed: int = 0                # Of texts, weights, holes and order
+    arguments: dict = field(default_factory=dict)  # More of `training_arguments`
 
 # %% ../nbs/2_model/22_pretraining.ipynb #e0b433fc
 def from_recipe(
@@ -196,7 +197,7 @@ def pretrain(
     defaults = {"logging_steps": max(1, min(100, recipe.steps // 10)), "save_total_limit": 2}
     arguments = training_arguments(
         checkpoints, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200,
-        seed=recipe.seed, disable_tqdm=quiet, **defaults | others,
+        seed=recipe.seed, disable_tqdm=quiet, **defaults | others | recipe.arguments,
     )
     trainer = T5Trainer(
         model, arguments, train_dataset=data,

@@ -95,8 +95,9 @@ class T5Trainer(SealedTrainer):
         # So that compute_loss is told the tokens of the whole step
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False  # In the rows that it counts, labels stand alone
-        # Of `t5_optimizer`; None: transformers' own AdamW
-        self.bias_rate = getattr(self.model.config, "bias_rate", None)
+        # Of `t5_optimizer`; None: the optimizer of transformers that the arguments name
+        own = self.args.optim == Seq2SeqTrainingArguments.optim
+        self.bias_rate = getattr(self.model.config, "bias_rate", None) if own else None
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept
@@ -143,6 +144,7 @@ def training_arguments(
         )
     if others.get("save_total_limit") == 1:
         others["save_total_limit"] = 2  # One of them is whole, always
+    if "lr_scheduler_type" in others: others.setdefault("lr_scheduler_kwargs", {})
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
     defaults = dict(
         max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,
