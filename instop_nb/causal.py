@@ -60,7 +60,7 @@ def _takes_positions(model): return "position_ids" in inspect.signature(model.fo
 
 def as_read(
     model,        # Of either kind
-    batch: dict,  # input_ids [B, L] or inputs_embeds [B, L, d], attention_mask [B, L], labels [B, M]
+    batch: dict,  # input_ids [B, L] or inputs_embeds [B, L, d], its mask [B, L], labels [B, M]
 ) -> dict:  # For an encoder the same; else source and target in one row [B, L + M]
     "A batch as the model takes it; one that continues gets labels on the answer alone."
     if model.config.is_encoder_decoder: return batch

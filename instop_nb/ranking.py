@@ -46,26 +46,34 @@ def _option_scores(model, sources, targets, batch_size):
     return scores
 
 # %% ../nbs/2_model/25b_ranking.ipynb #continued-2
+def _question_batch(model, questions, options):
+    "Rows of ids as one batch, the questions padded on the left."
+    longest = max(map(len, questions))
+    fill = [longest - len(ids) for ids in questions]
+    masks = [[0] * n + [1] * (longest - n) for n in fill]
+    return {
+        "input_ids": _padded(model, [[0] * n + ids for n, ids in zip(fill, questions)], 0),
+        "attention_mask": _padded(model, masks, 0), "labels": _padded(model, options, -100),
+    }
+
+def _continued_sums(model, batch):
+    "Of each row of labels, summed over its tokens."
+    read, labels = as_read(model, batch), batch["labels"]
+    read = {name: value for name, value in read.items() if name != "labels"}
+    logits = model(**read).logits[:, batch["input_ids"].shape[1] - 1:-1]
+    chances = logits.float().log_softmax(-1)
+    found = chances.gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
+    return found.masked_fill(labels == -100, 0).sum(1).tolist()
+
+# %% ../nbs/2_model/25b_ranking.ipynb #continued-2b
 def _continued_scores(model, sources, targets, batch_size):
     "(source, option) -> log-likelihood, for ids, of a model that continues what it reads."
-    pairs = {(len(sources[i]) + len(ids), i, ids) for i, known in enumerate(targets) for ids in known}
+    pairs = {(len(sources[i]) + len(y), i, y) for i, known in enumerate(targets) for y in known}
     scores = {}
     for part in in_slices(sorted(pairs), batch_size):
-        longest = max(len(sources[i]) for _, i, _ in part)
-        fill = [longest - len(sources[i]) for _, i, _ in part]
-        batch = {
-            "input_ids": _padded(model, [[0] * n + sources[i] for n, (_, i, _) in zip(fill, part)], 0),
-            "attention_mask": _padded(model, [[0] * n + [1] * (longest - n) for n in fill], 0),
-            "labels": _padded(model, [ids for *_, ids in part], -100),
-        }
-        labels, read = batch["labels"], as_read(model, batch)
-        read.pop("labels")
-        logits = model(**read).logits[:, longest - 1:-1].float()
-        losses = cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
-        )
-        sums = -losses.view_as(labels).sum(1)
-        scores |= {(i, ids): value for (_, i, ids), value in zip(part, sums.tolist())}
+        batch = _question_batch(model, [sources[i] for _, i, _ in part], [y for *_, y in part])
+        sums = _continued_sums(model, batch)
+        scores |= {(i, y): value for (_, i, y), value in zip(part, sums)}
     return scores
 
 # %% ../nbs/2_model/25b_ranking.ipynb #a118bca6
