@@ -56,7 +56,9 @@ def target_ids(
     return [[*row[:max_length - 1], tokenizer.eos_token_id] for row in rows]
 
 # %% ../nbs/2_model/21b_causal.ipynb #causal-as-read
-def _takes_positions(model): return "position_ids" in inspect.signature(model.forward).parameters
+def _takes_positions(model):
+    "Of the class: precision and the like may stand before an object's own forward."
+    return "position_ids" in inspect.signature(type(model).forward).parameters
 
 def as_read(
     model,        # Of either kind

@@ -20,6 +20,7 @@ from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, encode, sources
+from .ranking import no_memory
 from .runs import Run, add_lines, logged_values, positive
 from .seals import fingerprint
 from .tasks import Task, load_tasks
@@ -108,16 +109,13 @@ def _read_answers(path, writer):
     return known
 
 # %% ../nbs/2_model/26_tuning.ipynb #66a2b3fe
-def _no_memory(error):
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
 def _memory_batches(ask, rows, size):
     "Yield (rows, answers), in batches that fit into memory."
     while rows:
         batch, said = rows[:size], None
         try: said = ask(batch)
         except RuntimeError as error:
-            if not _no_memory(error): raise
+            if not no_memory(error): raise
             if len(batch) == 1:
                 raise TaskError(
                     "answers", "max_source", len(batch[0]),

@@ -361,6 +361,32 @@ def test_ranks_are_those_of_the_probabilities(kind, by, batch_size, loaded):
     assert choices == [max(range(len(s)), key=s.__getitem__) for s in scores]
 
 
+@pytest.mark.parametrize("kind", ["T5 v1.1", "BART", "Llama"])
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory"),
+])
+def test_a_ranking_that_does_not_fit_takes_smaller_batches(kind, error, loaded, monkeypatch):
+    model, tokenizer = loaded(kind)
+    sources, options = ["fox", "fig saw", "hat"], [["a", "b c"], ["d", "e f g"], ["h"]]
+    _, whole = rank_classify(model, tokenizer, sources, options)
+    forward, rows = model.forward, []
+    def small(*args, **more):
+        rows.append(len(more["attention_mask"]))
+        if rows[-1] > 2: raise error
+        return forward(*args, **more)
+    monkeypatch.setattr(model, "forward", small)
+    _, parts = rank_classify(model, tokenizer, sources, options, batch_size=8)
+    assert [pytest.approx(values, rel=1e-5) for values in whole] == parts
+    assert max(rows) > 2 and sum(n for n in rows if n <= 2) == 5  # No option is asked twice
+    def none(*args, **more): raise error
+    monkeypatch.setattr(model, "forward", none)
+    with pytest.raises(type(error), match="memory"): rank_classify(model, tokenizer, ["a"], [["b"]])
+    def other(*args, **more): raise RuntimeError("shapes do not match")
+    monkeypatch.setattr(model, "forward", other)
+    with pytest.raises(RuntimeError, match="shapes"):
+        rank_classify(model, tokenizer, ["a"], [["b"]])
+
+
 def trained(loaded, kind, folder, n=4, **how):
     "A copy of a model, tuned on n instances of one task; and its tokenizer."
     model, tokenizer = loaded(kind)
