@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import torch
 from datasets import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
-)
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration
 from .books import loose_text, skill_text
 from .core import write_whole
 from .natinst import Encoding, encode
