@@ -13,8 +13,10 @@ from pathlib import Path
 import datasets, torch
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq
+from .causal import continues, source_ids, target_ids
 from .core import TaskError
 from .natinst import Encoding, complete, encode, instruction
 from .seals import checksum
@@ -57,18 +59,14 @@ def near_limit(
 
 # %% ../nbs/2_model/24_batches.ipynb #0310c9a2
 def _source_ids(rows, tasks, tokenizer, encoding, max_source):
-    sources = tokenizer(rows["source"], return_attention_mask=False, verbose=False)["input_ids"]
+    sources = source_ids(tokenizer, rows["source"])
     for j in near_limit(sources, encoding, max_source):
         task = tasks[rows["task"][j]]
         instance = task.instances[rows["instance"][j]]
         if encoding.definition: task = task.reworded(rows["wording"][j])
         text = encode(task, instance, encoding, tokenizer, max_source)
-        sources[j] = tokenizer(text, truncation=True, max_length=max_source)["input_ids"]
+        sources[j], = source_ids(tokenizer, [text], max_source)
     return sources
-
-def _target_ids(rows, tokenizer, max_target):
-    options = dict(truncation=True, max_length=max_target, return_attention_mask=False)
-    return tokenizer(text_target=rows["target"], **options)["input_ids"]
 
 # %% ../nbs/2_model/24_batches.ipynb #e32e3850
 def _instance_ids(rows, tokenizer, max_instance):
@@ -105,7 +103,7 @@ def _rows_fingerprint(rows, tokenizer, encoding, limits):
     known = tokenizer
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         known = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
-    signs = tokenizer.truncation_side, tokenizer.split_special_tokens
+    signs = tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.padding_side
     return Hasher.hash([FORMAT, rows, known, signs, repr(encoding), limits])
 
 # %% ../nbs/2_model/24_batches.ipynb #6357f44c
@@ -192,7 +190,7 @@ def tokenize_tasks(
 
     def to_ids(batch):
         sources = _source_ids(batch, tasks, tokenizer, encoding, max_source)
-        ids = {"input_ids": sources, "labels": _target_ids(batch, tokenizer, max_target)}
+        ids = {"input_ids": sources, "labels": target_ids(tokenizer, batch["target"], max_target)}
         if instance: ids["instance_ids"] = _instance_ids(batch, tokenizer, max_instance)
         return {**ids, "length": list(map(len, sources))}
     def make(**where): return _mapped(rows, to_ids, fingerprint, **where)
@@ -217,9 +215,18 @@ class Collator:
     ) -> dict:  # input_ids, attention_mask [B, L], labels [B, M], task [B]; see `_instances`
         "Make one batch."
         drop = {"length", "instance_ids"}
+        if continues(self.pad.tokenizer): drop.add("labels")
         batch = self.pad([{k: v for k, v in row.items() if k not in drop} for row in rows])
+        if "labels" in drop: batch["labels"] = self._labels(rows)
         if "instance_ids" in rows[0]: batch.update(self._instances(rows))
         return batch
+
+    def _labels(self, rows):
+        "labels [B, M], padded on the right."
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        labels = pad_sequence(labels, batch_first=True, padding_value=-100)
+        more = -labels.shape[1] % (self.pad.pad_to_multiple_of or 1)
+        return pad(labels, (0, more), value=-100)
 
     def _instances(self, rows):
         "instance_ids and instance_mask [B, Z]; the place, instance [B], is there already."

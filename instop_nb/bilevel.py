@@ -16,6 +16,7 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch.func import functional_call
 from transformers import EarlyStoppingCallback
 from .batches import Collator, tokenize_tasks
+from .causal import as_read, check_pair
 from .core import TaskError
 from .embedder import with_prefix
 from .hypergradient import hypergradient
@@ -121,7 +122,8 @@ class MetaTrainer(PrefixTrainer):
     ) -> dict:  # input_ids, attention_mask [B, L], labels [B, M]: the manual instruction alone
         "Meta-test instances as the outer loss reads them (equation 3)."
         batch = self._prepare_inputs(self.data_collator(list(self.meta_rows.select(places))))
-        return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+        names = ("input_ids", "attention_mask", "labels")
+        return as_read(self.model, {name: batch[name] for name in names})
 
     def draw_meta_batch(self) -> dict:  # As `meta_batch`
         "Draw one batch of meta-test instances; each process has its share of the same draw."
@@ -261,6 +263,7 @@ def optimize(
     arguments: dict | None = None,  # More of `training_arguments`
 ) -> InstructionOptimizer:  # With .model in eval mode, and .instruction
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
+    check_pair("optimize", model, tokenizer)
     arguments = arguments or {}
     if every and validate is None:
         advice = "give a function that scores the model, or leave `every` at 0"

@@ -6,15 +6,14 @@
 __all__ = ['pretrain_command', 'tune_command', 'optimize_command', 'evaluate_command']
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #1ca7f8b2
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 import typer
 from instop_nb.cli_options import (
     BATCH, BIAS, DATA, DEFINITION, DEVICE, EVAL_BATCH, INSTANCES, MODEL, OUT, POS, QUESTIONS, QUIET,
-    RATE, RESUME, SEED, SOURCE, STEPS, TARGET, THREADS, check_places, check_rates, report_scores,
+    RATE, RECIPE, RESUME, SEED, SETS, SOURCE, STEPS, TARGET, THREADS, check_places, open_run,
 )
 from .console import HUGE, app
 from .core import TaskError
@@ -25,31 +24,40 @@ def _changed(recipe, **changes):
     return replace(recipe, **{k: v for k, v in changes.items() if v is not None})
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #pretrain-books-1
-def _books_recipe(steps, d_model, **others):
+def _books_recipe(base, steps, d_model, **others):
     "How the small T5 is made; a shorter reading is shorter in both of its parts."
-    from instop_nb.reading import Reading
-    usual = Reading()
-    loose = steps and max(1, round(steps * usual.loose_steps / usual.skill_steps))
+    loose = steps and max(1, round(steps * base.loose_steps / base.skill_steps))
     return _changed(
-        usual, skill_steps=steps, loose_steps=loose, d_model=d_model, d_ff=d_model and 4 * d_model,
+        base, skill_steps=steps, loose_steps=loose, d_model=d_model, d_ff=d_model and 4 * d_model,
         **others,
     )
+
+def _own_recipe(o, kind):
+    "The recipe that a file and --set give; what is made here has one name, micro."
+    from instop_nb.settings import change_recipe
+    recipe = None if o.recipe == "micro" else o.recipe
+    if recipe and not Path(recipe).is_file():
+        advice = "give micro, a YAML file, or the recipe.json that such a run has written"
+        raise TaskError("pretrain", "--recipe", recipe, advice)
+    return change_recipe(recipe, o.sets, {}, kind)
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #pretrain-books-3
 def _read_world(o, folder):
     "Make the small T5 from the books."
-    from instop_nb.reading import read_books
+    from instop_nb.reading import Reading, read_books
     if o.vocab_size is not None:
         advice = "leave it out: the words of the small world are the tokens; or give --data"
         raise TaskError("pretrain", "--vocab-size", o.vocab_size, advice)
-    recipe = _books_recipe(o.steps, o.d_model, seed=o.seed, batch_size=o.batch_size)
+    recipe = _own_recipe(o, Reading)
+    recipe = _books_recipe(recipe, o.steps, o.d_model, seed=o.seed, batch_size=o.batch_size)
     read_books(recipe, folder, o.quiet, o.resume)
 
 def _pretrain_on(o, folder):
     "Make a T5 from the text of tasks in a folder."
     from instop_nb.pretraining import Recipe, pretrain
+    o.sets = ["vocab_size=4096"] * (o.recipe is None) + o.sets  # Real text has more words
     recipe = _changed(
-        Recipe(data=o.data, vocab_size=o.vocab_size or 4096), steps=o.steps, seed=o.seed,
+        _own_recipe(o, Recipe), data=o.data, steps=o.steps, seed=o.seed, vocab_size=o.vocab_size,
         batch_size=o.batch_size, d_model=o.d_model, d_ff=o.d_model and 2 * o.d_model,
     )
     pretrain(recipe, folder, o.quiet, resume=o.resume, **_saving(recipe.steps))
@@ -57,16 +65,18 @@ def _pretrain_on(o, folder):
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #1cc100f2
 @app.command("pretrain")
 def pretrain_command(
-    data: str = DATA, out: Optional[Path] = OUT,
+    data: str = DATA, out: Optional[Path] = OUT, recipe: Optional[str] = RECIPE,
+    sets: list[str] = SETS,
     steps: Optional[int] = typer.Option(
         None, min=1, max=HUGE, help="Steps, of the books those of part one; else the recipe's"
     ),
-    seed: int = SEED,
+    seed: Optional[int] = typer.Option(None, min=0, max=2**32 - 1, help="Else the recipe's, 0"),
     d_model: Optional[int] = typer.Option(None, min=1, max=4096, help="Width; else the recipe's"),
     vocab_size: Optional[int] = typer.Option(
         None, min=275, max=HUGE, help="Tokens, with --data; 4,096 if left out"
     ),
-    batch_size: int = BATCH, resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
+    batch_size: Optional[int] = BATCH, resume: bool = RESUME, quiet: bool = QUIET,
+    threads: int = THREADS,
 ):
     "Make a tokenizer and a small T5 from unlabelled text; without options, the one that ships."
     options = SimpleNamespace(**locals())
@@ -78,207 +88,150 @@ def pretrain_command(
     make(options, folder)
     print(f"Saved {folder}; use it with --model {folder}")
 
-# %% ../nbs/9_appendix/97_cli_runs.ipynb #cb4f04aa
-class _Opened(NamedTuple):
-    "A command that has begun: all that its end needs."
-    command: str
-    options: dict
-    run: Any
-    model: Any
-    tokenizer: Any
-    encoding: Any
-
-def _open_run(command, options):
-    "Check the options and load the model; config.json waits until all is there."
-    import torch
-    from instop_nb.models import load_model
-    from instop_nb.natinst import Encoding
-    from instop_nb.runs import Run
-    check_rates(command, options)
-    splits = ("test",) if command == "evaluate" else ("train", "test")
-    check_places(options["data"], options["out"], *splits)
-    torch.set_num_threads(options["threads"])
-    model, tokenizer = load_model(options["model"], options["device"])
-    encoding = Encoding(definition=options["definition"], n_pos=options["n_pos"])
-    run = Run(options["out"] or Path("runs") / command)
-    return _Opened(command, options, run, model, tokenizer, encoding)
-
-# %% ../nbs/9_appendix/97_cli_runs.ipynb #6af0416f
-def _saved_options(options):
-    return {
-        k: v for k, v in options.items() if isinstance(v, (str, int, float, bool, Path, type(None)))
-    }
-
-def _tell_unwritable(tasks, tokenizer):
-    "Say how many of the references the model can never write."
-    from instop_nb.batches import unwritable
-    texts = [text for t in tasks for i in t.instances for text in i.output]
-    if not (lost := unwritable(texts, tokenizer)): return
-    share = round(100 * len(lost) / len(texts))
-    print(
-        f"{len(lost)} of {len(texts)} references ({share} %) hold a sign that the tokenizer of "
-        f"this model cannot write, such as {lost[0][:40]!r}",
-        file=sys.stderr,
-    )
-
-# %% ../nbs/9_appendix/97_cli_runs.ipynb #ac015b12
-def _begin_run(opened, test):
-    "Say what cannot be scored, and write config.json; a run that goes on has one."
-    run, options = opened.run, opened.options
-    _tell_unwritable(test, opened.tokenizer)
-    if options["resume"] and (run.folder/"config.json").exists(): return
-    run.configure(command=opened.command, **_saved_options(options))
-
-def _end_run(opened, tasks, title):
-    "Save the model, evaluate it on test tasks, save the predictions, print the table."
-    from instop_nb.trainer import save_model
-    folder = opened.run.folder
-    save_model(opened.model, opened.tokenizer, folder/"model")
-    _evaluate(opened, tasks, title)
-    print(f"Saved {folder}/: config.json, metrics.jsonl, predictions.jsonl, model/")
-
-# %% ../nbs/9_appendix/97_cli_runs.ipynb #0851ae3c
-def _evaluate(opened, tasks, title):
-    "Ask the model, save its answers, print the table; an interrupted evaluation goes on."
-    from instop_nb.tuning import evaluate
-    options, run = opened.options, opened.run
-    rows = evaluate(
-        opened.model, opened.tokenizer, tasks, opened.encoding,
-        batch_size=options["eval_batch_size"], max_source=options["max_source"],
-        max_new_tokens=options["max_target"], quiet=options["quiet"],
-        saved=run.folder / "answers.jsonl",
-    )
-    run.save_predictions(rows)
-    report_scores(rows, tasks, title)
-
+# %% ../nbs/9_appendix/97_cli_runs.ipynb #saving-2
 def _saving(steps):
     return dict(save_strategy="steps", save_steps=max(1, steps // 4), save_total_limit=2)
+
+def _both_splits(o):
+    "Training and test tasks of a command."
+    from instop_nb.tuning import check_disjoint, get_tasks
+    data, seed, how = o.options["data"], o.options["seed"], o.training
+    train = get_tasks(data, "train", how.n_instances, seed)
+    test = get_tasks(data, "test", how.n_test, 1000)
+    check_disjoint(train, test)
+    return train, test
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #54b41ce9
 @app.command("tune")
 def tune_command(
-    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, steps: int = STEPS,
-    batch_size: int = BATCH, learning_rate: float = RATE, bias_rate: Optional[float] = BIAS,
-    n_instances: int = INSTANCES, n_test: int = QUESTIONS, definition: bool = DEFINITION,
-    n_pos: int = POS, max_source: int = SOURCE, max_target: int = TARGET,
-    eval_batch_size: int = EVAL_BATCH, seed: int = SEED, device: Optional[str] = DEVICE,
-    resume: bool = RESUME, quiet: bool = QUIET, threads: int = THREADS,
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT,
+    recipe: Optional[str] = RECIPE, sets: list[str] = SETS, steps: Optional[int] = STEPS,
+    batch_size: Optional[int] = BATCH, learning_rate: Optional[float] = RATE,
+    bias_rate: Optional[float] = BIAS, n_instances: Optional[int] = INSTANCES,
+    n_test: Optional[int] = QUESTIONS, definition: Optional[bool] = DEFINITION,
+    n_pos: Optional[int] = POS, max_source: Optional[int] = SOURCE,
+    max_target: Optional[int] = TARGET, eval_batch_size: Optional[int] = EVAL_BATCH,
+    seed: int = SEED, device: Optional[str] = DEVICE, resume: bool = RESUME, quiet: bool = QUIET,
+    threads: int = THREADS,
 ):
     "Instruction tuning; then the scores on test tasks beside those of copying."
-    options = dict(locals())
-    opened = _open_run("tune", options)
+    opened = open_run("tune", dict(locals()))
     import time
     from instop_nb.batches import tokenize_tasks
-    from instop_nb.tuning import check_disjoint, draw_rows, get_tasks, tune
-    train, test = get_tasks(data, "train", n_instances, seed), get_tasks(data, "test", n_test, 1000)
-    check_disjoint(train, test)
-    start, model, tokenizer = time.process_time(), opened.model, opened.tokenizer
+    from instop_nb.settings import encoding_of
+    from instop_nb.tuning import draw_rows, tune
+    start, how = time.process_time(), opened.training
+    train, test = _both_splits(opened)
     rows = tokenize_tasks(
-        train, tokenizer, opened.encoding, max_source=max_source, max_target=max_target,
-        all_wordings=data == "micro", seed=seed,
+        train, opened.tokenizer, encoding_of(how), all_wordings=opened.draws_wordings(), seed=seed,
+        **how.limits,
     )
-    rows = draw_rows(rows, train, steps * batch_size, seed)
-    _begin_run(opened, test)
+    steps = how.steps_for(len(rows))
+    if how.balanced: rows = draw_rows(rows, train, steps * how.rows_a_step, seed)
+    opened.save_options(test, steps=steps)
     tune(
-        model, tokenizer, rows, opened.run.folder, steps=steps, batch_size=batch_size,
-        learning_rate=learning_rate, seed=seed, quiet=quiet, resume=resume, bias_rate=bias_rate,
-        **_saving(steps),
+        opened.model, opened.tokenizer, rows, opened.run.folder, steps=steps, seed=seed,
+        batch_size=how.batch_size, learning_rate=how.learning_rate, bias_rate=how.bias_rate,
+        quiet=quiet, resume=resume, **_saving(steps) | how.arguments,
     )
     opened.run.log(cpu_seconds=time.process_time() - start)
     print(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
-    _end_run(opened, test, "test tasks")
+    opened.end(test, "test tasks")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #492723a2
 @app.command("optimize")
 def optimize_command(
-    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, steps: int = STEPS,
-    batch_size: int = BATCH, learning_rate: float = RATE, bias_rate: Optional[float] = BIAS,
-    n_instances: int = INSTANCES, n_test: int = QUESTIONS, definition: bool = DEFINITION,
-    n_pos: int = POS, max_source: int = SOURCE, max_target: int = TARGET,
-    eval_batch_size: int = EVAL_BATCH,
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT,
+    recipe: Optional[str] = RECIPE, sets: list[str] = SETS, steps: Optional[int] = STEPS,
+    batch_size: Optional[int] = BATCH, learning_rate: Optional[float] = RATE,
+    bias_rate: Optional[float] = BIAS, n_instances: Optional[int] = INSTANCES,
+    n_test: Optional[int] = QUESTIONS, definition: Optional[bool] = DEFINITION,
+    n_pos: Optional[int] = POS, max_source: Optional[int] = SOURCE,
+    max_target: Optional[int] = TARGET, eval_batch_size: Optional[int] = EVAL_BATCH,
     instruction: str = typer.Option(
         "embedder-dp", help="embedder-dp, embedder-ic, extractor-dp or extractor-ic"
     ),
-    l: int = typer.Option(
-        4, "--length", min=1, max=1024, help="Length l of an embedder's instruction"
+    l: Optional[int] = typer.Option(
+        None, "--length", min=1, max=1024, help="Length l of an embedder's instruction"
     ),
-    candidates: int = typer.Option(
-        8, min=1, max=1024, help="N: exemplars that an extractor chooses from"
+    candidates: Optional[int] = typer.Option(
+        None, min=1, max=1024, help="N: exemplars that an extractor chooses from"
     ),
     in_place: bool = typer.Option(
         False, "--in-place",
         help="Train without the manual instruction: the learned one stands in its place",
     ),
-    k: int = typer.Option(
-        20, "--inner-steps", min=1, max=HUGE, help="K: inner steps for one outer step"
+    k: Optional[int] = typer.Option(
+        None, "--inner-steps", min=1, max=HUGE, help="K: inner steps for one outer step"
     ),
-    method: str = typer.Option("neumann", help="neumann, identity or cg"),
-    n_terms: int = typer.Option(1, min=0, max=1024, help="M: terms of the Neumann series"),
-    gamma: float = typer.Option(1e-5, help="Step of the Neumann series"),
-    product: str = typer.Option("exact", help="Second derivatives: exact or differences"),
-    phi_rate: float = typer.Option(
-        1e-2,
-        help="Learning rate of the instruction; 0 freezes it "
-             "(1e-3 suits embedder-ic and extractor-ic)",
+    method: Optional[str] = typer.Option(None, help="neumann, identity or cg"),
+    n_terms: Optional[int] = typer.Option(
+        None, min=0, max=1024, help="M: terms of the Neumann series"
     ),
-    meta_share: float = typer.Option(0.1, help="Share of meta-test tasks"),
-    meta_batch_size: int = typer.Option(32, min=1, max=65_536, help="Instances of one outer step"),
+    gamma: Optional[float] = typer.Option(None, help="Step of the Neumann series"),
+    product: Optional[str] = typer.Option(None, help="Second derivatives: exact or differences"),
+    phi_rate: Optional[float] = typer.Option(
+        None, help="Learning rate of the instruction; 0 freezes it; if left out, that of its kind"
+    ),
+    meta_share: Optional[float] = typer.Option(None, help="Share of meta-test tasks"),
+    meta_batch_size: Optional[int] = typer.Option(
+        None, min=1, max=65_536, help="Instances of one outer step"
+    ),
     every: int = typer.Option(
         0, min=0, max=HUGE,
         help="Inner steps from one validation to the next; the best model is kept, "
              "and three without a better one end the run",
     ),
-    n_valid: int = typer.Option(
-        2, min=1, max=HUGE, help="Instances of each training task that validation takes"
+    n_valid: Optional[int] = typer.Option(
+        None, min=1, max=HUGE, help="Instances of each training task that validation takes"
     ),
     seed: int = SEED, device: Optional[str] = DEVICE, resume: bool = RESUME, quiet: bool = QUIET,
     threads: int = THREADS,
 ):
     "Instruction optimization (Algorithm 1); then the scores on test tasks beside those of copying."
     options = dict(locals())
-    from instop_nb.bilevel import Outer, optimize
+    from instop_nb.bilevel import optimize
     from instop_nb.meta import meta_split, split_instances
     from instop_nb.metrics import score
     from instop_nb.instructions import INSTRUCTIONS, Arm, make_instruction
-    from instop_nb.recipes import Setup
-    from instop_nb.tuning import NO_INSTRUCTION, check_disjoint, evaluate, get_tasks
-    outer = Outer(
-        K=k, method=method, n_terms=n_terms, gamma=gamma, product=product, phi_rate=phi_rate,
-        meta_batch_size=meta_batch_size,
-    )
+    from instop_nb.settings import encoding_of, outer_of
+    from instop_nb.tuning import NO_INSTRUCTION, evaluate
     if instruction not in INSTRUCTIONS:
         raise TaskError("optimize", "instruction", instruction, f"choose from {list(INSTRUCTIONS)}")
-    opened = _open_run("optimize", options)
-    t5, tokenizer, encoding = opened.model, opened.tokenizer, opened.encoding
-    train, test = get_tasks(data, "train", n_instances, seed), get_tasks(data, "test", n_test, 1000)
-    check_disjoint(train, test)
-    train, valid = split_instances(train, n_valid) if every else (train, [])
-    limits = {"max_source": max_source, "max_target": max_target}
+    opened = open_run("optimize", options)
+    t5, tokenizer, how = opened.model, opened.tokenizer, opened.training
+    shown = encoding_of(how)
+    train, test = _both_splits(opened)
+    train, valid = split_instances(train, how.n_valid) if every else (train, [])
     def validate(model):
         rows = evaluate(
-            model, tokenizer, valid, encoding, batch_size=eval_batch_size, max_source=max_source,
-            max_new_tokens=max_target,
+            model, tokenizer, valid, shown, batch_size=how.eval_batch_size,
+            max_source=how.max_source, max_new_tokens=how.max_target,
         )
         return score(rows)["overall"]["rougeL"]
-    meta_train, meta_test = meta_split(train, meta_share, seed)
-    setup = Setup(l=l, n_candidates=candidates)
-    made = make_instruction(t5, tokenizer, meta_train, Arm(instruction), setup, seed)
-    _begin_run(opened, test)
+    meta_train, meta_test = meta_split(train, how.meta_share, seed, how.by)
+    made = make_instruction(t5, tokenizer, meta_train, Arm(instruction), how, seed)
+    steps = how.steps_for(sum(len(t.instances) for t in meta_train))
+    opened.save_options(test, steps=steps)
     optimize(
-        t5, tokenizer, made, meta_train, meta_test, opened.run.folder, steps=steps, outer=outer,
-        encoding=NO_INSTRUCTION if in_place else encoding, outer_encoding=encoding,
-        batch_size=batch_size, learning_rate=learning_rate, all_wordings=data == "micro",
-        instance="own", bias_rate=bias_rate, validate=validate, every=every, seed=seed,
-        quiet=quiet, resume=resume, arguments={} if every else _saving(steps), **limits,
+        t5, tokenizer, made, meta_train, meta_test, opened.run.folder, steps=steps,
+        outer=outer_of(how, instruction), encoding=NO_INSTRUCTION if in_place else shown,
+        outer_encoding=shown, batch_size=how.batch_size, learning_rate=how.learning_rate,
+        all_wordings=opened.draws_wordings(), max_instance=how.max_instance, instance="own",
+        balanced=how.balanced, bias_rate=how.bias_rate, validate=validate, every=every, seed=seed,
+        quiet=quiet, resume=resume, arguments=({} if every else _saving(steps)) | how.arguments,
+        **how.limits,
     )
-    _end_run(opened, test, "test tasks, manual instruction")
+    opened.end(test, "test tasks, manual instruction")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #e352a99c
 @app.command("evaluate")
 def evaluate_command(
-    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT, n_test: int = QUESTIONS,
-    definition: bool = DEFINITION, n_pos: int = POS, max_source: int = SOURCE,
-    max_target: int = TARGET, eval_batch_size: int = EVAL_BATCH,
+    data: str = DATA, model: str = MODEL, out: Optional[Path] = OUT,
+    recipe: Optional[str] = RECIPE, sets: list[str] = SETS, n_test: Optional[int] = QUESTIONS,
+    definition: Optional[bool] = DEFINITION, n_pos: Optional[int] = POS,
+    max_source: Optional[int] = SOURCE, max_target: Optional[int] = TARGET,
+    eval_batch_size: Optional[int] = EVAL_BATCH,
     seed: int = typer.Option(1000, min=0, max=2**32 - 1, help="Of the generated test instances"),
     device: Optional[str] = DEVICE,
     resume: bool = typer.Option(
@@ -288,13 +241,12 @@ def evaluate_command(
     quiet: bool = QUIET, threads: int = THREADS,
 ):
     "Score a model on the test tasks, beside copying the input and copying an example."
-    options = dict(locals())
-    opened = _open_run("evaluate", options)
+    opened = open_run("evaluate", dict(locals()))
     from instop_nb.runs import writing
     from instop_nb.tuning import get_tasks
-    test = get_tasks(data, "test", n_test, seed)
+    test = get_tasks(data, "test", opened.training.n_test, seed)
     with writing(opened.run.folder):
         if not resume:  # The rest of the folder may be the model's own run
             opened.run.restart("predictions.jsonl", "answers.jsonl")
-        _begin_run(opened, test)
-        _evaluate(opened, test, "test tasks")
+        opened.save_options(test)
+        opened.ask(test, "test tasks")

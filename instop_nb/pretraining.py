@@ -8,13 +8,11 @@ __all__ = ['corrupt_spans', 'pretraining_pair', 'PretrainingCollator', 'document
 
 # %% ../nbs/2_model/22_pretraining.ipynb #11b02e4b
 import json, random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import torch
 from datasets import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration,
-)
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, T5ForConditionalGeneration
 from .books import loose_text, skill_text
 from .core import TaskError, write_whole
 from .natinst import Encoding, encode
@@ -136,6 +134,7 @@ class Recipe:
     learning_rate: float = 2e-3  # At its highest; see `training_arguments`
     max_length: int = 256        # Tokens of a text; the rest is cut off
     seed: int = 0                # Of texts, weights, holes and order
+    arguments: dict = field(default_factory=dict)  # More of `training_arguments`
 
 # %% ../nbs/2_model/22_pretraining.ipynb #e0b433fc
 def from_recipe(
@@ -196,7 +195,7 @@ def pretrain(
     defaults = {"logging_steps": max(1, min(100, recipe.steps // 10)), "save_total_limit": 2}
     arguments = training_arguments(
         checkpoints, recipe.steps, recipe.batch_size, recipe.learning_rate, warmup=200,
-        seed=recipe.seed, disable_tqdm=quiet, **defaults | others,
+        seed=recipe.seed, disable_tqdm=quiet, **defaults | others | recipe.arguments,
     )
     if arguments.world_size > 1:
         advice = "it draws its holes in one: start it without torchrun or accelerate launch"

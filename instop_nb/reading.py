@@ -12,7 +12,7 @@ import json, random, re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -214,6 +214,7 @@ class Reading:
     num_layers: int = 2         # Of the encoder, and of the decoder
     unread: tuple[str, ...] = PLAN.unread  # Parts of the world that the books leave out
     seed: int = 0               # Of texts and weights
+    arguments: dict = field(default_factory=dict)  # More of `training_arguments`
     @property
     def plan(self): return Plan(unread=self.unread)
 
@@ -230,10 +231,12 @@ def new_reader(
 # %% ../nbs/2_model/22c_reading.ipynb #eb6b63c1
 def _arguments(folder, recipe, schedule, **others):
     "Of the trainer: twelve times a checkpoint, the last two stay."
+    saving = dict(
+        save_strategy="steps", save_steps=max(1, schedule["steps"] // 12), save_total_limit=2
+    )
     return training_arguments(
         folder / "checkpoint", batch_size=recipe.batch_size, seed=recipe.seed,
-        save_strategy="steps", save_steps=max(1, schedule["steps"] // 12), save_total_limit=2,
-        **schedule, **others,
+        **saving | schedule | others | recipe.arguments,
     )
 
 # %% ../nbs/2_model/22c_reading.ipynb #eb6b63c2

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXEMPLAR', 'SHOWN', 'RATES', 'Size', 'Count', 'Rate', 'Share', 'ELSEWHERE', 'TESTED', 'as_shown', 'Setup',
-           'read_recipe', 'scaled', 'Parts', 'parts_of', 'base_model']
+           'plain_value', 'make_setup', 'recipe_fields', 'read_recipe', 'scaled', 'Parts', 'parts_of', 'base_model']
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #d600ce03
 import math, os, re
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
+import yaml
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments
 from .batches import tokenize_tasks
@@ -102,6 +103,15 @@ class _Numbers(PlainYaml):
     "Plain YAML in which 1e-3 is a number."
 _Numbers.add_implicit_resolver(YAML_TAG + "float", _NUMBER, list("-+0123456789"))
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #plain-1
+def plain_value(
+    text: str,   # As in a recipe: 5e-5, true, null, a word, [1, 2]
+    where: str,  # What it is given to, for the message
+):  # The value; TaskError for text that is no YAML
+    "Read one value, as it would stand in a recipe."
+    try: return yaml.load(text, _Numbers)
+    except yaml.YAMLError: raise TaskError(where, "value", text, "write a plain value") from None
+
 # %% ../nbs/4_learned/44c_recipes.ipynb #0476c002
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 
@@ -163,9 +173,9 @@ def _check_arguments(arguments, path):
 def _is_rate(value): return type(value) in (int, float) and 0 <= value < math.inf
 _RATE = Annotated[Any, _only(_is_rate, "give a number above 0")]
 
-def _check_recipe(values, path):
-    "TaskError for a field that `Setup` has not, or a value that cannot be meant."
-    _check_fields(Setup, values, path)
+def _check_recipe(values, path, kind=Setup):
+    "TaskError for a field that a kind of recipe has not, or a value that cannot be meant."
+    _check_fields(kind, values, path)
     _check_values(dict.fromkeys(RATES, _RATE), values.get("rates", {}), path, "rates")
     _check_fields(Outer, values.get("outer", {}), path, "outer")
     try: Outer(**values.get("outer", {}))
@@ -173,19 +183,36 @@ def _check_recipe(values, path):
     _check_arguments(values.get("arguments", {}), path)
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #597abea5
-def read_recipe(
-    recipe,   # "paper", "small", or a YAML file with fields of `Setup`; None: the course's
-) -> Setup:  # TaskError for a field, value or file that cannot be
-    "Read a recipe."
-    if recipe is None: return Setup()
+def make_setup(
+    values: dict,      # Of some fields; the others are the kind's own
+    path,              # Where they come from, for the message
+    kind: type = Setup,  # The dataclass that they make
+):  # One of that kind; TaskError for a field or value that cannot be
+    "Check the fields of a recipe, and make of it what a run takes."
+    _check_recipe(values, path, kind)
+    if "rates" in values: values = values | {"rates": RATES | values["rates"]}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+def recipe_fields(
+    recipe,  # A name, a YAML file, or the config.json of a run; None: no fields
+) -> dict:   # The fields that it names, not checked yet; TaskError for a file that cannot be read
+    "Look up a recipe."
+    if recipe is None: return {}
     shipped = {p.stem: p for p in Path(str(files("instop_nb")), "recipes").glob("*.yaml")}
     path = shipped.get(str(recipe), Path(recipe))
     if not os.path.isfile(path):
         advice = f"choose from {sorted(shipped)}, or give a file"
         raise TaskError(str(recipe), "recipe", "no such file", advice)
     values = read_yaml(path, 100_000, _Numbers)
-    _check_recipe(values, path)
-    return Setup(**values | {"rates": RATES | values.get("rates", {})})
+    if path.suffix == ".json" and "recipe" in (values or {}): return values["recipe"]
+    return values
+
+def read_recipe(
+    recipe,   # See `recipe_fields`; None: the course's
+    kind: type = Setup,  # The dataclass whose fields it names
+) -> Setup:  # TaskError for a field, value or file that cannot be
+    "Read a recipe."
+    return make_setup(recipe_fields(recipe), recipe, kind)
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #07179f0e
 def scaled(

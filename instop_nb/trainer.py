@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
+from .causal import as_read
 from .core import TaskError, read_object, write_whole
 from .runs import Run, begin, has_ended, is_first, naming, positive, writing
 from .seals import fingerprint, seal
@@ -111,8 +112,10 @@ class T5Trainer(SealedTrainer):
         self.remove_callback(PrinterCallback)
         # So that compute_loss is told the tokens of the whole step
         self.model_accepts_loss_kwargs = True
-        # Of `t5_optimizer`; None: transformers' own AdamW
-        self.bias_rate = getattr(self.model.config, "bias_rate", None)
+        self._loss_shifts_labels = False  # In the rows that it counts, labels stand alone
+        # Of `t5_optimizer`; None: the optimizer of transformers that the arguments name
+        own = self.args.optim == Seq2SeqTrainingArguments.optim
+        self.bias_rate = getattr(self.model.config, "bias_rate", None) if own else None
         self.order = None  # The sampler of the training
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
@@ -137,9 +140,10 @@ class T5Trainer(SealedTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The loss of a micro-batch, weighted by its share of the step's tokens."
         labels = inputs["labels"]
-        if self.label_smoother is not None:
+        if self.label_smoother is not None and self.model.config.is_encoder_decoder:
             shifted = self.model.prepare_decoder_input_ids_from_labels(labels)
             inputs = {**inputs, "decoder_input_ids": shifted}
+        inputs = as_read(self.model, inputs)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
         if num_items_in_batch is not None: loss = loss * self.weight(labels, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
@@ -192,6 +196,7 @@ def training_arguments(
         )
     if others.get("save_total_limit") == 1:
         others["save_total_limit"] = 2  # One of them is whole, always
+    if "lr_scheduler_type" in others: others.setdefault("lr_scheduler_kwargs", {})
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
     defaults = dict(
         max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=learning_rate,

@@ -18,10 +18,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
+from .causal import check_pair, source_ids
 from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
 from .natinst import Encoding, encode, sources
+from .ranking import no_memory
 from .runs import Run, add_lines, is_first, logged_values, positive
 from .seals import fingerprint
 from .tasks import Task, load_tasks
@@ -84,6 +86,7 @@ def tune(
     **others,                # Of `training_arguments`: save_steps, gradient_accumulation_steps, ..
 ):  # The same model, in eval mode
     "Instruction tuning (equation 1) with transformers' trainer; logs to the run's folder."
+    check_pair("tune", model, tokenizer)
     settings = dict(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **others
     )
@@ -109,16 +112,13 @@ def _read_answers(path, writer):
     return known
 
 # %% ../nbs/2_model/26_tuning.ipynb #66a2b3fe
-def _no_memory(error):
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
 def _memory_batches(ask, rows, size):
     "Yield (rows, answers), in batches that fit into memory."
     while rows:
         batch, said = rows[:size], None
         try: said = ask(batch)
         except RuntimeError as error:
-            if not _no_memory(error): raise
+            if not no_memory(error): raise
             if len(batch) == 1:
                 raise TaskError(
                     "answers", "max_source", len(batch[0]),
@@ -132,8 +132,8 @@ def _memory_batches(ask, rows, size):
 
 # %% ../nbs/2_model/26_tuning.ipynb #831c99a5
 def _token_settings(model):
-    own, names = model.generation_config, ("decoder_start", "bos", "eos", "pad")
-    return {name: getattr(own, f"{name}_token_id") for name in names}
+    own, names = model.generation_config, ("decoder_start", "bos", "eos", "pad", "forced_bos")
+    return {name: getattr(own, f"{name}_token_id", None) for name in names}
 
 @contextmanager
 def _plain_settings(model):
@@ -150,12 +150,8 @@ def _greedy(model, tokenizer, rows, max_new_tokens):
     batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt")
     batch = batch.to(model.device)
     with _plain_settings(model): written = model.generate(**batch, max_new_tokens=max_new_tokens)
+    if not model.config.is_encoder_decoder: written = written[:, batch["input_ids"].shape[1]:]
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-
-def _cut_texts(tokenizer, texts, max_source):
-    "The ids of texts, each cut to so many tokens."
-    if not texts: return []
-    return tokenizer(texts, truncation=True, max_length=max_source)["input_ids"]
 
 # %% ../nbs/2_model/26_tuning.ipynb #share-2
 def _shared_out(ask, batch):
@@ -163,7 +159,7 @@ def _shared_out(ask, batch):
     number, several = PartialState().process_index, PartialState().num_processes
     try: mine = ask(batch[number::several])
     except RuntimeError as error:
-        if several == 1 or not _no_memory(error): raise
+        if several == 1 or not no_memory(error): raise
         mine = None
     parts = gather_object([mine]) if several > 1 else [mine]
     if None in parts: raise torch.OutOfMemoryError("in one of the processes")
@@ -173,7 +169,7 @@ def _shared_out(ask, batch):
 
 # %% ../nbs/2_model/26_tuning.ipynb #7044298b
 def answers(
-    model,                      # A T5 in eval mode
+    model,                      # Of `load_model`, in eval mode
     tokenizer,                  # The model's
     texts: list[str],           # What it reads
     max_source: int = 1024,     # Tokens; longer texts are cut
@@ -184,7 +180,8 @@ def answers(
 ) -> list[str]:  # In the order of the texts
     "The model's greedy answers; texts of equal ids are answered once."
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    rows = [tuple(ids) for ids in _cut_texts(tokenizer, texts, max_source)]
+    check_pair("answers", model, tokenizer)
+    rows = [tuple(ids) for ids in source_ids(tokenizer, texts, max_source)]
     writer = None
     if saved:
         parts = [fingerprint(model), _token_settings(model), fingerprint(tokenizer)]
@@ -204,7 +201,7 @@ def answers(
 
 # %% ../nbs/2_model/26_tuning.ipynb #d7de65c3
 def evaluate(
-    model,                            # A T5 in eval mode
+    model,                            # Of `load_model`, in eval mode
     tokenizer,                        # The model's
     tasks: list[Task],                # All their instances are asked
     encoding: Encoding = DEFINITION,  # What is shown; always the manual instruction (equation 3)
@@ -220,7 +217,7 @@ def evaluate(
     ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
     for j in near_limit(ids, encoding, max_source):
         texts[j] = encode(*questions[j][:2], encoding, tokenizer, max_source)
-    lengths = map(len, _cut_texts(tokenizer, texts, max_source))
+    lengths = map(len, source_ids(tokenizer, texts, max_source))
     said = answers(
         model, tokenizer, texts, max_source=max_source, max_new_tokens=max_new_tokens,
         batch_size=batch_size, quiet=quiet, saved=saved,
