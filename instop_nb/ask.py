@@ -33,7 +33,7 @@ def question(
 # %% ../nbs/2_model/26b_ask.ipynb #ask-quick-1
 _ALL_IN_ONE = ("TokenizersBackend", "PreTrainedTokenizerFast")  # Others add code to the file
 
-def _read_tokenizer(folder, most):
+def _quick_tokenizer(folder, most):
     "The tokenizer of a folder, if it has no more than so many tokens; control tokens are signs."
     said = read_object(folder/"tokenizer_config.json")
     kind, cleans = said.get("tokenizer_class"), said.get("clean_up_tokenization_spaces")
@@ -54,7 +54,7 @@ def model_to_ask(
     if name in SHIPPED or not torch.cuda.is_available():
         with suppress(Exception):  # Whatever it is, `load_model` can do it, or says what is wrong
             model = read_t5(folder)
-            return model, _read_tokenizer(folder, model.config["vocab_size"])
+            return model, _quick_tokenizer(folder, model.config["vocab_size"])
     from instop_nb.models import load_model
     return load_model(name)
 

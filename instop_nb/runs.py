@@ -109,10 +109,8 @@ def _last_whole(folder):
 def _check_settings(place, settings):
     "TaskError where a run was begun with other settings."
     if not place.is_file():
-        raise TaskError(
-            place, "the file", "nothing",
-            "this run cannot go on: start it again without resume, in another folder",
-        )
+        advice = "this run cannot go on: start it again without resume, in another folder"
+        raise TaskError(place, "the file", "nothing", advice)
     saved = read_object(place)
     for name in saved.keys() | settings.keys():
         was, now = saved.get(name), settings.get(name)
@@ -258,17 +256,13 @@ def writing(
     folder,  # Of a run; made if it is not there
 ):  # A context: `with writing(folder): ..`
     "Keep other runs out of a folder; TaskError if one is in it."
-    if not is_first():  # It belongs to the run that has the folder
-        yield
-        return
+    if not is_first(): return (yield)  # The folder is the first one's
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder)/".lock")
     try: lock.acquire(timeout=0)
     except Timeout:
-        raise TaskError(
-            folder, "the run", "another process writes it",
-            "wait until that has ended, or give this one another folder",
-        ) from None
+        advice = "wait until that has ended, or give this one another folder"
+        raise TaskError(folder, "the run", "another process writes it", advice) from None
     try: yield
     finally: lock.release()
 

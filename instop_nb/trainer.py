@@ -257,10 +257,8 @@ def train_in(
 ) -> None:
     "Train, and keep log and checkpoints in a run's folder; the first process alone touches it."
     settings = {name: value for name, value in settings.items() if name not in CADENCE}
-    settings |= {
-        "batch_size": rows_of_step(trainer.args), "model": fingerprint(trainer.model),
-        "bias_rate": trainer.bias_rate,
-    }
+    settings |= {"batch_size": rows_of_step(trainer.args), "bias_rate": trainer.bias_rate}
+    settings |= {"model": fingerprint(trainer.model)}
     with writing(folder):
         last = begin(folder, resume, settings) if is_first() else None
         trainer.train(resume_from_checkpoint=broadcast_object_list([last])[0])
