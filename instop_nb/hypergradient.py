@@ -87,7 +87,7 @@ def explained():  # A context; ValueError in place of the engine's own words
         ) from error
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #252e921a
-def _checked_losses(losses, name):
+def _loss_list(losses, name):
     "A loss or a list of losses as a list, each checked when it is computed."
     losses = losses if isinstance(losses, (list, tuple)) else [losses]
     return [partial(loss_value, loss, name) for loss in losses]
@@ -99,14 +99,14 @@ def outer_gradient(
     reduce: Callable = list,  # gradients here -> gradients over all processes
 ) -> tuple[list[Tensor], list[Tensor]]:  # v1 like theta, and the direct term like phi
     "First derivatives of the outer loss (the first factor of equation 10)."
-    losses = _checked_losses(outer_loss, "outer_loss")
+    losses = _loss_list(outer_loss, "outer_loss")
     found = dependent(accumulated(losses, theta + phi), "outer_loss")
     found = reduce(filled(found, theta + phi))
     return found[:len(theta)], found[len(theta):]
 
 # %% ../nbs/4_learned/41_hypergradient.ipynb #193d6c82
 def _products(inner_loss, theta, product, reduce):
-    losses = _checked_losses(inner_loss, "inner_loss")
+    losses = _loss_list(inner_loss, "inner_loss")
     return Summed(PRODUCTS[product], losses, theta, reduce)
 
 def implicit_term(
@@ -148,7 +148,7 @@ def unrolled(
     with kept(theta), explained():
         for _ in range(n_terms):
             path.append([t.detach().clone() for t in theta])
-            g = reduce(filled(accumulated(_checked_losses(inner_loss, "inner_loss"), theta), theta))
+            g = reduce(filled(accumulated(_loss_list(inner_loss, "inner_loss"), theta), theta))
             move_along(theta, [x.add(t, alpha=damping) for x, t in zip(g, path[-1])], -gamma)
         v, found = outer_gradient(outer_loss, theta, phi, reduce)
         v_norm = length(v)

@@ -179,6 +179,7 @@ def is_first() -> bool:  # Also where there is but one process
     "Say whether this process is the one that writes."
     return int(os.environ.get("RANK", 0)) == 0
 
+# %% ../nbs/1_instructions/10c_runs.ipynb #first-3
 def by_first(
     function,  # That writes, and returns nothing
 ):  # The same in the first process; in any other it does nothing

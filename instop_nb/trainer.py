@@ -92,18 +92,20 @@ class SealedTrainer(Seq2SeqTrainer):
             if self.args.should_save:
                 seal(Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}")
 
-# %% ../nbs/2_model/22b_trainer.ipynb #660d38ee
+# %% ../nbs/2_model/22b_trainer.ipynb #order-1
+def _order_states(folder):
+    "Random states that a checkpoint holds, of the epoch's order and of the first process."
+    path = Path(folder)/"order.pt"
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
+
+# %% ../nbs/2_model/22b_trainer.ipynb #order-3
 def rows_of_step(
     args: Seq2SeqTrainingArguments,  # From `training_arguments`
 ) -> int:  # In all micro-batches of all processes
     "The rows of one step of the optimizer."
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
-def _order_states(folder):
-    "Random states that a checkpoint holds, of the epoch's order and of the first process."
-    path = Path(folder)/"order.pt"
-    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
-
+# %% ../nbs/2_model/22b_trainer.ipynb #660d38ee
 class T5Trainer(SealedTrainer):
     "With `t5_optimizer` and `BucketSampler`; the loss of a step is the mean over its tokens."
     def __init__(self, *args, **kwargs):
@@ -257,8 +259,8 @@ def train_in(
 ) -> None:
     "Train, and keep log and checkpoints in a run's folder; the first process alone touches it."
     settings = {name: value for name, value in settings.items() if name not in CADENCE}
-    settings |= {"batch_size": rows_of_step(trainer.args), "bias_rate": trainer.bias_rate}
-    settings |= {"model": fingerprint(trainer.model)}
+    settings |= {"batch_size": rows_of_step(trainer.args), "bias_rate": trainer.bias_rate,
+                 "model": fingerprint(trainer.model)}
     with writing(folder):
         last = begin(folder, resume, settings) if is_first() else None
         trainer.train(resume_from_checkpoint=broadcast_object_list([last])[0])

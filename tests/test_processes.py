@@ -12,7 +12,7 @@ from test_embedder import exact
 from transformers import TrainerCallback
 
 from instop_nb.batches import tokenize_tasks
-from instop_nb.bilevel import Outer, optimize
+from instop_nb.bilevel import MetaTrainer, Outer, optimize
 from instop_nb.core import TaskError
 from instop_nb.embedder import DirectEmbedder, InstanceEmbedder
 from instop_nb.extractor import DirectExtractor, InstanceExtractor, draw_candidates
@@ -38,6 +38,7 @@ CASES = {  # Each value of kind, method and product; and the micro-batches of th
     ("embedder-ic", "neumann", "differences"): 1,
 }
 RESUMED = ("embedder-dp", "neumann", "exact")
+NOISY = {"perturbation": .1}
 SAVING = dict(save_strategy="steps", save_steps=3)
 
 
@@ -71,8 +72,11 @@ def optimized(tiny, folder, case, parts, processes, outer=(), **others):
     kind, method, product = case
     model, tokenizer = load_model(tiny, "cpu")
     if product == "differences": exact(model.double())
+    phi = KINDS[kind](model, tokenizer).to(model.dtype)
+    if os.environ.get("RANK") == "1":  # As if it had drawn other numbers
+        with torch.no_grad(): [p.add_(.1) for p in phi.parameters()]
     trainer = optimize(
-        model, tokenizer, KINDS[kind](model, tokenizer).to(model.dtype), INNER, META, folder, 10,
+        model, tokenizer, phi, INNER, META, folder, 10,
         Outer(**{
             "K": 5, "method": method, "product": product, "meta_batch_size": 7, "gamma": 1e-2,
             **dict(outer),
@@ -90,6 +94,18 @@ def until_killed(*args, step=7, **others):
 def gap(a, b):
     "The largest relative distance between tensors of two lists."
     return max(((x - y).norm() / x.norm()).item() for x, y in zip(a, b) if x.any())
+
+
+def drawn_by(make, owner, name):
+    "What a method was given in a run, call by call."
+    given, method = [], getattr(owner, name)
+    def noted(self, places):
+        given.append(places)
+        return method(self, places)
+    setattr(owner, name, noted)
+    try: make()
+    finally: setattr(owner, name, method)
+    return given
 
 
 def orders_of(tiny, folder):
@@ -140,8 +156,8 @@ def work(tiny, out):
     for case, parts in CASES.items():
         name = " ".join(case)
         keep(name, optimized(tiny, out / name, case, parts, 2))
-    noisy = optimized(tiny, out / "noisy", RESUMED, 2, 2, outer={"perturbation": .1})
-    keep("noisy", noisy)
+    def noisy(): keep("noisy", optimized(tiny, out / "noisy", RESUMED, 2, 2, outer=NOISY))
+    keep("meta", drawn_by(noisy, MetaTrainer, "meta_batch"))
     until_killed(tiny, out / "again", RESUMED, 1, 2)
     keep("again", optimized(tiny, out / "again", RESUMED, 1, 2, resume=True))
     keep("from one", optimized(tiny, out / "by one", RESUMED, 1, 2, resume=True))
@@ -197,13 +213,20 @@ def test_theta_and_phi_are_the_same_however_a_step_is_cut_up(case, two, tiny, tm
 
 
 def test_noise_on_phi_is_one_for_all_of_a_step(two, tiny, tmp_path):
-    noisy = {"perturbation": .1}
     one, four = (
-        optimized(tiny, tmp_path / str(parts), RESUMED, parts, 1, outer=noisy) for parts in (1, 4)
+        optimized(tiny, tmp_path / str(parts), RESUMED, parts, 1, outer=NOISY) for parts in (1, 4)
     )
     mine, other = kept(two, "noisy")
     assert gap(one, four) < 1e-5 and gap(one, mine) < 1e-5
     assert all(x.equal(y) for x, y in zip(mine, other))
+
+
+def test_together_the_processes_draw_the_meta_batch_of_one(two, tiny, tmp_path):
+    def one(): optimized(tiny, tmp_path, RESUMED, 1, 1, outer=NOISY)
+    mine, other = kept(two, "meta")
+    whole = drawn_by(one, MetaTrainer, "meta_batch")
+    assert [(places[::2], places[1::2]) for places in whole] == list(zip(mine, other))
+    assert [len(places) for places in whole] == [7, 7]
 
 
 def test_resumed_by_as_many_processes_it_ends_with_the_same_bits(two):
