@@ -62,7 +62,7 @@ def ask_once(
     text: str = typer.Argument("", metavar="INPUT", help="What to do it with"),
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
 ):
-    "One answer of a model; the small one knows lists of forty nouns, such as fox, fig, saw and hat."
+    "One answer of a model; the small one knows forty nouns, such as fox, fig, saw and hat."
     from instop_nb.ask import ask, hints, model_to_ask, question
     from instop_nb.core import printable
     t5, tokenizer = model_to_ask(model)
