@@ -13,7 +13,7 @@ from typing import Optional
 import typer
 from instop_nb.cli_options import (
     BATCH, BIAS, DATA, DEFINITION, DEVICE, EVAL_BATCH, INSTANCES, MODEL, OUT, POS, QUESTIONS, QUIET,
-    RATE, RECIPE, RESUME, SEED, SETS, SOURCE, STEPS, TARGET, THREADS, check_places, open_run,
+    RATE, RECIPE, RESUME, SEED, SETS, SOURCE, STEPS, TARGET, THREADS, check_places, open_run, tell,
 )
 from .console import HUGE, app
 from .core import TaskError
@@ -86,7 +86,7 @@ def pretrain_command(
     folder = out or Path("runs/pretrain")
     make = _read_world if data == "micro" else _pretrain_on
     make(options, folder)
-    print(f"Saved {folder}; use it with --model {folder}")
+    tell(f"Saved {folder}; use it with --model {folder}")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #saving-2
 def _saving(steps):
@@ -135,7 +135,7 @@ def tune_command(
         quiet=quiet, resume=resume, **_saving(steps) | how.arguments,
     )
     opened.run.log(cpu_seconds=time.process_time() - start)
-    print(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
+    tell(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
     opened.end(test, "test tasks")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #492723a2
