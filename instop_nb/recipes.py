@@ -136,18 +136,25 @@ ELSEWHERE = {
     "learning_rate": "the recipe's learning_rate", "seed": "the command's --seed",
     "disable_tqdm": "--quiet", "resume_from_checkpoint": "--resume",
     "auto_find_batch_size": "batch_size and gradient_accumulation_steps",
-    "predict_with_generate": "nothing: answers are always generated", "generation_": "max_target",
-    "eval_": "--every", "do_eval": "--every", "load_best_model_at_end": "--every",
-    "metric_for_best_model": "--every", "greater_is_better": "--every",
+    "predict_with_generate": "nothing: answers are always generated",
+} | dict.fromkeys(
+    ("do_eval", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"), "--every"
+)
+
+# %% ../nbs/4_learned/44c_recipes.ipynb #elsewhere-2
+_FAMILIES = {  # The same, of all names that begin so
+    "generation_": "max_target", "eval_": "--every",
     "fsdp": "nothing: each process holds the whole model",
 }
+def _instead(name):
+    "What to give for an argument of the trainer; None: that argument."
+    near = [text for start, text in _FAMILIES.items() if name.startswith(start)]
+    return ELSEWHERE.get(name, *near[:1])
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #elsewhere-4
 def _argument_advice(name, value):
     "What to do about an argument of the trainer; None: it may be."
-    for start, instead in ELSEWHERE.items():
-        parts = start.endswith("_") or start == "fsdp"
-        if name == start or (parts and name.startswith(start)):
-            return f"leave it out, and give {instead}"
+    if instead := _instead(name): return f"leave it out, and give {instead}"
     if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         return "give a number that is not negative"
 
@@ -187,6 +194,7 @@ def make_setup(
     if "rates" in values: values = values | {"rates": RATES | values["rates"]}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #fields-2
 def recipe_fields(
     recipe,  # A name, a YAML file, or the config.json of a run; None: no fields
 ) -> dict:   # The fields that it names, not checked yet; TaskError for a file that cannot be read
@@ -201,6 +209,7 @@ def recipe_fields(
     if path.suffix == ".json" and "recipe" in (values or {}): return values["recipe"]
     return values
 
+# %% ../nbs/4_learned/44c_recipes.ipynb #fields-4
 def read_recipe(
     recipe,   # See `recipe_fields`; None: the course's
     kind: type = Setup,  # The dataclass whose fields it names

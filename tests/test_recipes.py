@@ -267,6 +267,19 @@ def test_a_model_from_the_text_of_tasks_goes_by_its_recipe_and_is_one(tmp_path, 
     ]
 
 
+def test_of_several_processes_the_first_alone_prints(monkeypatch, capsys):
+    from instop_nb.cli_options import report_scores, say_once
+    from instop_nb.microworld import micro_tasks
+    from instop_nb.predictions import copy_input
+    tasks = micro_tasks("test", 1)[:2]
+    rows, printed = [row for task in tasks for row in copy_input(task)], []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        say_once("Saved"); report_scores(rows, tasks, "title")
+        printed.append(capsys.readouterr().out)
+    assert "Saved" in printed[0] and "title" in printed[0] and printed[1] == ""
+
+
 # Mistakes
 
 @pytest.mark.parametrize("words, says", [
