@@ -232,7 +232,7 @@ def _fitted(command, options, training, model):
     sets = any("max_source" in text for text in options["sets"])
     if options["recipe"] or options.get("max_source") or sets or room < 2:
         check_room(command, model, training.max_source, *sizes)
-    say_once(f"max_source is {room} here: this model has no more places before an answer", sys.stderr)
+    say_once(f"max_source is {room} here: this model has no more places for it", sys.stderr)
     return replace(training, max_source=room)
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #open-5
