@@ -31,6 +31,23 @@ def question(
     return encode(task, Instance("asked-0", text, []), Encoding(n_pos=0))
 
 # %% ../nbs/2_model/26b_ask.ipynb #ask-quick-1
+def _control_names(tokenizer, said):
+    "Of the file of the tokenizer, and of its settings."
+    added = tokenizer.get_added_tokens_decoder().values()
+    named = [value for key, value in said.items() if key.endswith("_token")]
+    named = [value["content"] if isinstance(value, dict) else value for value in named]
+    return {t.content for t in added if t.special} | {t for t in named if isinstance(t, str)}
+
+def _finds_control(tokenizer, said):
+    "Whether a text with the name of a control token would hold that token."
+    names = _control_names(tokenizer, said)
+    unknown = said.get("unk_token") or getattr(tokenizer.model, "unk_token", None)
+    ids = {tokenizer.token_to_id(name) for name in names if name != unknown}
+    texts = [f"a {name} a" for name in names]
+    found = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return any(ids.intersection(one.ids) for one in found)
+
+# %% ../nbs/2_model/26b_ask.ipynb #ask-quick-1b
 _ALL_IN_ONE = ("TokenizersBackend", "PreTrainedTokenizerFast")  # Others add code to the file
 
 def _quick_tokenizer(folder, most):
@@ -38,10 +55,11 @@ def _quick_tokenizer(folder, most):
     said = read_object(folder/"tokenizer_config.json")
     kind, cleans = said.get("tokenizer_class"), said.get("clean_up_tokenization_spaces")
     tokenizer = Tokenizer.from_file(str(folder/"tokenizer.json"))
-    if kind not in _ALL_IN_ONE or cleans or tokenizer.get_vocab_size() > most:
-        raise TaskError(folder, "tokenizer", kind, "load it with `load_model`")
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
+    strange = kind not in _ALL_IN_ONE or cleans or _finds_control(tokenizer, said)
+    if strange or tokenizer.get_vocab_size() > most:
+        raise TaskError(folder, "tokenizer", kind, "load it with `load_model`")
     tokenizer.enable_truncation(1024)
     return tokenizer
 
@@ -53,8 +71,8 @@ def model_to_ask(
     folder = SHIPPED.get(name, Path(name))
     if name in SHIPPED or not torch.cuda.is_available():
         with suppress(Exception):  # Whatever it is, `load_model` can do it, or says what is wrong
-            model = read_t5(folder)
-            return model, _quick_tokenizer(folder, model.config["vocab_size"])
+            tokenizer = _quick_tokenizer(folder, read_object(folder/"config.json")["vocab_size"])
+            return read_t5(folder), tokenizer
     from instop_nb.models import load_model
     return load_model(name)
 

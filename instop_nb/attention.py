@@ -9,6 +9,7 @@ __all__ = ['Attention', 'attention_of', 'attention_picture', 'attention_explorer
 from typing import NamedTuple
 import matplotlib.pyplot as plt, torch
 from torch import Tensor
+from .causal import check_encoder
 from .core import COLOURS, Part, TaskError
 from .natinst import Encoding, complete, instruction
 from .tasks import Instance, Task
@@ -56,6 +57,7 @@ def attention_of(
     answer: str | None = None,        # While this is written; None: the model's own answer
 ) -> Attention:  # On the CPU
     "The decoder's cross-attention from an answer to its source."
+    check_encoder("attention_of", model)
     parts = _source_parts(task, instance, encoding)
     before = model.config._attn_implementation
     source = "".join(part.text for part in parts)

@@ -96,14 +96,17 @@ def _with_instances(rows, tasks, which, seed):
     return {**rows, "read": read, "answer": answers}
 
 # %% ../nbs/2_model/24_batches.ipynb #d938a0b7
-FORMAT = 3  # Of the files; another number makes all older files unknown
+FORMAT = 4  # Of the files; another number makes all older files unknown
 
 def _rows_fingerprint(rows, tokenizer, encoding, limits):
     "The same for the same ids."
     known = tokenizer
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         known = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
-    signs = tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.padding_side
+    signs = [
+        tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.padding_side,
+        tokenizer.bos_token_id, tokenizer.eos_token_id,
+    ]
     return Hasher.hash([FORMAT, rows, known, signs, repr(encoding), limits])
 
 # %% ../nbs/2_model/24_batches.ipynb #6357f44c

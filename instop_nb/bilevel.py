@@ -16,7 +16,7 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch.func import functional_call
 from transformers import EarlyStoppingCallback
 from .batches import Collator, tokenize_tasks
-from .causal import as_read, check_pair
+from .causal import as_read, check_pair, check_rows
 from .core import TaskError
 from .embedder import with_prefix
 from .hypergradient import hypergradient
@@ -274,6 +274,8 @@ def optimize(
         meta_train, tokenizer, encoding, instance=instance, max_instance=max_instance, **limits
     )
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
+    check_rows("optimize", model, rows, getattr(instruction, "length", 0))
+    check_rows("optimize", model, meta_rows)
     args = training_arguments(
         Path(folder) / "checkpoint", steps, batch_size, learning_rate, seed=seed,
         disable_tqdm=quiet,

@@ -14,6 +14,7 @@ import typer
 from instop_nb.cli_options import (
     BATCH, BIAS, DATA, DEFINITION, DEVICE, EVAL_BATCH, INSTANCES, MODEL, OUT, POS, QUESTIONS, QUIET,
     RATE, RECIPE, RESUME, SEED, SETS, SOURCE, STEPS, TARGET, THREADS, check_places, open_run,
+    say_once,
 )
 from .console import HUGE, app
 from .core import TaskError
@@ -86,7 +87,7 @@ def pretrain_command(
     folder = out or Path("runs/pretrain")
     make = _read_world if data == "micro" else _pretrain_on
     make(options, folder)
-    print(f"Saved {folder}; use it with --model {folder}")
+    say_once(f"Saved {folder}; use it with --model {folder}")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #saving-2
 def _saving(steps):
@@ -135,7 +136,7 @@ def tune_command(
         quiet=quiet, resume=resume, **_saving(steps) | how.arguments,
     )
     opened.run.log(cpu_seconds=time.process_time() - start)
-    print(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
+    say_once(f"Tuned for {time.process_time() - start:.0f} CPU seconds")
     opened.end(test, "test tasks")
 
 # %% ../nbs/9_appendix/97_cli_runs.ipynb #492723a2

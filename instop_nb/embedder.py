@@ -10,6 +10,7 @@ __all__ = ['normal_start', 'batch_column', 'DirectEmbedder', 'with_prefix', 'per
 from collections.abc import Callable
 import torch
 from torch import Tensor, nn
+from .causal import check_encoder
 from .core import TaskError
 from .natinst import Encoding, instruction
 from .tasks import Task
@@ -55,6 +56,9 @@ class DirectEmbedder(nn.Module):
             raise ValueError(f"mask: shape {shape}; give {wanted}, as the weight has it")
         self.weight = nn.Parameter(weight.detach().clone())
         self.register_buffer("mask", mask.to(weight.device, torch.long, copy=True))
+
+    @property
+    def length(self): return self.weight.shape[1]
 
     @classmethod
     def for_model(cls,
@@ -181,6 +185,9 @@ class InstanceEmbedder(nn.Module):
         # [l, d, d]
         self.W = nn.Parameter((d ** -.5 * torch.randn(l, d, d, generator=rng)).to(words.device))
 
+    @property
+    def length(self): return len(self.W)
+
     def forward(self,
         batch: dict,  # With instance_ids [B, Z] and instance_mask [B, Z]: "Input: x Output: y"
     ) -> tuple[Tensor, Tensor]:  # Prefix [B, l, d], and its mask [B, l], all ones
@@ -217,6 +224,8 @@ class NoisePrefix(nn.Module):
         words = model.get_input_embeddings().weight
         self.shape, self.size = (l, words.shape[1]), words.std().item()
         self.rng = torch.Generator().manual_seed(seed)
+    @property
+    def length(self): return self.shape[0]
     def get_extra_state(self): return self.rng.get_state()
     def set_extra_state(self, state): self.rng.set_state(state)
     def forward(self,
@@ -234,6 +243,7 @@ def encoder_mean(
     batch: dict,  # input_ids [B, L] or inputs_embeds [B, L, d], and attention_mask [B, L]
 ) -> Tensor:  # [B, d]
     "The mean of the encoder's last hidden states over all real positions (section 5.1)."
+    check_encoder("encoder_mean", model)
     known = "input_ids", "inputs_embeds", "attention_mask"
     source = {name: batch[name] for name in known if name in batch}
     return masked_mean(model.get_encoder()(**source).last_hidden_state, batch["attention_mask"])

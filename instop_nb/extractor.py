@@ -126,6 +126,9 @@ class Extractor(nn.Module, ABC):
         self.embed = lambda ids: model.get_input_embeddings()(ids)
         self.soft, self.exclude_own, self.lean = soft, exclude_own, lean
 
+    @property
+    def length(self): return self.ids.shape[2]
+
     @abstractmethod
     def logits(self,
         batch: dict,  # From `Collator`

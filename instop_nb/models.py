@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'best_device', 'load_config', 'load_tokenizer', 'load_model']
 
 # %% ../nbs/2_model/23_models.ipynb #684763ca
-import re
+import os, re
 from pathlib import Path
 import torch
 from tokenizers import Regex, pre_tokenizers
@@ -14,15 +14,17 @@ from transformers import (
     AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig,
     PreTrainedModel, PreTrainedTokenizerFast, T5Tokenizer,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from .core import TaskError, both_ends, printable
 from .t5 import SHIPPED
 from .trainer import no_bars
 
 # %% ../nbs/2_model/23_models.ipynb #b38d446f
-def best_device() -> str:  # "cuda" or "cpu"
+def best_device() -> str:  # "cuda:0", of several processes each its own; or "cpu"
     "The device at hand; Apple's mps, whose results differ from run to run, only for who asks."
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 # %% ../nbs/2_model/23_models.ipynb #aef6e66d
 def _place(name):
@@ -147,10 +149,11 @@ def _check_fit(name, tokenizer, model, missing):
 def _class_of(name, config):
     "The class that loads a model; OSError for one that cannot write."
     if config.is_encoder_decoder: return AutoModelForSeq2SeqLM
-    masked = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if not masked or getattr(config, "is_decoder", True): return AutoModelForCausalLM
+    kind, masked = config.model_type, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    writes = kind not in masked or getattr(config, "is_decoder", True)
+    if writes and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES: return AutoModelForCausalLM
     raise OSError(
-        f"{name}: a {config.model_type} reads and cannot write: give a model that generates text, "
+        f"{name}: a {kind} reads and cannot write: give a model that generates text, "
         "such as a T5, BART, GPT-2 or Llama"
     )
 

@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from .causal import as_read, check_pair, source_ids, target_ids
+from .causal import as_read, check_pair, check_room, source_ids, target_ids
 from .core import TaskError
 from .metrics import in_slices
 
@@ -136,6 +136,7 @@ def rank_classify(
     if not sources: return [], []
     ids = _source_tokens(tokenizer, sources, max_source, source_end)
     labels = _option_tokens(tokenizer, options, max_target)
+    check_room("rank_classify", model, *(max(map(len, many)) for many in (ids, labels.values())))
     targets = [[labels[option] for option in known] for known in options]
     was_training = model.training
     model.eval()

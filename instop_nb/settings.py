@@ -16,8 +16,9 @@ from .bilevel import Outer
 from .core import TaskError
 from .natinst import Encoding
 from instop_nb.recipes import (
-    RATES, Count, Setup, Size, make_setup, plain_value, recipe_fields,
+    RATES, Count, Epochs, Setup, Size, make_setup, recipe_fields,
 )
+from .yaml_files import plain_value
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-training
 def _nothing(value):
@@ -38,7 +39,7 @@ class Training(Setup):
     definition: bool = True        # Show the definition
     n_pos: Count = 0               # Good examples shown
     n_neg: Count = 0               # Bad examples shown
-    epochs: float | None = None    # Times that all rows are seen; None: `steps` decides
+    epochs: Epochs = None          # Times that all rows are seen; None: `steps` decides
     all_wordings: bool | None = None  # Draw each row's; None: in the small world alone
     eval_batch_size: Size = 200    # Questions answered at once; fewer where memory runs out
     base_steps: Annotated[int, _NONE_HERE] = 0  # Of studies
@@ -51,7 +52,7 @@ class Training(Setup):
     ) -> int:    # Of the optimizer
         "The steps that this many rows take."
         if self.epochs is None: return self.steps
-        return max(1, math.ceil(self.epochs * n / self.rows_a_step))
+        return max(1, math.ceil(self.epochs * math.ceil(n / self.rows_a_step)))
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-parts-2
 def encoding_of(
@@ -88,22 +89,28 @@ def _homes(kind):
     homes = {name: part for part, of in parts.items() if part in names for name in of}
     return homes | dict.fromkeys(names, "")
 
-def _put(values, part, name, value):
-    "The values of a recipe with one of them changed."
-    if not part: return values | {name: value}
-    return values | {part: {**values.get(part, {}), name: value}}
+# %% ../nbs/4_learned/44f_settings.ipynb #settings-home-3
+def _put(values, homes, name, value):
+    "The values of a recipe with one of them changed; null takes an argument of the trainer out."
+    if name == "steps" and "epochs" in homes: values = values | {"epochs": None}
+    if not (part := homes[name]): return values | {name: value}
+    held = values.get(part, {})
+    if not isinstance(held, dict):
+        raise TaskError("--set", part, held, f"write one of its fields, such as {part}.{name}=..")
+    changed = {**held, name: value}
+    if part == "arguments" and value is None: del changed[name]
+    return values | {part: changed}
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-set
 def _set_field(values, text, kind):
     "The values of a recipe after one FIELD=VALUE."
     name, equals, value = text.partition("=")
     if not equals: raise TaskError("--set", "FIELD=VALUE", text, "put = between field and value")
-    homes, plain = _homes(kind), name.strip().split(".")[-1]
-    part = name.strip().split(".")[0] if "." in name else homes.get(plain)
-    if homes.get(plain) is None or part != homes[plain]:
+    homes, (part, dot, plain) = _homes(kind), name.strip().rpartition(".")
+    if plain not in homes or (dot and part != homes[plain]):
         near = get_close_matches(plain[:80], homes, 5, .5) or sorted(f.name for f in fields(kind))
         raise TaskError("--set", name[:80], value, f"choose a field, such as {near}")
-    return _put(values, part, plain, plain_value(value, f"--set {name}"))
+    return _put(values, homes, plain, plain_value(value, f"--set {name}"))
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-set-1b
 def _with_options(values, options, kind):
@@ -111,7 +118,7 @@ def _with_options(values, options, kind):
     homes = {name: part for name, part in _homes(kind).items() if part in ("", "outer")}
     for name, value in options.items():
         name = OPTION_NAMES.get(name, name)
-        if value is not None and name in homes: values = _put(values, homes[name], name, value)
+        if value is not None and name in homes: values = _put(values, homes, name, value)
     return values
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-set-1d
@@ -128,6 +135,13 @@ def change_recipe(
     make_setup(values, "--set", kind)
     return make_setup(_with_options(values, options, kind), "the options", kind)
 
+# %% ../nbs/4_learned/44f_settings.ipynb #settings-few
+def _few_at_once(config, recipe):
+    "What to set for a model that was not made here, if a recipe says nothing of it."
+    known = recipe_fields(recipe)
+    says = isinstance(known, dict) and "eval_batch_size" in known
+    return [] if says or default_recipe(config) == "micro" else ["eval_batch_size=16"]
+
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-choose
 def choose_training(
     config,           # Of the model; see `load_config`
@@ -136,9 +150,8 @@ def choose_training(
     options: dict,    # Of the command
 ) -> Training:        # TaskError for what cannot be, or does not go together
     "What a command trains with."
-    by_steps = options.get("steps") is not None or any(s.startswith("steps=") for s in sets)
-    if by_steps: sets = [*sets, "epochs=null"]
-    chosen = change_recipe(recipe or default_recipe(config), sets, options)
+    recipe = recipe or default_recipe(config)
+    chosen = change_recipe(recipe, [*_few_at_once(config, recipe), *sets], options)
     if chosen.bias_rate is not None and "optim" in chosen.arguments:
         raise TaskError(
             "the recipe", "bias_rate", chosen.bias_rate,

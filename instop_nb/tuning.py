@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 from .batches import Collator, near_limit
-from .causal import check_pair, source_ids
+from .causal import check_pair, check_room, check_rows, source_ids
 from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
@@ -87,6 +87,7 @@ def tune(
 ):  # The same model, in eval mode
     "Instruction tuning (equation 1) with transformers' trainer; logs to the run's folder."
     check_pair("tune", model, tokenizer)
+    check_rows("tune", model, rows)
     settings = dict(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **others
     )
@@ -182,6 +183,7 @@ def answers(
     positive("answers", max_source=max_source, max_new_tokens=max_new_tokens, batch_size=batch_size)
     check_pair("answers", model, tokenizer)
     rows = [tuple(ids) for ids in source_ids(tokenizer, texts, max_source)]
+    check_room("answers", model, max(map(len, rows), default=0), max_new_tokens)
     writer = None
     if saved:
         parts = [fingerprint(model), _token_settings(model), fingerprint(tokenizer)]

@@ -71,6 +71,20 @@ def test_a_folder_of_a_t5_answers_at_once_and_any_other_model_through_load_model
     assert ask(*said, *other) == ask(*said, *load_model(folder, "cpu"))
 
 
+def test_a_control_token_that_is_a_piece_is_left_to_load_model(tmp_path, monkeypatch):
+    "A vocabulary of whole words finds </s> in a text, whatever it is told of control tokens."
+    folder = save_model(*THEIRS["micro"], tmp_path / "own")
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    words = {t["content"]: t["id"] for t in whole["added_tokens"]} | {"a": 19, "b": 20}
+    whole["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}
+    whole |= {"normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    monkeypatch.setattr("instop_nb.ask.read_t5", lambda folder: pytest.fail("two models"))
+    other = model_to_ask(str(folder))
+    assert type(other[0]) is T5ForConditionalGeneration
+    assert other[1].eos_token_id not in other[1]("a </s> a", add_special_tokens=False)["input_ids"]
+
+
 def test_with_a_gpu_a_folder_goes_there(tmp_path, monkeypatch):
     folder = save_model(*THEIRS["micro"], tmp_path / "own")
     called = []

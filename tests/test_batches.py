@@ -427,6 +427,15 @@ def test_few_rows_leave_no_file(tokenize, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("name", ["bos_token", "eos_token"])
+def test_other_control_tokens_are_other_ids(name):
+    from instop_nb.batches import _rows_fingerprint
+    one, other = (load_tokenizer("micro") for _ in range(2))
+    setattr(other, name, "<extra_id_3>")
+    prints = [_rows_fingerprint({}, t, Encoding(), {}) for t in (one, other, one)]
+    assert prints[0] == prints[2] != prints[1]
+
+
 def test_control_tokens_as_signs_are_other_ids(tokenize):
     task, meant = make_task("halve"), load_tokenizer()
     task.instances[0].input = "a </s> b"

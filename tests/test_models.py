@@ -3,12 +3,14 @@ v1.1, Flan-T5, mT5, UMT5, ByT5, BART, GPT-2, GPT-NeoX and Llama load, answer, ra
 import copy
 import io
 import json
+import math
 import random
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import datasets
 import pytest
 import sentencepiece
 import torch
@@ -17,7 +19,8 @@ from tokenizers.implementations import ByteLevelBPETokenizer
 
 from instop_nb.batches import Collator, tokenize_tasks
 from instop_nb.books import skill_text
-from instop_nb.causal import as_read, source_ids, target_ids
+from instop_nb.causal import as_read, places_of, source_ids, target_ids
+from instop_nb.core import TaskError
 from instop_nb.microworld import micro_tasks
 from instop_nb.models import load_model, load_tokenizer
 from instop_nb.ranking import rank_classify
@@ -247,6 +250,70 @@ def test_a_model_that_only_reads_is_refused(tmp_path):
     hf.BertForMaskedLM(hf.BertConfig(**sizes)).save_pretrained(tmp_path)
     GPT(tmp_path)
     with pytest.raises(OSError, match="a bert reads and cannot write"): load_model(tmp_path, "cpu")
+
+
+def test_an_encoder_alone_is_refused_also_where_it_cannot_say_so(tmp_path):
+    from instop_nb.models import _class_of
+    for config in (hf.DistilBertConfig(), hf.AlbertConfig()):
+        with pytest.raises(OSError, match=f"a {config.model_type} reads and cannot write"):
+            _class_of("x", config)
+    assert _class_of("x", hf.BertConfig(is_decoder=True)) is hf.AutoModelForCausalLM
+
+
+def test_each_process_has_a_device_of_its_own(monkeypatch):
+    from instop_nb.models import best_device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert best_device() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert best_device() == "cuda:3"
+
+
+PLACES = {"GPT-2": 256, "BART": 128}
+
+@each_kind
+def test_the_places_are_those_that_a_model_has_learned(kind, loaded):
+    assert places_of(loaded(kind)[0]) == PLACES.get(kind, math.inf)
+
+
+@pytest.mark.parametrize("kind, most", [("GPT-2", 246), ("BART", 128)])
+def test_what_needs_more_places_than_there_are_is_refused(kind, most, loaded, tmp_path):
+    model, tokenizer = loaded(kind)
+    text, how = "fox " * 400, dict(max_new_tokens=10)
+    assert answers(model, tokenizer, [text], max_source=most, **how)
+    says = f"max_source: found {most + 1}; this model has {PLACES[kind]} places: lower max_source"
+    with pytest.raises(TaskError, match=says):
+        answers(model, tokenizer, [text], max_source=most + 1, **how)
+    with pytest.raises(TaskError, match="rank_classify: max_source"):
+        rank_classify(model, tokenizer, [text], [["fox"]])
+    long = {"input_ids": [[5] * 300], "labels": [[5] * 3], "length": [300]}
+    with pytest.raises(TaskError, match="tune: max_source: found 300"):
+        tune(model, tokenizer, datasets.Dataset.from_dict(long), tmp_path, quiet=True)
+
+
+@each_that_continues
+def test_a_model_without_an_encoder_says_so(kind, loaded):
+    from instop_nb.attention import attention_of
+    from instop_nb.embedder import encoder_mean
+    model, tokenizer = loaded(kind)
+    batch = tokenizer(["fox"], return_tensors="pt")
+    task = micro_tasks("train", 1)[0]
+    for look in (lambda: encoder_mean(model, batch),
+                 lambda: attention_of(model, tokenizer, task, task.instances[0])):
+        with pytest.raises(TaskError, match="no encoder to look into: give"): look()
+
+
+def test_a_command_cuts_a_source_that_nobody_asked_for_to_the_places(tmp_path):
+    from test_cli import call, fail
+    (tmp_path / "hub").mkdir()
+    model = hub("GPT-2", tmp_path / "hub")
+    words = ["evaluate", "--model", model, "--n-test", 1, "--max-target", 4, "--n-pos", 0,
+             "--quiet", "--out", tmp_path / "run"]
+    assert "max_source: found 253; this model has 256 places: lower max_source to 252" in fail(
+        *words, "--max-source", 253
+    )
+    call(*words)
+    assert json.loads((tmp_path / "run/config.json").read_text())["max_source"] == 252
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path):

@@ -86,9 +86,11 @@ def test_the_paper_s_rate_of_phi_is_that_of_its_kind(kind, rate):
 
 def test_epochs_count_rows_micro_batches_and_processes(monkeypatch):
     how = Training(epochs=2, batch_size=2, arguments={"gradient_accumulation_steps": 8})
-    assert (how.steps_for(160), how.steps_for(161), how.steps_for(1)) == (20, 21, 1)
+    assert (how.steps_for(160), how.steps_for(161), how.steps_for(1)) == (20, 22, 2)
+    half = Training(epochs=.5, batch_size=16)
+    assert (half.steps_for(160), half.steps_for(16)) == (5, 1)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert how.steps_for(160) == 5
+    assert how.steps_for(160) == 6  # Two times three
 
 
 # Which one, and what wins
@@ -128,6 +130,47 @@ def test_an_option_wins_over_set_and_set_over_the_recipe_and_later_over_earlier(
     assert how.arguments["lr_scheduler_type"] == "constant"
     assert choose_training(HUB, "tk-instruct", ["steps=5"], {}).steps_for(999) == 5
     assert choose_training(HUB, "tk-instruct", ["epochs=1"], {}).epochs == 1
+
+
+@pytest.mark.parametrize("sets, options, expected", [
+    (["steps = 9"], {}, (9, None)), (["steps=9", "epochs=3"], {}, (12_200, 3)),
+    (["epochs=3", "steps=9"], {}, (9, None)), (["epochs=3"], {"steps": 9}, (9, None)),
+])
+def test_the_later_of_steps_and_epochs_wins(sets, options, expected):
+    how = choose_training(HUB, "t0", sets, options)
+    decides = (how.steps, how.epochs) if how.epochs is None else (12_200, how.epochs)
+    assert decides == expected
+
+
+def test_null_gives_our_optimizer_back_and_the_named_default_is_one():
+    assert "optim" not in choose_training(HUB, "t0", ["optim=null"], {}).arguments
+    ours = choose_training(load_config("micro"), "t0", ["optim=null"], {"bias_rate": 3})
+    assert ours.bias_rate == 3
+    model = load_model("micro", "cpu")[0]
+    default = hf.Seq2SeqTrainingArguments.optim
+    named = T5Trainer(model, training_arguments("unused", 9, optim=default))
+    unnamed = T5Trainer(model, training_arguments("unused", 9))
+    assert (named.bias_rate, unnamed.bias_rate) == (None, 30)
+
+
+def test_a_named_schedule_has_no_warm_up_of_ours_and_ours_may_be_named():
+    named = training_arguments("unused", 500, lr_scheduler_type="linear")
+    own = training_arguments("unused", 500, lr_scheduler_type="warmup_stable_decay")
+    plain = training_arguments("unused", 500)
+    warm = training_arguments("unused", 500, lr_scheduler_type="linear", warmup_steps=7)
+    assert (named.warmup_steps, named.lr_scheduler_kwargs, warm.warmup_steps) == (0, {}, 7)
+    assert own.lr_scheduler_kwargs == plain.lr_scheduler_kwargs != {}
+    assert own.warmup_steps == plain.warmup_steps == 100
+
+
+def test_a_model_from_elsewhere_is_asked_few_questions_at_once():
+    def size(config, *sets, recipe=None, **options):
+        return choose_training(config, recipe, list(sets), options).eval_batch_size
+    ours = load_config("micro")
+    assert [size(HUB), size(HUB, recipe="paper"), size(HUB, recipe="micro"), size(ours)] == [
+        16, 16, 16, 200,
+    ]
+    assert [size(HUB, "eval_batch_size=3", recipe="paper"), size(HUB, eval_batch_size=5)] == [3, 5]
 
 
 ARGUMENTS = {
@@ -224,6 +267,19 @@ def test_a_model_from_the_text_of_tasks_goes_by_its_recipe_and_is_one(tmp_path, 
     ]
 
 
+def test_of_several_processes_the_first_alone_prints(monkeypatch, capsys):
+    from instop_nb.cli_options import report_scores, say_once
+    from instop_nb.microworld import micro_tasks
+    from instop_nb.predictions import copy_input
+    tasks = micro_tasks("test", 1)[:2]
+    rows, printed = [row for task in tasks for row in copy_input(task)], []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        say_once("Saved"); report_scores(rows, tasks, "title")
+        printed.append(capsys.readouterr().out)
+    assert "Saved" in printed[0] and "title" in printed[0] and printed[1] == ""
+
+
 # Mistakes
 
 @pytest.mark.parametrize("words, says", [
@@ -231,6 +287,21 @@ def test_a_model_from_the_text_of_tasks_goes_by_its_recipe_and_is_one(tmp_path, 
     (["--set", "learning_rat=1"], "learning_rat: found '1'; choose a field, such as ['learning"),
     (["--set", "gradient_acumulation_steps=2"], "gradient_accumulation_steps"),
     (["--set", "outer.bf16=1"], "--set: outer.bf16: found '1'"),
+    (["--set", "outer=5", "--set", "K=3"], "--set: outer: found 5; write one of its fields"),
+    (["--set", "outer=null", "--set", "K=3"], "--set: outer: found None; write one"),
+    (["--set", "outer.x.K=3"], "--set: outer.x.K: found '3'"),
+    (["--set", "epochs=0"], "epochs: found 0; give a number above 0, at most 1,000"),
+    (["--set", "epochs=.inf"], "epochs: found inf; give"), (["--set", "epochs=2000"], "1,000"),
+    (["--set", "epochs=2", "--set", "learning_rate=100"], "learning_rate: found 100"),
+    (["--set", "n_pos=-1"], "n_pos: found -1; give 0 or more"),
+    (["--set", "num_train_epochs=3"], "leave it out, and give epochs"),
+    (["--set", "per_device_eval_batch_size=3"], "and give eval_batch_size"),
+    (["--set", "resume_from_checkpoint=x"], "and give --resume"),
+    (["--set", "predict_with_generate=true"], "predict_with_generate: found True; leave it out"),
+    (["--set", "generation_max_length=3"], "and give max_target"),
+    (["--set", "auto_find_batch_size=true"], "and give batch_size"),
+    (["--set", "fsdp=full_shard"], "fsdp: found"), (["--set", "eval_steps=3"], "and give --every"),
+    (["--set", "load_best_model_at_end=true"], "and give --every"),
     (["--set", "steps=many"], "--set: steps: found 'many'; write int"),
     (["--set", "bf16=perhaps"], "--set: arguments.bf16: found 'perhaps'"),
     (["--set", "steps"], "put = between"), (["--set", "n_pos={"], "write a plain value"),
