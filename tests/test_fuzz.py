@@ -724,7 +724,7 @@ TOO_SMALL = {"WHOLE": ["0"], "SHARE": ["1", "2"]}
 TRAINING = {
     "--steps": WHOLE + ["0"], "--batch-size": WHOLE + ["0"], "--seed": WHOLE,
     "--threads": WHOLE + ["0"], "--data": PLACE, "--recipe": PLACE,
-    "--set": [*WORD, "steps", "steps=x", "steps=-1", "=1", "nothing=1", "arguments=1", "steps=\x1b"],
+    "--set": [*WORD, "steps", "steps=x", "steps=-1", "=1", "nothing=1", "arguments=1", "K=\x1b"],
     "--out": [p for p in PLACE if p not in ("missing", "empty", "\udcff", "\x1b[2J")],
 }
 ASKING = {
