@@ -106,12 +106,9 @@ def load_config(
     except Exception as error: raise _not_loaded(name, error) from error
     return config
 
-# %% ../nbs/2_model/23_models.ipynb #tok-kind-3
-def load_tokenizer(
-    name: str = "micro",  # A key of `SHIPPED`, a folder, or a name on the hub
-) -> PreTrainedTokenizerFast:  # Control tokens in a text are plain signs; the side is the model's
-    "Load the tokenizer of a model; OSError says what to do where that fails."
-    config = load_config(name)
+# %% ../nbs/2_model/23_models.ipynb #tok-of-1
+def _tokenizer_of(name, config):
+    "The tokenizer of a model whose configuration is read already."
     try: tokenizer = _read_tokenizer(_place(name), config)
     except Exception as error: raise _not_loaded(name, error) from error
     if tokenizer.eos_token_id is None:
@@ -121,6 +118,13 @@ def load_tokenizer(
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
     _cut_controls(tokenizer)
     return tokenizer
+
+# %% ../nbs/2_model/23_models.ipynb #tok-kind-3
+def load_tokenizer(
+    name: str = "micro",  # A key of `SHIPPED`, a folder, or a name on the hub
+) -> PreTrainedTokenizerFast:  # Control tokens in a text are plain signs; the side is the model's
+    "Load the tokenizer of a model; OSError says what to do where that fails."
+    return _tokenizer_of(name, load_config(name))
 
 # %% ../nbs/2_model/23_models.ipynb #0f5e7499
 DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers",
@@ -177,8 +181,8 @@ def load_model(
             "give torch.bfloat16 or torch.float32"
         )
     name, device = str(name), _device_named(device)
-    tokenizer = load_tokenizer(name)
     config = load_config(name)
+    tokenizer = _tokenizer_of(name, config)
     loader = _class_of(name, config)
     try:
         _check_depth(config)

@@ -208,8 +208,8 @@ class Decoder(nn.Module):
         n, attention = ids.shape[1], self.block[0].layer[0].SelfAttention
         later = torch.full((n, n), -math.inf, device=ids.device).triu(1)
         bias = attention.position_bias(n, two_sided=False) + later
-        x = self.embed_tokens(ids)
-        for block in self.block: x = block(x, bias, source, padding_bias(mask))
+        x, source_bias = self.embed_tokens(ids), padding_bias(mask)
+        for block in self.block: x = block(x, bias, source, source_bias)
         return self.final_layer_norm(x)
 
 # %% ../nbs/2_model/21_t5.ipynb #t5-shift-1
