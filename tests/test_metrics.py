@@ -334,7 +334,7 @@ def test_no_tokenizer_from_the_hub(monkeypatch, tmp_path):
 bench = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "metrics.py"), run_name="bench")
 
 def calls_of(work, rows):
-    "The function calls that a piece of work makes: a measure of it that no load on the machine moves."
+    "The function calls of a piece of work: a measure that no load on the machine moves."
     profile = cProfile.Profile()
     bench["forget"]()
     profile.runcall(work, rows)
@@ -342,12 +342,10 @@ def calls_of(work, rows):
 
 
 def test_a_tenth_of_the_work_of_one_scorer_per_call():
-    rows = bench["label_rows"](2000) + bench["sentence_rows"](1500)
-    bench["check"](rows[1900:2100])
+    rows = bench["label_rows"](1200) + bench["sentence_rows"](900)
+    bench["check"](rows[1100:1300])
     rival = bench["RIVALS"]["one scorer per call"]
     assert calls_of(rival, rows) > 10 * calls_of(bench["ours"], rows)
-    found = bench["ratios"](rows, 2, ["one scorer per call"])["one scorer per call"]
-    assert found["median"] > 2  # Near 11 (the record of the benchmark); which depends on the machine
 
 
 def test_each_table_of_the_benchmark_has_the_same_numbers():
