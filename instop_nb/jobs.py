@@ -66,21 +66,27 @@ def _run_job(run, folder, job, made_of=None):
 # %% ../nbs/3_studies/31b_jobs.ipynb #8f1a21e9
 BACKENDS = ("loky", "dask", "ray")
 
+def _wrong(name, value, advice): raise TaskError("reproduce", name, value, advice) from None
+
+def _check_address(backend, address):
+    "TaskError where an address is missing, or has no use."
+    if address and backend != "dask": _wrong("address", address, "leave it out, or choose dask")
+    if backend == "dask" and not address:
+        from distributed import get_client
+        try: get_client()
+        except ValueError: _wrong("address", address, "give that of a scheduler")
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #backend-2
 def check_backend(
     backend: str,  # One of BACKENDS
     address: str | None = None,  # Of dask's scheduler; None: of the client that there is
 ):  # TaskError where it is none, or not installed, or has no address
     "Make what gives the processes ready."
-    def wrong(name, value, advice): raise TaskError("reproduce", name, value, advice) from None
-    if backend not in BACKENDS: wrong("backend", backend, f"choose from {list(BACKENDS)}")
-    if address and backend != "dask": wrong("address", address, "leave it out, or choose dask")
+    if backend not in BACKENDS: _wrong("backend", backend, f"choose from {list(BACKENDS)}")
     package = {"dask": "distributed"}.get(backend, backend)
     if backend != "loky" and not find_spec(package):
-        wrong("backend", backend, f"install it: pip install {package}")
-    if backend == "dask" and not address:
-        from distributed import get_client
-        try: get_client()
-        except ValueError: wrong("address", address, "give that of a scheduler")
+        _wrong("backend", backend, f"install it: pip install {package}")
+    _check_address(backend, address)
     if backend == "ray":
         from ray.util.joblib import register_ray
         register_ray()
@@ -98,11 +104,19 @@ def _tried_job(name, *run):
     try: return name, _run_job(*run), None
     except Exception as error: return name, None, _sendable_error(error)
 
+# %% ../nbs/3_studies/31b_jobs.ipynb #by-joblib
+def _by_joblib(calls, workers, backend):
+    "What `_tried_job` says of each call as it ends, in processes that joblib gives."
+    with parallel_config(backend, n_jobs=workers):
+        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
+        yield from parallel(delayed(_tried_job)(*call) for call in calls)
+
 # %% ../nbs/3_studies/31b_jobs.ipynb #on-dask
 def _in_turn(turn, *call):
     "A call of `_tried_job`, alone in its process: threads would share torch's random state."
     with turn: return _tried_job(*call)
 
+# %% ../nbs/3_studies/31b_jobs.ipynb #on-dask-3
 def _by_dask(calls, workers, address):
     "What `_tried_job` says of each call as it ends, on the workers of a cluster."
     from dask.utils import SerializableLock
@@ -112,8 +126,7 @@ def _by_dask(calls, workers, address):
         def send(n):
             for call in islice(calls, n):
                 future = client.submit(_in_turn, turn, *call, pure=False)
-                names[future] = call[0]
-                running.add(future)
+                names[future] = call[0]; running.add(future)
         send(workers)
         for future in running:
             name, lost = names.pop(future), future.exception()
@@ -121,12 +134,6 @@ def _by_dask(calls, workers, address):
             send(1)
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #4936ba1a
-def _by_joblib(calls, workers, backend):
-    "What `_tried_job` says of each call as it ends, in processes that joblib gives."
-    with parallel_config(backend, n_jobs=workers):
-        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
-        yield from parallel(delayed(_tried_job)(*call) for call in calls)
-
 def in_processes(
     run: Callable,           # (folder, **job) -> dict, at the top of a module
     jobs: dict[str, dict],   # Name -> settings
@@ -164,7 +171,7 @@ def run_jobs(
     found = {name: result for name, result in kept.items() if result is not None}
     left = {name: job for name, job in jobs.items() if name not in found}
     if workers > 1 or address:
-        ended = in_processes(run, left, folder, workers, made_of, backend, address)
+        ended = in_processes(run, left, folder, workers, made_of, backend, address=address)
     else: ended = ((n, _run_job(run, Path(folder)/n, job, made_of)) for n, job in left.items())
     found |= dict(tqdm(ended, total=len(left), unit="run", disable=quiet))
     return {name: found[name] for name in jobs}
