@@ -93,14 +93,14 @@ def _inner_losses(trainer):
             )
     return [partial(loss, batch) for batch in trainer.batches]
 
-def _outer_gradient(trainer, outer_loss):
+def _outer_gradient(trainer, outer_losses):
     "The hypergradient of phi."
     model, outer = trainer.model, trainer.outer
     theta = [p for p in model.parameters() if p.requires_grad]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What the engine has to say is logged
         return hypergradient(
-            _inner_losses(trainer), outer_loss, theta, list(trainer.instruction.parameters()),
+            _inner_losses(trainer), outer_losses, theta, list(trainer.instruction.parameters()),
             method=outer.method, n_terms=outer.n_terms, gamma=outer.gamma, product=outer.product,
             reduce=trainer.reduced,
         )
@@ -131,27 +131,27 @@ class MetaTrainer(PrefixTrainer):
         return self.meta_batch(places[self.args.process_index::self.args.world_size])
 
     def _outer_losses(self, batch):
-        "The outer loss as a function, and a list of what it returned."
-        tokens, losses = self._get_num_items_in_batch([batch], self.args.device), []
-        def loss():
+        "The outer loss, in micro-batches as the inner one, and a list of what they return."
+        tokens, found = self._get_num_items_in_batch([batch], self.args.device), []
+        def loss(part):
             with self.compute_loss_context_manager():
-                losses.append(self.model(**batch).loss * self.weight(batch["labels"], tokens))
-            return losses[-1]
-        return loss, losses
+                value = self.model(**part).loss * self.weight(part["labels"], tokens)
+            found.append(value.detach()); return value
+        cut = zip(*(rows.split(self.args.train_batch_size) for rows in batch.values()))
+        return [partial(loss, dict(zip(batch, part))) for part in cut], found
 
     def outer_step(self) -> dict:  # What is logged: loss, phi's account, an extractor's choices
         "One step for phi (algorithm 1, last line); theta stays."
         training, row = self.model.training, {}
         self.model.train(self.outer.faithful)  # Dropout
-        outer_loss, losses = self._outer_losses(self.draw_meta_batch())
+        losses, found = self._outer_losses(self.draw_meta_batch())
         if self.loop.learns:
-            found = _outer_gradient(self, outer_loss)
-            row = self.loop.move(found, self.args.max_grad_norm)
+            row = self.loop.move(_outer_gradient(self, losses), self.args.max_grad_norm)
         else:
-            with torch.no_grad(): outer_loss()
+            with torch.no_grad(): [loss() for loss in losses]
         self.model.train(training)
-        row = {"outer_loss": self.reduced([losses[0].detach()])[0].item(), **row}
-        row["phi_moved"] = self.loop.moved()
+        loss = self.reduced([sum(found)])[0].item()
+        row = {"outer_loss": loss, **row, "phi_moved": self.loop.moved()}
         row |= _mean(gather_object([chosen_share(self.instruction, b) for b in self.batches]))
         self.log(row)
         return row

@@ -106,7 +106,8 @@ def reproduce_command(
         None, min=1, max=1024, help="Runs of each arm; the study's own number if left out"
     ),
     workers: int = typer.Option(2, min=1, max=1024, help="Processes of one thread each"),
-    backend: str = typer.Option("loky", help="Of joblib: loky; dask or ray, where installed"),
+    backend: str = typer.Option("loky", help="loky; dask or ray, where installed"),
+    address: Optional[str] = typer.Option(None, help="Of dask's scheduler: tcp://HOST:PORT"),
     scale: float = typer.Option(1.0, help="Share of the steps and questions"), data: str = DATA,
     model: str = MODEL,
     out: Optional[Path] = typer.Option(
@@ -130,11 +131,11 @@ def reproduce_command(
     if show: return print(json.dumps(read_record(name, out)))
     check_rates("reproduce", {"scale": scale})
     check_places(data, out)
-    check_backend(backend)
+    check_backend(backend, address)
     _check_study(study, model, recipe)
     more = {"recipe": recipe} if recipe else {}
     record = run(study, out, seeds=seeds, workers=workers, scale=scale, data=data, model=model,
-                 quiet=quiet, backend=backend, **more)
+                 quiet=quiet, backend=backend, address=address, **more)
     print_record(record)
     if keep: write_whole(RECORDS/f"{name}.json", json.dumps(record) + "\n")
 

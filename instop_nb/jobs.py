@@ -8,9 +8,12 @@ __all__ = ['BACKENDS', 'check_backend', 'in_processes', 'run_jobs']
 # %% ../nbs/3_studies/31b_jobs.ipynb #fd59de49
 import json, pickle, signal, time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
+from itertools import islice
 from multiprocessing import current_process
 from pathlib import Path
+from threading import current_thread, main_thread
 import torch
 from filelock import FileLock
 from joblib import Parallel, delayed, parallel_config
@@ -63,16 +66,27 @@ def _run_job(run, folder, job, made_of=None):
 # %% ../nbs/3_studies/31b_jobs.ipynb #8f1a21e9
 BACKENDS = ("loky", "dask", "ray")
 
+def _wrong(name, value, advice): raise TaskError("reproduce", name, value, advice) from None
+
+def _check_address(backend, address):
+    "TaskError where an address is missing, or has no use."
+    if address and backend != "dask": _wrong("address", address, "leave it out, or choose dask")
+    if backend == "dask" and not address:
+        from distributed import get_client
+        try: get_client()
+        except ValueError: _wrong("address", address, "give that of a scheduler")
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #backend-2
 def check_backend(
     backend: str,  # One of BACKENDS
-):  # TaskError where it is none, or not installed
-    "Make a backend of joblib ready."
-    if backend not in BACKENDS:
-        raise TaskError("reproduce", "backend", backend, f"choose from {list(BACKENDS)}")
-    if backend != "loky" and not find_spec(backend):
-        package = {"dask": "dask[distributed]", "ray": "ray"}[backend]
-        advice = f"install it: pip install '{package}'"
-        raise TaskError("reproduce", "backend", backend, advice)
+    address: str | None = None,  # Of dask's scheduler; None: of the client that there is
+):  # TaskError where it is none, or not installed, or has no address
+    "Make what gives the processes ready."
+    if backend not in BACKENDS: _wrong("backend", backend, f"choose from {list(BACKENDS)}")
+    package = {"dask": "distributed"}.get(backend, backend)
+    if backend != "loky" and not find_spec(package):
+        _wrong("backend", backend, f"install it: pip install {package}")
+    _check_address(backend, address)
     if backend == "ray":
         from ray.util.joblib import register_ray
         register_ray()
@@ -85,10 +99,39 @@ def _sendable_error(error):
     return error
 
 def _tried_job(name, *run):
-    if current_process().name != "MainProcess":
+    if current_process().name != "MainProcess" and current_thread() is main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     try: return name, _run_job(*run), None
     except Exception as error: return name, None, _sendable_error(error)
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #by-joblib
+def _by_joblib(calls, workers, backend):
+    "What `_tried_job` says of each call as it ends, in processes that joblib gives."
+    with parallel_config(backend, n_jobs=workers):
+        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
+        yield from parallel(delayed(_tried_job)(*call) for call in calls)
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #on-dask
+def _in_turn(turn, *call):
+    "A call of `_tried_job`, alone in its process: threads would share torch's random state."
+    with turn: return _tried_job(*call)
+
+# %% ../nbs/3_studies/31b_jobs.ipynb #on-dask-3
+def _by_dask(calls, workers, address):
+    "What `_tried_job` says of each call as it ends, on the workers of a cluster."
+    from dask.utils import SerializableLock
+    from distributed import Client, as_completed, get_client
+    with Client(address) if address else nullcontext(get_client()) as client:
+        names, running, turn = {}, as_completed(), SerializableLock("run")
+        def send(n):
+            for call in islice(calls, n):
+                future = client.submit(_in_turn, turn, *call, pure=False)
+                names[future] = call[0]; running.add(future)
+        send(workers)
+        for future in running:
+            name, lost = names.pop(future), future.exception()
+            yield (name, None, OSError(f"{name}: {lost}")) if lost else future.result()
+            send(1)
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #4936ba1a
 def in_processes(
@@ -98,17 +141,17 @@ def in_processes(
     workers: int,            # Processes
     made_of: dict | None = None,  # See `run_jobs`
     backend: str = "loky",   # One of BACKENDS
+    address: str | None = None,   # See `check_backend`
 ) -> Iterator[tuple]:  # (name, results) of each job as it ends
     "Run jobs in processes; when one fails, those that have begun go on to their end."
-    check_backend(backend)
-    failed = []
-    calls = (delayed(_tried_job)(name, run, Path(folder)/name, job, made_of)
-             for name, job in jobs.items() if not failed)
-    with parallel_config(backend, n_jobs=workers):
-        parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=workers)
-        for name, result, error in parallel(calls):
-            if error is None: yield name, result
-            else: failed.append(error)
+    check_backend(backend, address)
+    failed, folder = [], Path(folder).resolve()
+    calls = ((name, run, folder/name, job, made_of) for name, job in jobs.items() if not failed)
+    ended = (_by_dask(calls, workers, address) if backend == "dask"
+             else _by_joblib(calls, workers, backend))
+    for name, result, error in ended:
+        if error is None: yield name, result
+        else: failed.append(error)
     if failed: raise failed[0]
 
 # %% ../nbs/3_studies/31b_jobs.ipynb #20d775c5
@@ -120,13 +163,15 @@ def run_jobs(
     quiet: bool = False,    # No progress bar
     made_of: dict | None = None,  # Settings of a job -> fingerprint of that file or folder
     backend: str = "loky",  # One of BACKENDS, where there are several workers
+    address: str | None = None,  # See `check_backend`; also for one worker
 ) -> dict[str, dict]:  # Name -> results, and "cpu_seconds"
     "Run what is not finished yet; TaskError where a finished run had other settings or contents."
     positive("run_jobs", workers=workers)
     kept = {name: _finished(Path(folder)/name, job, made_of) for name, job in jobs.items()}
     found = {name: result for name, result in kept.items() if result is not None}
     left = {name: job for name, job in jobs.items() if name not in found}
-    if workers > 1: ended = in_processes(run, left, folder, workers, made_of, backend)
+    if workers > 1 or address:
+        ended = in_processes(run, left, folder, workers, made_of, backend, address=address)
     else: ended = ((n, _run_job(run, Path(folder)/n, job, made_of)) for n, job in left.items())
     found |= dict(tqdm(ended, total=len(left), unit="run", disable=quiet))
     return {name: found[name] for name in jobs}

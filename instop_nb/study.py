@@ -86,6 +86,7 @@ class _Runner(NamedTuple):
     workers: int
     quiet: bool
     backend: str
+    address: str | None
 
 def _runs(study, arms, seeds, runner):
     "Make the runs of some arms that are missing; return all, each with its arm and seed."
@@ -93,7 +94,7 @@ def _runs(study, arms, seeds, runner):
     jobs = {n: dict(seed=seed, **runner.common, **arms[arm]) for n, (arm, seed) in keys.items()}
     results = run_jobs(
         study.run, jobs, runner.folder, runner.workers, runner.quiet,
-        made_of=contents(runner.common), backend=runner.backend,
+        made_of=contents(runner.common), backend=runner.backend, address=runner.address,
     )
     return [{"arm": arm, "seed": seed, **results[name]} for name, (arm, seed) in keys.items()]
 
@@ -119,7 +120,8 @@ def reproduce(
     data: str = "micro",  # "micro" or a folder of tasks
     model: str = "micro", # For `load_model`
     quiet: bool = False,  # No progress bar
-    backend: str = "loky",  # Of joblib: "loky", "dask" or "ray"
+    backend: str = "loky",  # "loky", "dask" or "ray"
+    address: str | None = None,  # Of dask's scheduler
     **options,            # More that the runs of this study take
 ) -> dict:  # name, title, paper, command, versions, and "runs": arm, seed and results of each
     "Make the runs of a study that are missing, and the record; saved as NAME.json beside the runs."
@@ -127,7 +129,7 @@ def reproduce(
     n = study.seeds if seeds is None else seeds
     positive("reproduce", seeds=n, scale=scale)
     common = dict(scale=scale, data=data, model=model, **options)
-    runner = _Runner(folder, common, workers, quiet, backend)
+    runner = _Runner(folder, common, workers, quiet, backend, address)
     searched = _runs(study, study.search or {}, study.search_seeds, runner)
     arms = study.choose(searched) if study.choose else study.arms
     runs = _runs(study, arms, range(n), runner)

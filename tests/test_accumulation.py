@@ -97,6 +97,17 @@ def test_the_inner_loss_is_weighted_as_in_the_step(tiny, tmp_path, monkeypatch):
     assert sorted({*step}) == pytest.approx(sorted({*outer}), rel=1e-6) and len({*step}) == 4
 
 
+def test_the_outer_loss_is_cut_as_the_inner_one(tiny, tmp_path, monkeypatch):
+    "No graph holds more rows than a micro-batch of the inner step; the losses add up all the same."
+    rows, weight = [], T5Trainer.weight
+    def noted(self, labels, tokens):
+        rows.append(len(labels))
+        return weight(self, labels, tokens)
+    monkeypatch.setattr(T5Trainer, "weight", noted)
+    optimized(tiny, tmp_path, RESUMED, 4, 1, outer={"K": 10})
+    assert max(rows) == 2 and rows.count(1) == 1  # The seven of the outer step: 2, 2, 2 and 1
+
+
 class StopAt(TrainerCallback):
     def __init__(self, step): self.step = step
     def on_step_end(self, args, state, control, **kwargs):

@@ -771,7 +771,7 @@ OPTIONS = {
         "--out": TRAINING["--out"],
     },
     ("reproduce", "fig3", "--out", "run"): {
-        "--backend": ["slurm", "", "dusk"],
+        "--backend": ["slurm", "", "dusk"], "--address": ["tcp://x:1", "nowhere"],
         "--seeds": WHOLE + ["0"], "--workers": WHOLE + ["0"], "--scale": RATE, "--data": PLACE,
         "--model": PLACE, "--recipe": PLACE, "--out": TRAINING["--out"],
     },

@@ -6,13 +6,18 @@ import os
 import random
 import shutil
 import signal
+import socket
 from dataclasses import replace
+from multiprocessing.connection import wait
+from threading import RLock
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import tiny_t5
 from filelock import FileLock
 from safetensors import SafetensorError
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from instop_nb.batches import tokenize_tasks
@@ -120,19 +125,54 @@ WORK = {
 }
 
 
-def in_child(work, tiny, folder, seconds, **options):
-    """Do some work in a process that the system ends after so many seconds of its own computing,
-    if that comes first; say whether it ended by itself."""
+def begun(work, *args, seconds, **options):
+    """A process that does some work, and that the system ends after so many seconds of its own
+    computing, if that comes first; 0: never."""
     def child():
         torch.set_num_threads(1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        tqdm.set_lock(RLock())  # The parent's would stay locked where who holds it is killed
+        if seconds: os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         # SIGPROF ends the process at once, like a kill, but counts its own time alone
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        work(tiny, folder, **options)
+        work(*args, **options)
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
+    return process
+
+
+def in_child(work, tiny, folder, seconds, **options):
+    "Do some work in a process that may be ended; say whether it ended by itself."
+    process = begun(work, tiny, folder, seconds=seconds, **options)
     process.join()
     return process.exitcode == 0
+
+
+def one_of_two(rank, port, work, tiny, folder, **options):
+    "What torchrun starts; what it ends with is written beside the folder."
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost",
+        MASTER_PORT=str(port),
+    )
+    AcceleratorState._reset_state(reset_partial_state=True)  # The parent's
+    made = fingerprint(work(tiny, folder, **options))
+    folder.with_suffix(f".{rank}").write_text(made)
+
+
+def in_two(work, tiny, folder, seconds=(0, 0), **options):
+    """Do some work in two processes, each of which may be ended; as under torchrun, the other is
+    then ended, too. Return what both end with; None: they were ended."""
+    with socket.create_server(("localhost", 0)) as free: port = free.getsockname()[1]
+    pair = [
+        begun(one_of_two, rank, port, work, tiny, folder, seconds=seconds[rank], **options)
+        for rank in (0, 1)
+    ]
+    while running := [p.sentinel for p in pair if p.is_alive()]:
+        if any(p.exitcode for p in pair): [p.kill() for p in pair]
+        wait(running)
+    if any(p.exitcode for p in pair): return
+    mine, other = (folder.with_suffix(f".{rank}").read_text() for rank in (0, 1))
+    assert mine == other
+    return mine
 
 
 KILLS = int(os.environ.get("INSTOP_KILLS", 2))  # Of each kind of work; more for a campaign
@@ -155,6 +195,29 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(tiny, name, tmp_path)
         rows = Run(folder).metrics() if (folder / "metrics.jsonl").exists() else []
         steps = [row["step"] for row in rows if "loss" in row]
         assert steps == sorted(set(steps)) and not list(folder.rglob("*.draft"))
+    assert killed, "no run was killed: the test says nothing"
+
+
+def seconds_of_children():
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.parametrize("name", ["tune", "optimize"])
+def test_one_of_two_processes_is_killed_and_resumed_they_end_the_same(tiny, name, tmp_path):
+    work, rng, killed = WORK[name], random.Random(name), 0
+    work(tiny, tmp_path / "warm", 1)  # What the children need not import
+    before = seconds_of_children()
+    wanted = in_two(work, tiny, tmp_path / "whole")
+    seconds = (seconds_of_children() - before) / 2
+    for n in range(KILLS):
+        times = [0, 0]
+        times[rng.randrange(2)] = rng.uniform(.1, .9) * seconds
+        killed += in_two(work, tiny, tmp_path / str(n), times) is None
+        assert in_two(work, tiny, tmp_path / str(n), resume=True) == wanted, (name, n)
+        steps = [row["step"] for row in Run(tmp_path / str(n)).metrics() if "loss" in row]
+        assert steps == list(range(1, STEPS + 1)) and not list((tmp_path / str(n)).rglob("*.draft"))
     assert killed, "no run was killed: the test says nothing"
 
 
