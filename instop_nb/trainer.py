@@ -110,7 +110,7 @@ def rows_of_step(
 
 # %% ../nbs/2_model/22b_trainer.ipynb #shard-1
 def _one_table(model):
-    "A copy to be sharded: a module of its own for each reader of the words would be a second owner."
+    "A copy to be sharded: encoder and decoder read words by one module, and no tensor has two."
     model = copy.deepcopy(model)
     model.set_input_embeddings(model.get_input_embeddings())
     return model
@@ -134,7 +134,8 @@ class T5Trainer(SealedTrainer):
         super().create_accelerator_and_postprocess()
         os.environ.pop("ACCELERATE_USE_FSDP", None)  # It means this trainer, and none that follow
         if not self.args.fsdp or self.is_fsdp_enabled: return
-        how, self.is_fsdp_enabled = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args), True
+        self.is_fsdp_enabled = True
+        how = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
         for state in self.accelerator.state, PartialState():
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, how
     def train(self, *args, **others):
