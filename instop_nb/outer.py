@@ -72,12 +72,11 @@ def check_sharded(
     args,                          # From `training_arguments`; without fsdp all is fine
 ) -> None:
     "TaskError for what needs the whole model in each process."
-    def need(name, value, fine, advice):
-        if fine or not args.fsdp: return
-        raise TaskError("optimize", name, value, f"with fsdp {advice}")
+    def need(name, value, fine, do):
+        if args.fsdp and not fine: raise TaskError("optimize", name, value, f"with fsdp {do}")
     need("product", outer.product, outer.product == "differences", "take 'differences'")
-    methods = ("neumann", "identity")
-    need("method", outer.method, outer.method in methods, f"choose from {list(methods)}")
+    need("method", outer.method, outer.method in ("neumann", "identity"),
+         "choose 'neumann' or 'identity'")
     need("instruction", type(instruction).__name__, not isinstance(instruction, Extractor),
          "its candidates cannot be read: take an embedder")
     need("bf16", args.bf16, not args.bf16, "a difference cannot leave half precision: leave it out")

@@ -288,8 +288,7 @@ def train_in(
     resume: bool,        # Go on from the last checkpoint
 ) -> None:
     "Train, and keep log and checkpoints in a run's folder; the first process alone touches it."
-    if resume and trainer.args.fsdp:
-        raise TaskError(folder, "resume", True, "with fsdp a run cannot go on: start it anew")
+    if resume and trainer.args.fsdp: raise TaskError(folder, "resume", True, "with fsdp start anew")
     settings = {name: value for name, value in settings.items() if name not in CADENCE}
     settings |= {"batch_size": rows_of_step(trainer.args), "bias_rate": trainer.bias_rate,
                  "model": fingerprint(trainer.whole)}

@@ -178,7 +178,7 @@ def work(tiny, out):
         keep(name, optimized(tiny, out / name, case, parts, 2, shares=SHARES))
     with pytest.raises(TaskError, match="product: found 'exact'; with fsdp take 'differences'"):
         optimized(tiny, out / "whole", RESUMED, 1, 2, shares=SHARES)
-    with pytest.raises(TaskError, match="resume: found True; with fsdp a run cannot go on"):
+    with pytest.raises(TaskError, match="resume: found True; with fsdp start anew"):
         tuned(tiny, out / "sharded 0", 2, 2, resume=True, **SHARES, **SAVING)
     with pytest.raises(TaskError, match="meta_batch_size: found 1; give 2"):
         optimized(tiny, out / "few", RESUMED, 1, 2, outer={"meta_batch_size": 1})
