@@ -21,7 +21,7 @@ from .core import TaskError
 from .embedder import with_prefix
 from .hypergradient import hypergradient
 from .natinst import Encoding
-from .outer import Outer, OuterLoop, OuterStep, chosen_share
+from .outer import Outer, OuterLoop, OuterStep, check_sharded, chosen_share
 from .runs import Run, by_first, naming
 from .seals import fingerprint
 from .tasks import Task
@@ -46,6 +46,7 @@ class PrefixTrainer(T5Trainer):
     ):
         super().__init__(model, args, eval_dataset=meta_rows, **others)
         outer.check(args.world_size, model.dtype)
+        check_sharded(outer, instruction, args)
         self.instruction, self.meta_rows = instruction.to(model.device), meta_rows
         self.validate = validate
         self.batches, self.batches_of = [], None  # The micro-batches of a step, and of which
@@ -65,8 +66,7 @@ class PrefixTrainer(T5Trainer):
         phi: dict | None = None,  # Other values of phi, by name; None: its own
     ) -> dict:  # inputs_embeds [B, l + L, d], attention_mask [B, l + L], labels [B, M]
         "The batch with the learnable instruction in front, as the model takes it."
-        if phi is None: prefix = self.instruction(batch)
-        else: prefix = functional_call(self.instruction, phi, (batch,))
+        prefix = functional_call(self.instruction, phi or {}, (batch,))
         made = with_prefix(self.model, batch, *prefix)
         return {name: made[name] for name in SOURCE}
 

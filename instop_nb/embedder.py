@@ -10,6 +10,7 @@ __all__ = ['normal_start', 'batch_column', 'DirectEmbedder', 'with_prefix', 'per
 from collections.abc import Callable
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from .causal import check_encoder
 from .core import TaskError
 from .natinst import Encoding, instruction
@@ -77,6 +78,14 @@ class DirectEmbedder(nn.Module):
         task = batch_column(batch, "task")
         return self.weight[task], self.mask[task]
 
+# %% ../nbs/4_learned/42_embedder.ipynb #shard-emb-1
+def _embedded(model, ids):
+    "The words of a text as vectors; where processes share out the weights, they meet for it."
+    if not isinstance(model, FSDPModule): return model.get_input_embeddings()(ids)
+    model.embedded = lambda ids: model.get_input_embeddings()(ids)
+    register_fsdp_forward_method(model, "embedded")
+    return model.embedded(ids)
+
 # %% ../nbs/4_learned/42_embedder.ipynb #e3c064fb
 def with_prefix(
     model,           # Its input embeddings are used
@@ -87,7 +96,7 @@ def with_prefix(
     "Put a prefix before the embedded source: [I_phi; X] of equation 2."
     rest = {k: x for k, x in batch.items() if k not in ("input_ids", "attention_mask")}
     ids = batch["input_ids"]
-    source = model.get_input_embeddings()(ids)
+    source = _embedded(model, ids)
     seen = batch["attention_mask"] if "attention_mask" in batch else torch.ones_like(ids)
     return {
         **rest, "inputs_embeds": torch.cat([prefix.to(source), source], 1),

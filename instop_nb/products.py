@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # %% ../nbs/4_learned/40_products.ipynb #4b88403f
@@ -98,10 +99,12 @@ def accumulated(
 ) -> list:  # Gradients; None for an input that takes no part
     "The gradient of a sum of losses, added up in place: one graph and one gradient at a time."
     before = [i.grad for i in inputs]
+    # A graph has the whole weights in it, not the parts that are given: then, of all tensors
+    into = None if any(isinstance(i, DTensor) for i in inputs) else inputs
     for i in inputs: i.grad = None
     try:
         for loss in losses:
-            if (value := loss()).requires_grad: value.backward(inputs=inputs)
+            if (value := loss()).requires_grad: value.backward(inputs=into)
         return [i.grad for i in inputs]
     finally:
         for i, g in zip(inputs, before): i.grad = g

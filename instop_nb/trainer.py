@@ -7,12 +7,15 @@ __all__ = ['OURS', 'CADENCE', 'BucketSampler', 'no_bars', 'SealedTrainer', 'rows
            'save_model', 'LogToRun', 'train_in']
 
 # %% ../nbs/2_model/22b_trainer.ipynb #dd621bf7
-import json, os
+import copy, json, os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import datasets, torch
-from accelerate.utils import broadcast_object_list
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as hf_logging
@@ -105,21 +108,43 @@ def rows_of_step(
     "The rows of one step of the optimizer."
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
+# %% ../nbs/2_model/22b_trainer.ipynb #shard-1
+def _one_table(model):
+    "A copy to be sharded: encoder and decoder read words by one module, and no tensor has two."
+    model = copy.deepcopy(model)
+    model.set_input_embeddings(model.get_input_embeddings())
+    return model
+
 # %% ../nbs/2_model/22b_trainer.ipynb #660d38ee
 class T5Trainer(SealedTrainer):
     "With `t5_optimizer` and `BucketSampler`; the loss of a step is the mean over its tokens."
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        # A progress bar or nothing, never a line for each row of the log
-        self.remove_callback(PrinterCallback)
-        # So that compute_loss is told the tokens of the whole step
-        self.model_accepts_loss_kwargs = True
+    def __init__(self, model, args, **others):
+        self.whole = model  # With fsdp, a copy is trained, and this one has its weights at the end
+        super().__init__(_one_table(model) if args.fsdp else model, args, **others)
+        self.remove_callback(PrinterCallback)  # A bar or nothing, never a line for each row
+        self.model_accepts_loss_kwargs = True  # compute_loss is told the tokens of the whole step
         self._loss_shifts_labels = False  # In the rows that it counts, labels stand alone
         # Of `t5_optimizer`; None: the optimizer of transformers that the arguments name
         default = self.args.optim == Seq2SeqTrainingArguments.optim
         own = default and not getattr(self.args, "names_optimizer", False)
         self.bias_rate = getattr(self.model.config, "bias_rate", None) if own else None
         self.order = None  # The sampler of the training
+    def create_accelerator_and_postprocess(self):
+        "accelerate shards on GPUs alone; torch does it on CPUs, too."
+        super().create_accelerator_and_postprocess()
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # It means this trainer, and none that follow
+        if not self.args.fsdp or self.is_fsdp_enabled: return
+        self.is_fsdp_enabled = True
+        how = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+        for state in self.accelerator.state, PartialState():
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, how
+    def train(self, *args, **others):
+        "Train; weights that were shared out are together afterwards, in every process."
+        super().train(*args, **others)
+        if not self.is_fsdp_enabled: return
+        state = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
+        self.whole.load_state_dict(state)
+        self.model = self.model_wrapped = self.whole
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept
@@ -139,7 +164,8 @@ class T5Trainer(SealedTrainer):
         found: list[torch.Tensor],  # Of this process
     ) -> list[torch.Tensor]:  # Like found
         "The mean over all processes."
-        return self.accelerator.reduce(found, "mean") if self.args.world_size > 1 else found
+        def mean(x): return x if isinstance(x, DTensor) else self.accelerator.reduce(x, "mean")
+        return list(map(mean, found)) if self.args.world_size > 1 else found  # Shards are means
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The loss of a micro-batch, weighted by its share of the step's tokens."
         labels = inputs["labels"]
@@ -195,12 +221,9 @@ def training_arguments(
     positive("training_arguments", steps=steps, batch_size=batch_size, learning_rate=learning_rate,
              gradient_accumulation_steps=others.get("gradient_accumulation_steps", 1))
     if others.get("fp16"):
-        raise TaskError(
-            "training_arguments", "fp16", True,
-            "float16 overflows in T5's feed-forward layers: give bf16=True",
-        )
-    if others.get("save_total_limit") == 1:
-        others["save_total_limit"] = 2  # One of them is whole, always
+        advice = "float16 overflows in T5's feed-forward layers: give bf16=True"
+        raise TaskError("training_arguments", "fp16", True, advice)
+    if others.get("save_total_limit") == 1: others["save_total_limit"] = 2  # One is whole, always
     if others.get("lr_scheduler_type", OURS) != OURS:
         others = {"lr_scheduler_kwargs": {}, "warmup_steps": 0, **others}
     warmup, falling = min(warmup, steps // 2), int(decay * steps)
@@ -213,6 +236,8 @@ def training_arguments(
         use_cpu=not torch.cuda.is_available(),
     )
     arguments = Seq2SeqTrainingArguments(str(folder), **{**defaults, **others})
+    if arguments.fsdp and arguments.world_size == 1:
+        raise TaskError("training_arguments", "fsdp", True, "start several processes: torchrun")
     arguments.names_optimizer = "optim" in others
     arguments._n_gpu = min(arguments.n_gpu, 1)  # Else two GPUs would silently double the batch
     return arguments
@@ -263,9 +288,10 @@ def train_in(
     resume: bool,        # Go on from the last checkpoint
 ) -> None:
     "Train, and keep log and checkpoints in a run's folder; the first process alone touches it."
+    if resume and trainer.args.fsdp: raise TaskError(folder, "resume", True, "with fsdp start anew")
     settings = {name: value for name, value in settings.items() if name not in CADENCE}
     settings |= {"batch_size": rows_of_step(trainer.args), "bias_rate": trainer.bias_rate,
-                 "model": fingerprint(trainer.model)}
+                 "model": fingerprint(trainer.whole)}
     with writing(folder):
         last = begin(folder, resume, settings) if is_first() else None
         trainer.train(resume_from_checkpoint=broadcast_object_list([last])[0])

@@ -38,6 +38,10 @@ CASES = {  # Each value of kind, method and product; and the micro-batches of th
     ("embedder-ic", "neumann", "differences"): 1,
 }
 RESUMED = ("embedder-dp", "neumann", "exact")
+SHARDED = {  # As CASES
+    ("embedder-ic", "neumann", "differences"): 1, ("embedder-dp", "identity", "differences"): 2,
+}
+SHARES = {"fsdp": True}
 NOISY = {"perturbation": .1}
 SAVING = dict(save_strategy="steps", save_steps=3)
 
@@ -67,7 +71,7 @@ def tuned(tiny, folder, parts, processes, steps=10, dropout=0., **others):
     return list(model.parameters())
 
 
-def optimized(tiny, folder, case, parts, processes, outer=(), **others):
+def optimized(tiny, folder, case, parts, processes, outer=(), shares=None, **others):
     "Ten inner and two outer steps; differences in float64, as they amplify what is rounded."
     kind, method, product = case
     model, tokenizer = load_model(tiny, "cpu")
@@ -82,7 +86,9 @@ def optimized(tiny, folder, case, parts, processes, outer=(), **others):
             **dict(outer),
         }),
         batch_size=ROWS // parts // processes, instance="own", quiet=True,
-        arguments=dict(gradient_accumulation_steps=parts, logging_steps=1, **SAVING), **others,
+        arguments=dict(
+            gradient_accumulation_steps=parts, logging_steps=1, **SAVING, **(shares or {})
+        ), **others,
     )
     return [*trainer.model.parameters(), *trainer.instruction.parameters()]
 
@@ -165,6 +171,15 @@ def work(tiny, out):
     keep("orders", orders_of(tiny, out / "orders"))
     keep("answers", answered(tiny, out / "answers"))
     keep("scores", validated(tiny, out / "scores", 2))
+    keep("sharded", [tuned(name, out / f"sharded {k}", 2, 2, **SHARES, **SAVING)
+                     for k, name in enumerate((tiny, "micro"))])
+    for case, parts in SHARDED.items():
+        name = " ".join(("sharded", *case))
+        keep(name, optimized(tiny, out / name, case, parts, 2, shares=SHARES))
+    with pytest.raises(TaskError, match="product: found 'exact'; with fsdp take 'differences'"):
+        optimized(tiny, out / "whole", RESUMED, 1, 2, shares=SHARES)
+    with pytest.raises(TaskError, match="resume: found True; with fsdp start anew"):
+        tuned(tiny, out / "sharded 0", 2, 2, resume=True, **SHARES, **SAVING)
     with pytest.raises(TaskError, match="meta_batch_size: found 1; give 2"):
         optimized(tiny, out / "few", RESUMED, 1, 2, outer={"meta_batch_size": 1})
 
@@ -210,6 +225,23 @@ def test_theta_and_phi_are_the_same_however_a_step_is_cut_up(case, two, tiny, tm
                for folder in (tmp_path / "1", two / " ".join(case))]
     assert len(account[0]) == 2
     for a, b in zip(account[::2], account[1::2]): assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_weights_that_are_shared_out_become_those_of_one_process(two, tiny, tmp_path):
+    mine, other = kept(two, "sharded")
+    for k, name in enumerate((tiny, "micro")):  # Its words stand also for its answers, or do not
+        one = tuned(name, tmp_path / str(k), 1, 1)
+        assert gap(one, mine[k]) < 1e-5 and all(x.equal(y) for x, y in zip(mine[k], other[k]))
+        saved = load_model(two / f"sharded {k}/checkpoint/checkpoint-9", "cpu")[0]
+        assert 0 < gap(list(saved.parameters()), mine[k]) < 1e-2
+
+
+@pytest.mark.parametrize("case", SHARDED, ids=" ".join)
+def test_so_do_theta_and_phi_by_differences(case, two, tiny, tmp_path):
+    mine, other = kept(two, " ".join(("sharded", *case)))
+    assert all(x.equal(y) for x, y in zip(mine, other))
+    one = optimized(tiny, tmp_path, case, 1, 1)
+    assert gap(one, mine) < 1e-5 and not any(type(x) is not type(y) for x, y in zip(one, mine))
 
 
 def test_noise_on_phi_is_one_for_all_of_a_step(two, tiny, tmp_path):
