@@ -50,8 +50,7 @@ class Ledger(TorchDispatchMode):
     def _note(self, storage):
         key, size = storage._cdata, storage.nbytes()
         if key in self.held: return
-        self.held[key] = size
-        self.now += size
+        self.held[key] = size; self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, key)
     def _free(self, key): self.now -= self.held.pop(key)
@@ -137,12 +136,18 @@ class _OuterRehearsal(_InOrder, MetaTrainer):
         return as_read(self.model, batch)
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-rehearsal
-def _rehearsed(how, folder, device, parts, steps):
-    "Arguments of the trainer for a few steps."
+def _rehearsed(how, folder, device, parts):
+    "Arguments of the trainer for one step."
     quiet = dict(use_cpu=device == "cpu", disable_tqdm=True, save_strategy="no", report_to="none",
                  gradient_accumulation_steps=parts)
     others = how.arguments | quiet
-    return training_arguments(folder, steps, how.batch_size, how.learning_rate, **others)
+    return training_arguments(folder, 1, how.batch_size, how.learning_rate, **others)
+
+def _make_states(optimizer):
+    "What an optimizer keeps for each tensor, by a step along no gradient."
+    for group in optimizer.param_groups:
+        for p in group["params"]: p.grad = torch.zeros_like(p)
+    optimizer.step(); optimizer.zero_grad()
 
 def _parts(how):
     "Micro-batches of a step; two tell all."
@@ -158,23 +163,25 @@ def rehearsal(
     n_tasks: int = 715,    # In the inner loss
     device: str = "cpu",   # Where it runs
     callbacks: list = (),  # Of the trainer
-    steps: int = 2,        # Inner ones
-):  # A trainer; in its `train` each second inner step has an outer one behind it
-    "The run of a command, cut down to two steps on the longest rows."
+):  # A trainer, not yet run: an inner step and an outer one
+    "The run of a command, cut down to one step on the longest rows."
     kinds = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device(device): model = _staying(kinds.from_config(config).train())
     if getattr(config, "own_head", False):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    args = _rehearsed(how, folder, device, parts := _parts(how), steps)
+    args = _rehearsed(how, folder, device, parts := _parts(how))
     given = dict(
-        train_dataset=range(steps * parts * how.batch_size), callbacks=[*callbacks],
+        train_dataset=range(parts * how.batch_size), callbacks=[*callbacks],
         data_collator=lambda rows: longest_batch(len(rows), how, kind is not None),
     )
-    if kind is None: return _TuneRehearsal(model, args, **given)
-    phi, outer = planned_instruction(kind, model, how, n_tasks), outer_of(how, kind)
-    share = -(-outer.meta_batch_size // processes)
-    made = _OuterRehearsal(model, args, _staying(phi), share, replace(outer, K=2), **given)
-    made.how = how
+    if kind is None: made = _TuneRehearsal(model, args, **given)
+    else:
+        phi, outer = planned_instruction(kind, model, how, n_tasks), outer_of(how, kind)
+        share = -(-outer.meta_batch_size // processes)
+        made = _OuterRehearsal(model, args, _staying(phi), share, replace(outer, K=1), **given)
+        made.how = how
+        if made.loop.learns: _make_states(made.loop.optimizer)
+    _make_states(made.create_optimizer())
     return made
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-cost
@@ -258,7 +265,7 @@ def planned_cost(
     processes: int = 1,  # That share out a meta batch
     n_tasks: int = 715,  # In the inner loss
 ) -> Cost:
-    "What a run will take: two steps of it, with tensors that have no numbers."
+    "What a run will take: a step of it, with tensors that have no numbers."
     with TemporaryDirectory() as folder, pretence() as ledger, no_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seen = Moments(ledger)
@@ -285,8 +292,7 @@ def peak_bytes(
     "The most bytes that tensors hold while something runs, by the allocator's own account."
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        task()
+        before = torch.cuda.memory_allocated(); task()
         return torch.cuda.max_memory_allocated() - before
     with _hushed(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: task()
     events = seen.profiler.kineto_results.events()

@@ -52,11 +52,11 @@ def planned(name):
 
 
 def measured(name):
-    "The allocator's account of such steps with numbers, until all states are there."
+    "The allocator's account of the same step with numbers."
     config, kind, outer, arguments = SETTINGS[name]
     with TemporaryDirectory() as folder, no_bars():
         return peak_bytes(lambda: rehearsal(
-            config, training(outer, arguments), kind, folder, n_tasks=9, steps=4 if kind else 2
+            config, training(outer, arguments), kind, folder, n_tasks=9
         ).train())
 
 
@@ -171,7 +171,7 @@ def test_the_paper_needs_more_than_a_small_gpu():
 
 def test_the_record_is_within_fifteen_percent():
     rows = read_record("bench-scale")["peaks"]
-    assert len(rows) >= 30 and len({row["size"] for row in rows}) == 3
+    assert len(rows) >= 24 and len({row["size"] for row in rows}) == 3
     for row in rows: assert row["planned"] == pytest.approx(row["measured"], rel=.15), row
 
 
