@@ -28,7 +28,7 @@ from rounds import spread, write_record
 from transformers import T5Config
 
 from instop_nb.models import best_device
-from instop_nb.plan import sized_config
+from instop_nb.plan import CHECKPOINTING, sized_config
 from instop_nb.scale import peak_bytes, planned_cost, rehearsal
 from instop_nb.settings import Training, choose_training
 from instop_nb.trainer import no_bars
@@ -40,13 +40,13 @@ TEXT = dict(batch_size=4, max_source=192, max_target=32, max_instance=32, l=16)
 PHI, TASKS = "embedder-dp", 20
 SETTINGS = {  # Name -> instruction, fields of the recipe
     "tune": (None, {}),
-    "tune, checkpointing": (None, {"arguments": {"gradient_checkpointing": True}}),
+    "tune, checkpointing": (None, {"arguments": {CHECKPOINTING: True}}),
     "tune, bf16": (None, {"arguments": {"bf16": True}}),
     "neumann, exact": (PHI, {}),
-    "neumann, exact, checkpointing": (PHI, {"arguments": {"gradient_checkpointing": True}}),
+    "neumann, exact, checkpointing": (PHI, {"arguments": {CHECKPOINTING: True}}),
     "neumann, differences": (PHI, {"outer": {"product": "differences"}}),
     "differences, checkpointing": (
-        PHI, {"outer": {"product": "differences"}, "arguments": {"gradient_checkpointing": True}}
+        PHI, {"outer": {"product": "differences"}, "arguments": {CHECKPOINTING: True}}
     ),
     "identity, exact": (PHI, {"outer": {"method": "identity"}}),
 }

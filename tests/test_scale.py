@@ -11,8 +11,8 @@ from instop_nb import cli_plan  # noqa: F401
 from instop_nb.console import app
 from instop_nb.core import TaskError
 from instop_nb.plan import (
-    Setting, best_teraflops, climb, ladder, planned_config, planned_steps, sized_config,
-    smaller_batches,
+    CHECKPOINTING, Setting, best_teraflops, climb, ladder, planned_config, planned_steps,
+    sized_config, smaller_batches,
 )
 from instop_nb.scale import Cost, Ledger, peak_bytes, planned_cost, pretence, rehearsal
 from instop_nb.settings import Training, choose_training
@@ -24,7 +24,7 @@ SMALL = T5Config(
     feed_forward_proj="gated-gelu", decoder_start_token_id=0,
 )
 CONTINUES = GPT2Config(vocab_size=500, n_embd=64, n_layer=1, n_head=4, n_positions=256)
-DP, CHECKPOINTS = "embedder-dp", {"gradient_checkpointing": True}
+DP, CHECKPOINTS = "embedder-dp", {CHECKPOINTING: True}
 SETTINGS = {
     "tune": (SMALL, None, {}, {}),
     "tune, checkpointing": (SMALL, None, {}, CHECKPOINTS),
@@ -36,7 +36,6 @@ SETTINGS = {
     "differences, checkpointing": (SMALL, DP, {"product": "differences"}, CHECKPOINTS),
     "before the update": (SMALL, DP, {"faithful": True}, {}),
 }
-FRUGAL = ["bf16=true", "gradient_checkpointing=true"]
 
 
 def training(outer, arguments, **others):
@@ -75,7 +74,7 @@ def test_each_part_has_its_size():
 
 
 def test_what_saves_memory_saves_it_where_it_should():
-    assert planned("tune, checkpointing").activations < .8 * planned("tune").activations
+    assert planned("tune, checkpointing").activations < .95 * planned("tune").activations
     assert planned("differences, checkpointing").memory() < planned("neumann").memory()
     assert planned("neumann, checkpointing").graphs == planned("neumann").graphs
 
@@ -88,7 +87,8 @@ def test_operations_are_those_of_all_micro_batches():
 
 def test_operations_of_a_step_are_six_for_each_weight_and_token():
     "Where products with weights are all that counts: texts short, matrices wide."
-    config = T5Config(vocab_size=64, d_model=256, d_kv=64, d_ff=1024, num_layers=1, num_heads=4)
+    config = T5Config(vocab_size=64, d_model=256, d_kv=64, d_ff=1024, num_layers=1, num_heads=4,
+                      decoder_start_token_id=0)
     cost = planned_cost(config, training({}, {}, max_source=16, max_target=16))
     matrices = cost.weights / 4 - 64 * 256
     assert cost.step_flops == pytest.approx(6 * matrices / 2 * 2 * 32, rel=.15)
@@ -127,7 +127,7 @@ def test_a_ladder_keeps_the_rows_and_takes_real_fields(kind):
 
 
 def test_the_first_fit_fits_and_none_before_it():
-    sets = ["max_source=48", "max_target=8", "meta_batch_size=4", "n_instances=4"]
+    sets = ["max_source=192", "max_target=8"]
     def tried(memory): return list(climb(SMALL, "paper", sets, None, 1, memory, 9))
     whole = tried(1e12)
     assert [rung.setting for rung in whole] == [Setting("as asked", [], 1, False)]
@@ -136,7 +136,7 @@ def test_the_first_fit_fits_and_none_before_it():
     assert rungs[-1].memory <= whole[0].memory * .8 and rungs[-1].setting.gpus == 1
     cost = planned_cost(SMALL, rungs[-1].how)
     assert cost.memory() == rungs[-1].memory
-    assert rungs[1].setting.sets == FRUGAL[:1]
+    assert rungs[1].setting.sets == ["bf16=true"]
     assert "bf16" in rungs[-1].how.arguments
 
 
