@@ -95,13 +95,12 @@ def longest_batch(
     prefixed: bool = False,  # With what an instruction reads
 ) -> dict:  # As from `Collator`
     "A batch whose rows are all as long as they may be."
-    def ones(*size): return torch.ones(size, dtype=torch.long)
-    source, more = ones(n, how.max_source), {}
+    def ids(length): return torch.arange(n * length).reshape(n, length) % 100
+    source, more = ids(how.max_source), {}
     if prefixed:
-        read = ones(n, how.max_instance)
-        more = dict(task=ones(n) * 0, instance=ones(n), instance_ids=read, instance_mask=read)
-    labels = ones(n, how.max_target)
-    return dict(input_ids=source, attention_mask=source, labels=labels, **more)
+        read, task = ids(how.max_instance), torch.zeros(n, dtype=torch.long)
+        more = dict(task=task, instance=task, instance_ids=read, instance_mask=read ** 0)
+    return dict(input_ids=source, attention_mask=source ** 0, labels=ids(how.max_target), **more)
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-stays
 def _staying(module):
