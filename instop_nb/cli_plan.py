@@ -72,8 +72,8 @@ def say_time(
 def _say_fit(command, o, config, kind, first):
     "Climb the ladder, and say what to type."
     from instop_nb.plan import climb, to_type
-    rungs = list(climb(config, o["recipe"], o["sets"], kind, o["gpus"], o["memory"] * 1e9,
-                       o["tasks"], first))
+    rungs = list(climb(config, o["recipe"], o["sets"], kind, gpus=o["gpus"], n_tasks=o["tasks"],
+                       memory=o["memory"] * 1e9, first=first))
     print_table(rung_table(rungs))
     if not rungs[-1].fits:
         return print(f"instop {command}: nothing here fits into {o['memory']:g} GB")

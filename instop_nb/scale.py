@@ -263,7 +263,7 @@ def planned_cost(
     kind: str | None = None,  # Of instruction; None: tuning alone
     processes: int = 1,  # That share out a meta batch
     n_tasks: int = 715,  # In the inner loss
-) -> Cost:
+) -> Cost:  # Of one process
     "What a run will take: a step of it, with tensors that have no numbers."
     with TemporaryDirectory() as folder, pretence() as ledger, no_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
