@@ -241,20 +241,19 @@ def _vectors(outer):
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-account
 def _account(trainer, seen, how, kind):
     theta = [p for p in trainer.model.parameters() if p.requires_grad]
-    weights, gradients = _bytes(*trainer.model.parameters()), _bytes(*theta)
+    weights, gradients, peaks = _bytes(*trainer.model.parameters()), _bytes(*theta), seen.peaks
     more = how.arguments.get("gradient_accumulation_steps", 1) / _parts(how)
-    inner = max(seen.peaks["inner"], seen.peaks["update"]) - seen.standing
+    inner = max(peaks["inner"], peaks["update"]) - seen.standing
     cost = dict(
         weights=weights, gradients=gradients, optimizer=_bytes(*_states(trainer.optimizer)),
         instruction=0, activations=inner - gradients, vectors=0, graphs=0,
-        step_flops=round(more * seen.flops["inner"]), outer_flops=0,
-    )
+        step_flops=round(more * seen.flops["inner"]), outer_flops=0)
     if kind is None: return Cost(**cost)
     vectors = gradients * _vectors(trainer.outer)
-    outer = max(seen.peaks["gradient"], seen.peaks["outer"]) - seen.standing
-    flops = seen.flops["gradient"] + round(more * seen.flops["outer"])
-    return Cost(**cost | dict(instruction=_phi_bytes(trainer), vectors=vectors,
-                              graphs=outer - vectors, outer_flops=flops))
+    outer, flops = max(peaks["gradient"], peaks["outer"]) - seen.standing, seen.flops
+    return Cost(**cost | dict(
+        instruction=_phi_bytes(trainer), vectors=vectors, graphs=outer - vectors,
+        outer_flops=flops["gradient"] + round(more * flops["outer"])))
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-planned-cost
 def planned_cost(
@@ -273,7 +272,7 @@ def planned_cost(
         made.train()
         return _account(made, seen, how, kind)
 
-# %% ../nbs/5_beyond/51_scale.ipynb #scale-peak
+# %% ../nbs/5_beyond/51_scale.ipynb #scale-hushed
 @contextmanager
 def _hushed():
     "Inside, what libraries write to the standard error without Python is not shown."
@@ -284,6 +283,8 @@ def _hushed():
         os.dup2(kept, 2)
         os.close(kept); os.close(nowhere)
 
+
+# %% ../nbs/5_beyond/51_scale.ipynb #scale-peak
 def peak_bytes(
     task,                 # A function without arguments
     device: str = "cpu",  # Where it has its tensors
