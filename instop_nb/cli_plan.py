@@ -36,7 +36,8 @@ def plan_table(
     row("peak", lambda cost: cost.memory())
     if gpus > 1:
         row(f"peak, data parallel on {gpus}", lambda cost: cost.memory(gpus))
-        row(f"peak, sharded over {gpus}", lambda cost: cost.memory(gpus, sharded=True))
+        parts = (gigabytes(c.memory(gpus, True)) if c.shards else "-" for c in costs.values())
+        add_row(table, f"peak, sharded over {gpus}", *parts)
     return table
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-rung
@@ -78,9 +79,6 @@ def _say_fit(command, o, config, kind, first):
     if not rungs[-1].fits:
         return print(f"instop {command}: nothing here fits into {o['memory']:g} GB")
     print(f"instop {command}: the first that fits: {to_type(rungs[-1])}")
-    if rungs[-1].setting.sharded:
-        print("  (it needs a trainer that shards; the commands here keep the whole model in each "
-              "process)")
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-command
 @app.command("plan")

@@ -113,8 +113,8 @@ def ladder(
         yield Setting(f"micro-batches of {size}", sets := whole + cut(size, rows // size),
                       gpus, False)
     if kind:
-        whole = [*whole, "product=differences"]
         yield Setting("differences", [*sets, "product=differences"], gpus, False)
+        whole = [*whole[1:], "product=differences"]  # Of parts, differences are in float32
     for n in (2 ** k for k in range(1, 11) if gpus < 2 ** k <= most):
         parts = max(1, rows * gpus // (size * n))
         yield Setting(f"sharded over {n} GPUs", whole + cut(size, parts), n, True)
@@ -159,7 +159,7 @@ def to_type(
     rung: Rung,  # That fits
 ) -> str:        # For a shell, behind the command's own options
     "The options that make a command run so."
-    words = " ".join(f"--set {text}" for text in rung.setting.sets)
-    n = rung.setting.gpus
+    n, shares = rung.setting.gpus, ["fsdp=true"] if rung.setting.sharded else []
+    words = " ".join(f"--set {text}" for text in rung.setting.sets + shares)
     if n == 1: return words or "nothing more"
     return f"{words} in {n} processes: torchrun --nproc_per_node {n}".strip()

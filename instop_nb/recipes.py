@@ -144,7 +144,6 @@ ELSEWHERE = {
 # %% ../nbs/4_learned/44c_recipes.ipynb #elsewhere-2
 _FAMILIES = {  # The same, of all names that begin so
     "generation_": "max_target", "eval_": "--every",
-    "fsdp": "nothing: each process holds the whole model",
 }
 def _instead(name):
     "What to give for an argument of the trainer; None: that argument."

@@ -196,17 +196,18 @@ class Cost:
     graphs: int       # What else an outer step keeps
     step_flops: int   # Of an inner step
     outer_flops: int  # Of an outer step
+    shards: bool = True  # Processes can share out the weights
 
     def memory(self,
         gpus: int = 1,          # Processes
-        sharded: bool = False,  # Weights, gradients and optimizer states are split among them
+        sharded: bool = False,  # What is as long as the weights is split among them
     ) -> int:  # Of each process, at its highest
         "The peak; with data parallel each process also has buckets, where gradients are averaged."
         n = gpus if sharded else 1
         states = (self.weights + self.optimizer) / n + self.instruction
         if gpus > 1 and not sharded: states += self.gradients
         inner = self.gradients / n + self.activations
-        return int(states + max(inner, self.vectors + self.graphs))
+        return int(states + max(inner, self.vectors / n + self.graphs))
 
     def hours(self,
         steps: int,          # Inner steps
@@ -238,6 +239,10 @@ def _vectors(outer):
     "Their number; differences also keep a copy of theta."
     return VECTORS.get(outer.method, 1) + (outer.product == "differences")
 
+def _shards(outer):
+    "Whether processes can share out the weights; see `check_sharded`."
+    return outer.product == "differences" and outer.method in ("identity", "neumann")
+
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-account
 def _account(trainer, seen, how, kind):
     theta = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -252,8 +257,8 @@ def _account(trainer, seen, how, kind):
     vectors = gradients * _vectors(trainer.outer)
     outer, flops = max(peaks["gradient"], peaks["outer"]) - seen.standing, seen.flops
     return Cost(**cost | dict(
-        instruction=_phi_bytes(trainer), vectors=vectors, graphs=outer - vectors,
-        outer_flops=flops["gradient"] + round(more * flops["outer"])))
+        instruction=_phi_bytes(trainer), vectors=vectors, shards=_shards(trainer.outer),
+        graphs=outer - vectors, outer_flops=flops["gradient"] + round(more * flops["outer"])))
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-planned-cost
 def planned_cost(

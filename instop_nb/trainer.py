@@ -119,7 +119,7 @@ def _one_table(model):
 class T5Trainer(SealedTrainer):
     "With `t5_optimizer` and `BucketSampler`; the loss of a step is the mean over its tokens."
     def __init__(self, model, args, **others):
-        self.whole = model  # With fsdp, a copy is trained, and this one has its weights at the end
+        self.whole = model.cpu() if args.fsdp else model  # Then a copy's parts are trained
         super().__init__(_one_table(model) if args.fsdp else model, args, **others)
         self.remove_callback(PrinterCallback)  # A bar or nothing, never a line for each row
         self.model_accepts_loss_kwargs = True  # compute_loss is told the tokens of the whole step
@@ -144,7 +144,7 @@ class T5Trainer(SealedTrainer):
         if not self.is_fsdp_enabled: return
         state = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
         self.whole.load_state_dict(state)
-        self.model = self.model_wrapped = self.whole
+        self.model = self.model_wrapped = self.whole.to(self.args.device)
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept

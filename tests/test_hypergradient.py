@@ -155,8 +155,8 @@ MUTANTS = {
     "differences, not from the start": ("set_values(self.theta, start); ", ""),
     "differences, theta left moved": ("finally: set_values(theta, saved)", "finally: pass"),
     "micro-batches, only the last": (
-        "value.backward(inputs=inputs)",
-        "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=inputs)",
+        "value.backward(inputs=into)",
+        "[setattr(i, 'grad', None) for i in inputs]; value.backward(inputs=into)",
     ),
 }
 

@@ -114,7 +114,7 @@ def test_nothing_is_computed_in_pretence():
 def test_memory_of_several_processes():
     cost = Cost(4, 4, 8, 1, 10, 8, 2, 1, 1)
     assert [cost.memory(), cost.memory(4), cost.memory(4, True)] == [27, 31, 14 + 1]
-    assert Cost(4, 4, 8, 1, 1, 8, 20, 1, 1).memory(4, True) == 3 + 1 + 28
+    assert Cost(4, 4, 8, 1, 1, 8, 20, 1, 1).memory(4, True) == 3 + 1 + 2 + 20
 
 
 @pytest.mark.parametrize("kind", [None, DP])
