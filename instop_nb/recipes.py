@@ -123,6 +123,7 @@ def _check_values(known, values, path, where=""):
 def _check_fields(cls, values, path, where=""):
     "TaskError for what are no fields of a dataclass."
     known = {f.name: f.type for f in fields(cls)}
+    if "fsdp" in known: known["fsdp"] = bool | None  # transformers writes str, and means this
     if not isinstance(values, dict):
         advice = f"write fields of {cls.__name__}, one a line: {sorted(known)}"
         raise TaskError(path, where or "recipe", values, advice)

@@ -7,7 +7,7 @@ __all__ = ['OURS', 'CADENCE', 'BucketSampler', 'no_bars', 'SealedTrainer', 'rows
            'save_model', 'LogToRun', 'train_in']
 
 # %% ../nbs/2_model/22b_trainer.ipynb #dd621bf7
-import copy, json, os
+import copy, json, os, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,6 +134,7 @@ class T5Trainer(SealedTrainer):
         super().create_accelerator_and_postprocess()
         os.environ.pop("ACCELERATE_USE_FSDP", None)  # It means this trainer, and none that follow
         if not self.args.fsdp or self.is_fsdp_enabled: return
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* view")  # T5 changes none
         self.is_fsdp_enabled = True
         how = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
         for state in self.accelerator.state, PartialState():
