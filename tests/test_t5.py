@@ -2,6 +2,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instop_nb import reading
 from instop_nb.metrics import score
 from instop_nb.microworld import micro_tasks
 from instop_nb.natinst import Encoding, encode
@@ -108,7 +110,8 @@ def test_the_untuned_checkpoint_obeys_no_instruction(micro):
         assert len(rows) > 100 and score(rows)["overall"]["exact_match"] < 5, split
 
 
-def test_reading_repeats(tmp_path):
+def test_reading_repeats(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "vocabulary", partial(reading.vocabulary, n=200))
     recipe = Reading(skill_steps=3, loose_steps=2, batch_size=8, d_model=16, d_ff=16, num_heads=1,
                      num_layers=1)
     def read(name, **changes):
@@ -168,12 +171,12 @@ def test_pretraining_text_of_a_folder_shows_no_answers(tmp_path):
 
 
 def test_small_pretraining_learns_and_repeats(tmp_path):
-    recipe = Recipe(n_documents=1500, steps=40, vocab_size=600)
+    recipe = Recipe(n_documents=400, steps=20, vocab_size=400)
     a, b = (pretrain(recipe, tmp_path / name, quiet=True)[0] for name in "ab")
     assert all(x.equal(y) for x, y in zip(a.parameters(), b.parameters()))
     curve = json.loads((tmp_path / "a" / "record.json").read_text())["curve"]
     assert curve[-1]["loss"] < curve[0]["loss"]
-    c, _ = pretrain(replace(recipe, seed=1), tmp_path / "c", quiet=True)
+    c, _ = pretrain(replace(recipe, seed=1, steps=1), tmp_path / "c", quiet=True)
     assert not c.shared.weight.equal(a.shared.weight)
 
 
