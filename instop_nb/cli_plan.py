@@ -111,10 +111,11 @@ def plan_command(
         raise TaskError("plan", "--utilisation", utilisation, "give a share, at most 1")
     config = planned_config(model)
     how = choose_training(config, recipe, sets, {})
-    kinds = {"tune": None, "optimize": instruction}
+    kinds = {"optimize": instruction, "tune": None}  # First what may be refused
     costs = {name: planned_cost(config, how, kind, gpus, tasks) for name, kind in kinds.items()}
+    costs = dict(reversed(costs.items()))
     print_table(plan_table(costs, gpus))
     steps = planned_steps(how, gpus, tasks)
     for name, cost in costs.items():
         print(say_time(name, cost, how, steps, peak or best_teraflops(how), utilisation))
-    for name, kind in kinds.items() if memory else (): _say_fit(name, o, config, kind, costs[name])
+    for name in costs if memory else (): _say_fit(name, o, config, kinds[name], costs[name])

@@ -48,6 +48,7 @@ def planned_config(
     if name in SIZES: return sized_config(name)
     try: return load_config(name)
     except OSError as error:
+        if error.errno is not None: raise  # The system's own words
         raise OSError(f"{error}; or give a size: {', '.join(SIZES)}") from error
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-peaks

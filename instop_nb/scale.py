@@ -105,8 +105,7 @@ def longest_batch(
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-stays
 def _staying(module):
     "Where it is, it is: a tensor without numbers cannot be moved."
-    module.to = lambda *where, **how: module
-    return module
+    module.to = lambda *where, **how: module; return module
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-instruction
 def planned_instruction(
@@ -239,9 +238,8 @@ def _vectors(outer):
     "Their number; differences also keep a copy of theta."
     return VECTORS.get(outer.method, 1) + (outer.product == "differences")
 
-def _shards(outer):
-    "Whether processes can share out the weights; see `check_sharded`."
-    return outer.product == "differences" and outer.method in ("identity", "neumann")
+# Whether processes can share out the weights; see `check_sharded`
+def _shards(o): return o.product == "differences" and o.method in ("identity", "neumann")
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-account
 def _account(trainer, seen, how, kind):
@@ -285,9 +283,7 @@ def _hushed():
     os.dup2(nowhere, 2)
     try: yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept); os.close(nowhere)
-
+        os.dup2(kept, 2); os.close(kept); os.close(nowhere)
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-peak
 def peak_bytes(

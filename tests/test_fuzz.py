@@ -775,6 +775,11 @@ OPTIONS = {
         "--seeds": WHOLE + ["0"], "--workers": WHOLE + ["0"], "--scale": RATE, "--data": PLACE,
         "--model": PLACE, "--recipe": PLACE, "--out": TRAINING["--out"],
     },
+    ("plan",): {
+        "--model": PLACE, "--recipe": PLACE, "--set": TRAINING["--set"], "--instruction": WORD,
+        "--gpus": WHOLE + ["0"], "--tasks": WHOLE + ["0"], "--utilisation": RATE,
+        **dict.fromkeys(("--memory", "--peak"), [rate for rate in RATE if rate != "1e300"]),
+    },
     ("reproduce", "fig3", "--show"): {"--out": [p for p in PLACE if p != "file"]},
     ("reproduce", "superni-tasks", "--out", "run"): {"--recipe": ["small", "x"]},
     ("reproduce",): {None: WORD},
