@@ -141,11 +141,12 @@ class T5Trainer(SealedTrainer):
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, how
     def train(self, *args, **others):
         "Train; weights that were shared out are together afterwards, in every process."
-        super().train(*args, **others)
-        if not self.is_fsdp_enabled: return
+        done = super().train(*args, **others)
+        if not self.is_fsdp_enabled: return done
         state = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True))
         self.whole.load_state_dict(state)
         self.model = self.model_wrapped = self.whole.to(self.args.device)
+        return done
     def create_optimizer(self,
         model=None,  # Not used: the trainer's own model
     ) -> torch.optim.Optimizer:  # Made once, then kept
