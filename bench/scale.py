@@ -1,7 +1,9 @@
 """What a run takes, planned and measured: `python bench/scale.py [--rounds 3]`.
 
 Peaks: `planned_cost` beside the bytes that an allocator counts in a real run of the same step,
-for three T5s with random weights; on a GPU, where there is one, otherwise on the CPU.
+for three T5s with random weights; on a GPU, where there is one, otherwise on the CPU. Last comes
+T5-base by the recipe of the paper, in the setting that `instop plan` finds for 12 GB (it needs
+them free, and six CPU minutes).
 Ratios: the time of an inner step in other ways, and with an outer step behind it, to a plain inner
 step of the same round; rounds are interleaved, medians and quartiles are kept. On a CPU it
 is CPU time, and that of two processes is the sum of both.
@@ -64,6 +66,8 @@ WAYS = {
 }
 TWO = "two processes"
 LARGE = ("t5-small", "t5-base", "t5-xxl")
+FRUGAL = [f"{CHECKPOINTING}=true", "batch_size=1", "gradient_accumulation_steps=2",
+          "product=differences"]
 
 
 def config_of(model):
@@ -78,22 +82,34 @@ def training_of(changes):
     return Training(**{**TEXT, **changes, "outer": outer})
 
 
-def ready(model, kind, changes, device, folder):
+def ready(config, kind, how, device, folder, n_tasks=TASKS):
     "A trainer that has only to be started."
     with no_bars():
-        return rehearsal(config_of(model), training_of(changes), kind, folder, n_tasks=TASKS,
-                         device=device)
+        return rehearsal(config, how, kind, folder, n_tasks=n_tasks, device=device)
 
 
-def compare(model, setting, device):
-    "A row of the record: planned and measured bytes."
-    kind, changes = SETTINGS[setting]
-    planned = planned_cost(config_of(model), training_of(changes), kind, n_tasks=TASKS).memory()
+def compare(config, kind, how, device, n_tasks=TASKS):
+    "Planned and measured bytes."
+    planned = planned_cost(config, how, kind, n_tasks=n_tasks).memory()
     with TemporaryDirectory() as folder:
-        measured = peak_bytes(
-            lambda: ready(model, kind, changes, device, folder).train(), device
-        )
-    return {"size": model, "setting": setting, "planned": planned, "measured": measured}
+        def run(): ready(config, kind, how, device, folder, n_tasks).train()
+        return {"planned": planned, "measured": peak_bytes(run, device)}
+
+
+def small_peaks(device):
+    "Rows of the record, as they are measured."
+    for model in MODELS:
+        for setting, (kind, changes) in SETTINGS.items():
+            found = compare(config_of(model), kind, training_of(changes), device)
+            yield {"size": model, "setting": setting, **found}
+
+
+def base_peak(device):
+    "A row of the record: T5-base by the recipe of the paper."
+    config = sized_config("t5-base")
+    how = choose_training(config, "paper", FRUGAL, {})
+    found = compare(config, PHI, how, device, n_tasks=715)
+    return {"size": "t5-base", "setting": "the paper's, in 12 GB", **found}
 
 
 def clock(device):
@@ -105,8 +121,9 @@ def clock(device):
 
 def seconds(way, device):
     "Seconds of a rehearsal, without the making of it."
+    kind, changes = WAYS[way]
     with TemporaryDirectory() as folder:
-        trainer = ready("3M", *WAYS[way], device, folder)
+        trainer = ready(config_of("3M"), kind, training_of(changes), device, folder)
         start = clock(device)
         trainer.train()
         return clock(device) - start
@@ -125,10 +142,10 @@ def halves(rounds):
 
 def half(folder, rounds):
     "What each of two processes does."
-    changes, found = {"batch_size": TEXT["batch_size"] // 2}, []
+    how, found = training_of({"batch_size": TEXT["batch_size"] // 2}), []
     for _ in range(rounds + 1):
         with TemporaryDirectory() as place:
-            trainer = ready("3M", None, changes, "cpu", place)
+            trainer = ready(config_of("3M"), None, how, "cpu", place)
             torch.distributed.barrier()
             start = clock("cpu"); trainer.train(); found.append(clock("cpu") - start)
     (Path(folder) / f"{os.environ['RANK']}.json").write_text(json.dumps(found[1:]))
@@ -156,7 +173,7 @@ def show(record):
     "Print the record."
     for row in record["peaks"]:
         error = row["planned"] / row["measured"] - 1
-        print(f"{row['size']:6}{row['setting']:32}{row['planned'] / 1e6:8.1f} MB planned"
+        print(f"{row['size']:8}{row['setting']:32}{row['planned'] / 1e6:8.1f} MB planned"
               f"{row['measured'] / 1e6:8.1f} measured {error:+.1%}")
     for way, ratio in record["ratios"].items():
         print(f"{way:24}{ratio['median']:6.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]")
@@ -180,13 +197,15 @@ def main():
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "python": platform.python_version(), "peaks": [], "ratios": {}, "sizes": {},
     }
-    for model in MODELS:
-        for setting in SETTINGS: record["peaks"].append(compare(model, setting, device))
+    for row in small_peaks(device):
+        record["peaks"].append(row)
         write_record(record, options.out)
     record["ratios"] = ratios(device, options.rounds)
     for size in LARGE:
         record["sizes"][size] = large(size)
         write_record(record, options.out)
+    record["peaks"].append(base_peak(device))
+    write_record(record, options.out)
     show(record)
 
 

@@ -24,6 +24,7 @@ from .bilevel import MetaTrainer
 from .causal import as_read
 from .core import TaskError
 from .embedder import DirectEmbedder, InstanceEmbedder
+from .outer import unsharded
 from .settings import Training, outer_of
 from .trainer import T5Trainer, no_bars, training_arguments
 
@@ -238,8 +239,6 @@ def _vectors(outer):
     "Their number; differences also keep a copy of theta."
     return VECTORS.get(outer.method, 1) + (outer.product == "differences")
 
-# Whether processes can share out the weights; see `check_sharded`
-def _shards(o): return o.product == "differences" and o.method in ("identity", "neumann")
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-account
 def _account(trainer, seen, how, kind):
@@ -253,9 +252,10 @@ def _account(trainer, seen, how, kind):
         step_flops=round(more * seen.flops["inner"]), outer_flops=0)
     if kind is None: return Cost(**cost)
     vectors = gradients * _vectors(trainer.outer)
+    shards = not list(unsharded(trainer.outer, trainer.instruction, trainer.args))
     outer, flops = max(peaks["gradient"], peaks["outer"]) - seen.standing, seen.flops
     return Cost(**cost | dict(
-        instruction=_phi_bytes(trainer), vectors=vectors, shards=_shards(trainer.outer),
+        instruction=_phi_bytes(trainer), vectors=vectors, shards=shards,
         graphs=outer - vectors, outer_flops=flops["gradient"] + round(more * flops["outer"])))
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-planned-cost

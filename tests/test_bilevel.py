@@ -1,11 +1,14 @@
 """Algorithm 1: the outer step moves phi alone, in the right direction, and both loops survive a
 kill."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import TrainerCallback
 
 from instop_nb.batches import Collator, tokenize_tasks
 from instop_nb.bilevel import InstructionOptimizer, Outer, optimize
+from instop_nb.outer import check_sharded, unsharded
 from instop_nb.meta import kmeans_splits, meta_split, split_instances
 from instop_nb.embedder import DirectEmbedder, InstanceEmbedder, NoisePrefix, NoPrefix
 from instop_nb.extractor import CoinFlip, DirectExtractor, InstanceExtractor, draw_candidates
@@ -360,3 +363,22 @@ def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weight
     for dtype, says in ((torch.bfloat16, "half precision"), (torch.float16, "overflows")):
         with pytest.raises(TaskError, match=says): step("differences", dtype)
     with pytest.raises(TaskError, match="fp16.*bf16=True"): step("exact", fp16=True)
+
+
+@pytest.mark.parametrize("field, changes, phi, args, advice", [
+    ("product", {}, NoPrefix, {}, "take 'differences'"),
+    ("method", {"method": "cg"}, NoPrefix, {}, "'neumann' or 'identity'"),
+    ("instruction", {}, DirectExtractor, {}, "take an embedder"),
+    ("bf16", {}, NoPrefix, {"bf16": True}, "leave it out"),
+    ("every", {}, NoPrefix, {"eval_strategy": "steps", "eval_steps": 5}, "leave it at 0"),
+])
+def test_what_does_not_shard_says_so(field, changes, phi, args, advice):
+    "One refusal each, and none without fsdp."
+    product = "exact" if field == "product" else "differences"
+    outer, phi = Outer(product=product, **changes), phi.__new__(phi)
+    args = SimpleNamespace(**{"fsdp": True, "bf16": False, "eval_strategy": "no", **args})
+    assert [name for name, _, _ in unsharded(outer, phi, args)] == [field]
+    with pytest.raises(TaskError, match=f"optimize.*{field}.*with fsdp .*{advice}"):
+        check_sharded(outer, phi, args)
+    args.fsdp = False
+    check_sharded(outer, phi, args)
