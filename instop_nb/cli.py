@@ -51,7 +51,7 @@ def demo_command(
     workers: int = typer.Option(2, min=1, max=1024, help="Processes of one thread each"),
     scale: float = typer.Option(1.0, help="Share of the steps and questions"),
 ):
-    "The main job: four ways to answer unseen tasks, over three seeds, with a table and pictures."
+    "The main job: five ways to answer what tuning never asked, with a table and pictures."
     from instop_nb.demo import demo as run
     check_rates("demo", {"scale": scale})
     check_places("micro", out)

@@ -100,19 +100,19 @@ def check_places(
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #40dde0c8
 def _compared(rows, tasks):
-    "What the table shows: name -> scores."
+    "What the table shows: name -> scores; of the generated world tier by tier."
     from instop_nb.metrics import score
-    from instop_nb.predictions import copy_example
-    from instop_nb.predictions import copy_input
+    from instop_nb.predictions import copy_example, copy_input
     from instop_nb.microworld import tiers_of
     from instop_nb.tuning import group_scores
-    lines = {"this model": score(rows)["overall"]}
-    if all(t.name in tiers_of() for t in tasks):
-        lines |= {f"  {name}": s for name, s in group_scores(rows).items()}
-    lines["copy the input"] = score([r for t in tasks for r in copy_input(t)])["overall"]
+    said = {"this model": rows, "copy the input": [r for t in tasks for r in copy_input(t)]}
     if all(t.positive for t in tasks):
-        lines["copy an example"] = score([r for t in tasks for r in copy_example(t)])["overall"]
-    return lines
+        said["copy an example"] = [r for t in tasks for r in copy_example(t)]
+    if not all(t.name in tiers_of() for t in tasks):
+        return {name: score(given)["overall"] for name, given in said.items()}
+    groups = {name: group_scores(given) for name, given in said.items()}
+    return {f"{tier}: {name}": scores[tier]
+            for tier in groups["this model"] for name, scores in groups.items()}
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #673658ec
 def report_scores(

@@ -84,8 +84,8 @@ def _say_fit(command, o, config, kind, first):
 @app.command("plan")
 def plan_command(
     model: str = typer.Option(
-        "micro", help="t5-small, t5-base, t5-large, t5-xl (3b), t5-xxl (11b) of T5 v1.1, 'micro', "
-                      "a folder, or a name on the hub; no weights are read"
+        "micro", help="t5-v1_1-small to t5-v1_1-xxl, t5-small to t5-11b, 'micro', a folder, or a "
+                      "name on the hub; no weights are read"
     ),
     recipe: Optional[str] = RECIPE, sets: list[str] = SETS,
     instruction: str = typer.Option("embedder-dp", help="embedder-dp or embedder-ic"),

@@ -132,7 +132,7 @@ def summarise(
 # %% ../nbs/9_appendix/98_demo.ipynb #4d4ee5a9
 TITLES = {"em": "Exact match", "rouge_l": "ROUGE-L"}
 MEAN = "mean ± 95 % interval over {seeds}, in percent"
-FAIR = ("All models: {steps} steps on the same rows. The outer loss of the embedder also reads "
+FAIR = ("All tuned models: {steps} steps on the same rows. The embedder's outer loss also reads "
         "the tenth of the training tasks that is held back from all of them.")
 
 # %% ../nbs/9_appendix/98_demo.ipynb #4236d72b
@@ -147,7 +147,8 @@ def show_table(
     "One score of the demo's table, for a terminal."
     mean = MEAN.format(seeds=seeds_text(len(record["seeds"])))
     shown = RichTable(
-        title=f"{TITLES[short]} on unseen tasks, {mean}", caption=FAIR.format(steps=record["steps"])
+        title=f"{TITLES[short]} on what was never asked, {mean}",
+        caption=FAIR.format(steps=record["steps"]),
     )
     shown.add_column("new by", no_wrap=True)
     for row in table: shown.add_column(row["instruction"], justify="right")
@@ -192,7 +193,7 @@ def _draw_categories(results, picture):
     "Draw the map of the first arm."
     arm = next(arm for arm, _ in results)
     fig, ax = plt.subplots(figsize=(8, 6), layout="constrained")
-    category_map(_mean_scores(results, arm), ax).set_title(f"tuned with {arm}: unseen tasks")
+    category_map(_mean_scores(results, arm), ax).set_title(f"tuned with {arm}: never asked")
     fig.savefig(picture, dpi=110)
     plt.close(fig)
 

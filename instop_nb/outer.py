@@ -83,6 +83,7 @@ def unsharded(
     if args.eval_strategy != "no":
         yield "every", args.eval_steps, "no model is whole: leave it at 0"
 
+# %% ../nbs/4_learned/44d_outer.ipynb #shard-out-3
 def check_sharded(
     outer: Outer,                  # How phi is learned
     instruction: torch.nn.Module,  # phi

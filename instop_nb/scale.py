@@ -232,13 +232,13 @@ def _phi_bytes(trainer):
     return _bytes(*phi.parameters(), *phi.buffers(), *loop.start.values(), *adam)
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-vectors
+def _shards(made): return not [*unsharded(made.outer, made.instruction, made.args)]
+
 # As long as theta, at the highest moment of an outer step
 VECTORS = {"identity": 1, "neumann": 2, "cg": 3}
-
 def _vectors(outer):
     "Their number; differences also keep a copy of theta."
     return VECTORS.get(outer.method, 1) + (outer.product == "differences")
-
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-account
 def _account(trainer, seen, how, kind):
@@ -252,10 +252,9 @@ def _account(trainer, seen, how, kind):
         step_flops=round(more * seen.flops["inner"]), outer_flops=0)
     if kind is None: return Cost(**cost)
     vectors = gradients * _vectors(trainer.outer)
-    shards = not list(unsharded(trainer.outer, trainer.instruction, trainer.args))
     outer, flops = max(peaks["gradient"], peaks["outer"]) - seen.standing, seen.flops
     return Cost(**cost | dict(
-        instruction=_phi_bytes(trainer), vectors=vectors, shards=shards,
+        instruction=_phi_bytes(trainer), vectors=vectors, shards=_shards(trainer),
         graphs=outer - vectors, outer_flops=flops["gradient"] + round(more * flops["outer"])))
 
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-planned-cost

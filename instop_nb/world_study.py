@@ -106,8 +106,7 @@ FORGET_ARMS = {f"{steps} steps at {name}": {"steps": steps, "rate": rate, "n": 2
 SHORT = {"skill_steps": 2_000, "loose_steps": 200}
 READINGS = {
     "as shipped, but short": {}, "d_model 96": {"d_model": 96}, "3 + 3 layers": {"num_layers": 3},
-    "4 heads": {"num_heads": 4}, "rate 4e-3": {"skill_rate": 4e-3},
-    "batches of 32, twice as many": {"batch_size": 32, "skill_steps": 4_000, "loose_steps": 400},
+    "rate 4e-3": {"skill_rate": 4e-3},
     "biases at the rate of all": {"arguments": {"optim": "adamw_torch"}},
     "loose from the start": {"skill_steps": 20, "loose_steps": 2_180, "loose_rate": 2e-3},
 }

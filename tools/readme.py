@@ -204,7 +204,7 @@ def demo_table(root=ROOT):
             *rows, "",
             f"Exact match in percent, mean and 95 % interval over seeds {seeds}; "
             f"{record['steps']} steps "
-            f"on the same rows for each model; made by `{record['command']}`.",
+            f"on the same rows for each tuned model; made by `{record['command']}`.",
         ]
     )
 
