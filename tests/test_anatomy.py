@@ -249,6 +249,14 @@ def test_header(path):
     readme.header_of(readme.read_notebook(path), path.name)
 
 
+@each_chapter
+def test_what_is_needed_is_called_by_its_title(path):
+    needs = readme.header_of(readme.read_notebook(path), path.name)["needs"]
+    for text, link in re.findall(r"\[([^\]]+)\]\(([^)]+)\)", needs):
+        other = (path.parent / link).resolve()
+        assert text == readme.header_of(readme.read_notebook(other), other.name)["title"], link
+
+
 def test_the_course_has_been_timed_twice_and_is_short():
     "Every chapter has run twice in a row, and all of them together stay under 40 CPU minutes."
     seconds = json.loads((ROOT / readme.TIMES).read_text(encoding="utf-8"))["cpu_seconds"]
