@@ -6,7 +6,7 @@
 __all__ = ['RESUMED', 'GO_ON', 'CHAPTERS', 'main', 'demo_command', 'all_studies', 'reproduce_command', 'print_record']
 
 # %% ../nbs/9_appendix/99_cli.ipynb #456a3f76
-import json, os, sys
+import json, os, sys, warnings
 from pathlib import Path
 from typing import Optional
 import typer
@@ -28,6 +28,8 @@ def main():
     "Run the command line; one line and exit status 1 for errors that name what to do."
     # Before transformers is imported; the demo's processes inherit it
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     speak_json(sys.stdout, sys.stderr)
     try:
         check_words(sys.argv[1:])
@@ -37,7 +39,7 @@ def main():
             command = next(iter(sys.argv[1:]), "")
             end_with(f"interrupted; {GO_ON.get(command, 'nothing is left half-done')}", 130)
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         end_with(" ".join(printable(line) for line in said(error).splitlines()), 1)
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error): raise

@@ -235,6 +235,13 @@ def _fitted(command, options, training, model):
     say_once(f"max_source is {room} here: this model has no more places for it", sys.stderr)
     return replace(training, max_source=room)
 
+# %% ../nbs/9_appendix/96_cli_options.ipynb #open-many
+def _check_processes(command, training):
+    "TaskError where one process is to share out weights."
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    if command != "evaluate" and training.arguments.get("fsdp") and alone:
+        raise TaskError(command, "fsdp", True, "start several processes: torchrun")
+
 # %% ../nbs/9_appendix/96_cli_options.ipynb #open-5
 def open_run(
     command: str,   # Its name
@@ -250,6 +257,7 @@ def open_run(
     check_places(options["data"], options["out"], *splits)
     config = load_config(options["model"])
     training = choose_training(config, options["recipe"], options["sets"], options)
+    _check_processes(command, training)
     known = {"steps": None} if training.epochs else {}  # They follow from the rows
     if command != "evaluate": check_rates(command, asdict(training) | known)
     torch.set_num_threads(options["threads"])

@@ -22,8 +22,8 @@ _PARTS = {
 def gigabytes(
     n: float,  # Bytes
 ) -> str:  # In units of 10^9
-    "Memory as one reads it."
-    return f"{n / 1e9:,.2f} GB"
+    "Memory as one reads it, in MB below a tenth."
+    return f"{n / 1e9:,.2f} GB" if n >= 1e8 or not n else f"{n / 1e6:,.2f} MB"
 
 def plan_table(
     costs: dict,  # Command -> `Cost`
@@ -77,8 +77,8 @@ def _say_fit(command, o, config, kind, first):
                        memory=o["memory"] * 1e9, first=first))
     print_table(rung_table(rungs))
     if not rungs[-1].fits:
-        return print(f"instop {command}: nothing here fits into {o['memory']:g} GB")
-    print(f"instop {command}: the first that fits: {to_type(rungs[-1])}")
+        return print(f"{command}: nothing here fits into {o['memory']:g} GB")
+    print(f"{command}: the first that fits: {to_type(rungs[-1], command)}")
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-command
 @app.command("plan")
@@ -102,15 +102,17 @@ def plan_command(
 ):
     "What tune and optimize would take: memory by part, steps, hours; and what fits."
     o = dict(locals())
+    import torch
     from instop_nb.plan import best_teraflops, planned_config, planned_steps
     from instop_nb.runs import positive
     from instop_nb.scale import planned_cost
-    from instop_nb.settings import choose_training
+    from instop_nb.settings import choose_training, outer_of
     positive("plan", **{k: o[k] for k in ("memory", "peak", "utilisation") if o[k] is not None})
     if utilisation > 1:
         raise TaskError("plan", "--utilisation", utilisation, "give a share, at most 1")
     config = planned_config(model)
     how = choose_training(config, recipe, sets, {})
+    outer_of(how, instruction).check(gpus, torch.float32)
     kinds = {"optimize": instruction, "tune": None}  # First what may be refused
     costs = {name: planned_cost(config, how, kind, gpus, tasks) for name, kind in kinds.items()}
     costs = dict(reversed(costs.items()))

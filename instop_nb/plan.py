@@ -14,7 +14,7 @@ from typing import NamedTuple
 from transformers import Seq2SeqTrainingArguments, T5Config
 from .models import load_config
 from .scale import Cost, planned_cost
-from .settings import Training, choose_training
+from .settings import Training, choose_training, outer_of
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-sizes
 # d_model, d_ff, layers on each side, heads, width of a head
@@ -97,6 +97,20 @@ _NAMES = {f.name for f in fields(Seq2SeqTrainingArguments)}
 CHECKPOINTING = next(name for name in ("activation_checkpointing", "gradient_checkpointing")
                      if name in _NAMES)
 
+# %% ../nbs/5_beyond/51b_plan.ipynb #plan-more
+def _to_share(how, kind):
+    "Fields of a run whose processes share out the weights; see `unsharded`."
+    if kind is None: return []
+    method = outer_of(how, kind).method
+    series = [] if method in ("identity", "neumann") else ["method=neumann"]
+    return ["product=differences", "bf16=false", *series]
+
+def _more_gpus(how, kind, gpus, most):
+    "Their numbers: those at hand, then powers of two; each has a row of the meta batch."
+    most = max(gpus, most) if kind is None else outer_of(how, kind).meta_batch_size
+    return [n for n in sorted({gpus, *(2 ** k for k in range(1, 11))})
+            if max(gpus, 2) <= n <= most]
+
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-ladder
 _FRUGAL = {"bf16=true": "bfloat16, weights in float32",
            f"{CHECKPOINTING}=true": "blocks computed again on the way back"}
@@ -117,14 +131,13 @@ def ladder(
     for size in smaller_batches(how.batch_size):
         yield Setting(f"micro-batches of {size}", sets := whole + cut(size, rows // size),
                       gpus, False)
-    if kind:
-        yield Setting("differences", [*sets, "product=differences"], gpus, False)
-        whole = [*whole[1:], "product=differences"]  # Of parts, differences are in float32
-    for n in (2 ** k for k in range(1, 11) if gpus < 2 ** k <= most):
-        parts = max(1, rows * gpus // (size * n))
-        says = f"sharded over {n} GPUs"
-        if (more := size * parts * n) > rows * gpus: says += f", {more} rows a step"
-        yield Setting(says, whole + cut(size, parts), n, True)
+    if kind: yield Setting("differences", [*sets, "product=differences"], gpus, False)
+    whole = [*whole, *_to_share(how, kind)]
+    for n in _more_gpus(how, kind, gpus, most):
+        parts, over = divmod(rows * gpus, size * n)
+        if parts and over: continue
+        says = f"sharded over {n} GPUs" + (f", {size * n} rows a step" if not parts else "")
+        yield Setting(says, whole + cut(size, max(1, parts)), n, True)
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-rung
 class Rung(NamedTuple):
@@ -163,10 +176,11 @@ def climb(
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-typed
 def to_type(
-    rung: Rung,  # That fits
-) -> str:        # For a shell, behind the command's own options
-    "The options that make a command run so."
+    rung: Rung,     # That fits
+    command: str,   # tune or optimize
+) -> str:           # For a shell, with the options as asked where the dots stand
+    "The command that runs so."
     n, shares = rung.setting.gpus, ["fsdp=true"] if rung.setting.sharded else []
     words = " ".join(f"--set {text}" for text in rung.setting.sets + shares)
-    if n == 1: return words or "nothing more"
-    return f"{words} in {n} processes: torchrun --nproc_per_node {n}".strip()
+    many = f"torchrun --standalone --nproc_per_node {n} --no-python " if n > 1 else ""
+    return f"{many}instop {command} .. {words}".strip()

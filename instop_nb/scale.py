@@ -21,7 +21,7 @@ from torch.utils.data import SequentialSampler
 from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, TrainerCallback
 from .bilevel import MetaTrainer
-from .causal import as_read
+from .causal import as_read, check_room
 from .core import TaskError
 from .embedder import DirectEmbedder, InstanceEmbedder
 from .outer import unsharded
@@ -139,7 +139,7 @@ def _rehearsed(how, folder, device, parts):
     "Arguments of the trainer for one step."
     quiet = dict(use_cpu=device == "cpu", disable_tqdm=True, save_strategy="no", report_to="none",
                  gradient_accumulation_steps=parts)
-    others = how.arguments | quiet
+    others = {**how.arguments, **quiet, "fsdp": None}  # One process pretends to be each
     return training_arguments(folder, 1, how.batch_size, how.learning_rate, **others)
 
 def _make_states(optimizer):
@@ -168,6 +168,7 @@ def rehearsal(
     with torch.device(device): model = _staying(kinds.from_config(config).train())
     if getattr(config, "own_head", False):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    check_room("plan", model, how.max_source, how.max_target, how.l if kind else 0)
     args = _rehearsed(how, folder, device, parts := _parts(how))
     given = dict(
         train_dataset=range(parts * how.batch_size), callbacks=[*callbacks],

@@ -119,6 +119,8 @@ def _one_table(model):
 class T5Trainer(SealedTrainer):
     "With `t5_optimizer` and `BucketSampler`; the loss of a step is the mean over its tokens."
     def __init__(self, model, args, **others):
+        if args.fsdp and args.world_size == 1:
+            raise TaskError("T5Trainer", "fsdp", True, "start several processes: torchrun")
         self.whole = model.cpu() if args.fsdp else model  # Then a copy's parts are trained
         super().__init__(_one_table(model) if args.fsdp else model, args, **others)
         self.remove_callback(PrinterCallback)  # A bar or nothing, never a line for each row
@@ -238,8 +240,6 @@ def training_arguments(
         use_cpu=not torch.cuda.is_available(),
     )
     arguments = Seq2SeqTrainingArguments(str(folder), **{**defaults, **others})
-    if arguments.fsdp and arguments.world_size == 1:
-        raise TaskError("training_arguments", "fsdp", True, "start several processes: torchrun")
     arguments.names_optimizer = "optim" in others
     arguments._n_gpu = min(arguments.n_gpu, 1)  # Else two GPUs would silently double the batch
     return arguments
@@ -255,8 +255,7 @@ def save_model(
     if not is_first(): return folder
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), TemporaryDirectory(dir=folder, prefix="draft-") as draft, no_bars():
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+        for part in (model, tokenizer): part.save_pretrained(draft)
         (folder/"config.json").unlink(missing_ok=True)
         for path in sorted(Path(draft).iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, folder/path.name)
@@ -280,6 +279,7 @@ CADENCE = {
     "disable_tqdm", "report_to", "run_name", "use_cpu", "save_strategy", "save_steps",
     "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step",
     "dataloader_num_workers", "dataloader_pin_memory", "gradient_accumulation_steps",
+    "activation_checkpointing", "gradient_checkpointing",
 }  # Arguments of the trainer that change no result
 
 # %% ../nbs/2_model/22b_trainer.ipynb #d6a08328

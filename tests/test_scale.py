@@ -2,6 +2,7 @@
 import math
 from functools import cache
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from transformers import GPT2Config, T5Config
@@ -10,12 +11,13 @@ from typer.testing import CliRunner
 from instop_nb import cli_plan  # noqa: F401
 from instop_nb.console import app
 from instop_nb.core import TaskError
+from instop_nb.outer import unsharded
 from instop_nb.plan import (
     CHECKPOINTING, Setting, best_teraflops, climb, ladder, planned_config, planned_steps,
     sized_config, smaller_batches,
 )
 from instop_nb.scale import Cost, Ledger, peak_bytes, planned_cost, pretence, rehearsal
-from instop_nb.settings import Training, choose_training
+from instop_nb.settings import Training, choose_training, outer_of
 from instop_nb.tables import read_record
 from instop_nb.trainer import no_bars
 
@@ -158,7 +160,18 @@ def test_what_cannot_fit_is_not_rehearsed():
 def test_a_rung_that_changes_nothing_is_left_out():
     sets = ["max_source=16", "max_target=8", "bf16=true", "batch_size=1"]
     says = [rung.setting.says for rung in climb(SMALL, "paper", sets, None, 64, 1, 9)]
-    assert len(says) == 2 and "bfloat16" not in " ".join(says)
+    assert len(says) == 3 and "bfloat16" not in " ".join(says)
+
+
+@pytest.mark.parametrize("sets", [["method=cg"], ["bf16=true"], ["meta_batch_size=4"]])
+def test_what_is_planned_sharded_runs_sharded(sets):
+    "No rung that optimize would refuse."
+    for setting in ladder(choose_training(SMALL, "paper", sets, {}), DP):
+        if not setting.sharded: continue
+        made = choose_training(SMALL, "paper", sets + setting.sets, {})
+        outer = outer_of(made, DP)
+        args = SimpleNamespace(eval_strategy="no", bf16=made.arguments.get("bf16", False))
+        assert not list(unsharded(outer, None, args)) and setting.gpus <= outer.meta_batch_size
 
 
 def test_sizes_are_those_of_t5():
@@ -205,7 +218,7 @@ def test_the_command_says_parts_time_and_options():
     result, text = said(*sets, "--recipe", "paper", "--tasks", "5", "--gpus", "2", "--memory", "1")
     assert result.exit_code == 0
     for words in ("optimizer states", "sharded over 2", "107,250 steps", "30 % of 19.5 TFLOP/s",
-                  "tune: the first that fits: in 2 processes"):
+                  "tune: the first that fits: torchrun --standalone --nproc_per_node 2"):
         assert words in text, text
 
 
