@@ -112,7 +112,7 @@ def unknown_words(
     known_set = {*known}
     plain = [word for word in known if word.islower() and word not in invented]
     written = re.findall(r"[^\W\d_]{2,}(?:['’][^\W\d_]+)?", text)
-    return {word: get_close_matches(word.lower(), plain, 3, .6)
+    return {word: get_close_matches(word.lower(), plain, 3, .75)
             for word in written if not {word, word.lower()} & known_set}
 
 # %% ../nbs/2_model/26b_ask.ipynb #ask-hints-1
@@ -126,7 +126,7 @@ def hints(
 ) -> list[str]:  # Lines; none where all words are known
     "What to tell somebody whose words a model can only spell."
     asked, given = (unknown_words(said, tokenizer) for said in (instruction, text))
-    lines = [f"It does not know {word!r}, but for example {', '.join(near) or 'drop'}"
+    lines = [f"It does not know {word!r}" + f", but {', '.join(near)}" * bool(near)
              for word, near in asked.items()]
     if asked: lines.append(f"It obeys sentences such as: {'; '.join(OBEYED)}")
     nouns = ", ".join(WORDS[::8])

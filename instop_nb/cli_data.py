@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 import typer
 from .console import add_row, app, print_table, rich_table, safe_json, warn
+from .words import KINDS
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #60c70fa9
 @app.command("tasks")
@@ -56,13 +57,15 @@ def score_file(
     warn(script_warnings(rows, xlingual))
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #936deee7
+_NOUNS = "the small model knows " + ", ".join(sum(KINDS.values(), []))
+
 @app.command("ask")
 def ask_once(
     instruction: str = typer.Argument(..., metavar="INSTRUCTION", help="What to do, in words"),
-    text: str = typer.Argument("", metavar="INPUT", help="What to do it with"),
+    text: str = typer.Argument("", metavar="INPUT", help=f"What to do it with: {_NOUNS}"),
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
 ):
-    "One answer of a model; the small one knows forty nouns, such as fox, fig, saw and hat."
+    "One answer of a model."
     from instop_nb.ask import ask, hints, model_to_ask, question
     from instop_nb.core import printable
     t5, tokenizer = model_to_ask(model)

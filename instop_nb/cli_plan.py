@@ -6,6 +6,7 @@
 __all__ = ['gigabytes', 'plan_table', 'rung_table', 'say_time', 'plan_command']
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-imports
+import shlex
 from typing import Optional
 import typer
 from .cli_options import RECIPE, SETS
@@ -65,9 +66,10 @@ def say_time(
     from instop_nb.settings import outer_of
     K = outer_of(how, "embedder-dp").K
     hours = cost.hours(steps, K, teraflops, utilisation)
+    long = f"{hours:,.1f} hours" if hours >= .1 else f"{60 * hours:,.1f} minutes"
     outer = f" and {cost.outer_flops / 1e12:,.1f} for every {K}th" if cost.outer_flops else ""
     return (f"{command}: {steps:,} steps of {cost.step_flops / 1e12:,.1f} TFLOP{outer} "
-            f"a process: {hours:,.1f} hours at {100 * utilisation:.0f} % of {teraflops:g} TFLOP/s")
+            f"a process: {long} at {100 * utilisation:.0f} % of {teraflops:g} TFLOP/s")
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-fit
 def _say_fit(command, o, config, kind, first):
@@ -78,7 +80,9 @@ def _say_fit(command, o, config, kind, first):
     print_table(rung_table(rungs))
     if not rungs[-1].fits:
         return print(f"{command}: nothing here fits into {o['memory']:g} GB")
-    print(f"{command}: the first that fits: {to_type(rungs[-1], command)}")
+    asked = [command, "--model", o["model"], *(["--recipe", o["recipe"]] if o["recipe"] else []),
+             *(word for text in o["sets"] for word in ("--set", text))]
+    print(f"{command}: the first that fits: {to_type(rungs[-1], shlex.join(asked))}")
 
 # %% ../nbs/9_appendix/97b_cli_plan.ipynb #clip-command
 @app.command("plan")
@@ -117,6 +121,8 @@ def plan_command(
     costs = {name: planned_cost(config, how, kind, gpus, tasks) for name, kind in kinds.items()}
     costs = dict(reversed(costs.items()))
     print_table(plan_table(costs, gpus))
+    print(f"For the longest batch that the recipe allows: {how.batch_size} rows of "
+          f"{how.max_source} and {how.max_target} tokens. Other speeds than an A100's: --peak")
     steps = planned_steps(how, gpus, tasks)
     for name, cost in costs.items():
         print(say_time(name, cost, how, steps, peak or best_teraflops(how), utilisation))

@@ -81,7 +81,7 @@ def _real_tasks(folder):
     "Count the task files of a natural-instructions clone."
     n = len(list(Path(folder).glob("tasks/*.json")))
     address = "https://github.com/allenai/natural-instructions"
-    clone = f"nothing, or for real tasks `!git clone --depth 1 {address} {folder}`"
+    clone = f"nothing, or for real tasks `git clone --depth 1 {address} {folder}`"
     return Check("real tasks", f"{n} in `{folder}`", "" if n else clone)
 
 def _small_model(folder):

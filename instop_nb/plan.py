@@ -177,10 +177,10 @@ def climb(
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-typed
 def to_type(
     rung: Rung,     # That fits
-    command: str,   # tune or optimize
-) -> str:           # For a shell, with the options as asked where the dots stand
+    command: str,   # tune or optimize, and the options as asked
+) -> str:           # For a shell
     "The command that runs so."
     n, shares = rung.setting.gpus, ["fsdp=true"] if rung.setting.sharded else []
     words = " ".join(f"--set {text}" for text in rung.setting.sets + shares)
     many = f"torchrun --standalone --nproc_per_node {n} --no-python " if n > 1 else ""
-    return f"{many}instop {command} .. {words}".strip()
+    return f"{many}instop {command} {words}".strip()

@@ -106,7 +106,6 @@ FORGET_ARMS = {f"{steps} steps at {name}": {"steps": steps, "rate": rate, "n": 2
 SHORT = {"skill_steps": 2_000, "loose_steps": 200}
 READINGS = {
     "as shipped, but short": {}, "d_model 96": {"d_model": 96}, "3 + 3 layers": {"num_layers": 3},
-    "rate 4e-3": {"skill_rate": 4e-3},
     "biases at the rate of all": {"arguments": {"optim": "adamw_torch"}},
     "loose from the start": {"skill_steps": 20, "loose_steps": 2_180, "loose_rate": 2e-3},
 }

@@ -83,7 +83,7 @@ def test_room_is_compared_in_gib():
 
 
 def test_real_tasks_are_a_choice(tmp_path):
-    assert doctor._real_tasks(tmp_path).advice.startswith("nothing, or for real tasks `!git clone")
+    assert doctor._real_tasks(tmp_path).advice.startswith("nothing, or for real tasks `git clone")
     (tmp_path / "tasks").mkdir()
     for name in ("task1.json", "task2.json", "README.md"): (tmp_path / "tasks" / name).touch()
     assert doctor._real_tasks(tmp_path) == Check("real tasks", f"2 in `{tmp_path}`")

@@ -60,8 +60,8 @@ def card(name, scores, known, steps):
         "training in `record.json`. This package's own text, no other data.", "",
         "## Scores", "",
         "Exact match in percent on held-out inputs, 1,000 questions or more of each tier, "
-        "greedy answers (`python tools/ship.py` measures them; spread over seeds: "
-        "`instop reproduce tiers --show`).", "",
+        "greedy answers (`python tools/ship.py` measures them; chapter 31e has "
+        "their spread over seeds).", "",
         "| tier | exact match |", "|---|--:|",
         *(f"| {tier} | {value:.1f} |" for tier, value in scores.items() if tier != "categories"),
         "", f"Of told operations in the books' own frames it completes {known['knows']:.0f} % and "
