@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments
-from .arguments import argument_advice, check_together
+from .trainer_arguments import argument_advice, check_together
 from .batches import tokenize_tasks
 from .bilevel import Outer
 from .core import TaskError
