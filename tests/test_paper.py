@@ -318,8 +318,9 @@ def test_recipe_is_the_appendix():
     ("outer: {method: magic}", "outer.method"), ("outer: {product: about}", "outer.product"),
     ("outer: {faithful: 'yes'}", "outer.faithful"), ("outer: null", "outer"),
     ("outer: {schedule: slow}", "outer.schedule"),
-    ("arguments: {max_steps: -3}", "arguments.max_steps"), ("arguments: {fp16: true}", "arguments"),
-    ("arguments: {lr_scheduler_type: slow}", "arguments"),
+    ("arguments: {max_steps: -3}", "arguments.max_steps"),
+    ("arguments: {fp16: true}", "arguments.fp16"),
+    ("arguments: {lr_scheduler_type: slow}", "arguments.lr_scheduler_type"),
     ("arguments: {adam_beta: 1}", "arguments.adam_beta"), ("arguments: 3", "arguments"),
     (f"steps: {'9' * 400}", "steps"), ("steps: [" * 2000, "the file"),
 ])

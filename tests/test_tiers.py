@@ -80,7 +80,8 @@ def test_cards_and_records_say_what_the_shipped_models_score():
         scores = json.loads((place / "record.json").read_text())["scores"]
         card = (place / "README.md").read_text()
         for tier in ASKED: assert f"| {tier} | {scores[tier]:.1f} |" in card
-        assert all(action.name in card for action in ACTIONS), name
+        if name == "micro": continue  # It does nothing that it is asked
+        assert all(f"| {action.name} |" in card for action in ACTIONS), name
 
 
 def test_two_turns_are_two_questions(tuned):

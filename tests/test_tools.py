@@ -158,7 +158,8 @@ def test_demo_table_shows_means_and_intervals(tmp_path):
     assert "| trained with | new arguments | new pair | new category |" in table
     assert "| definition | 81.0 ± 2.0 | 40.0 | 60.0 |" in table
     assert (
-        "seeds 0, 1, 2; 500 steps on the same rows for each model; made by `instop demo`" in table
+        "seeds 0, 1, 2; 500 steps on the same rows for each tuned model; made by `instop demo`"
+        in table
     )
 
 
