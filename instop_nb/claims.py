@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 from .power import holm, smallest_effect
 from .statistics import t_interval
-from .tables import by_arm, read_record
+from .tables import gaps, read_record
 from .study import made_in_first_world
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-claim
@@ -56,15 +56,10 @@ class Finding(NamedTuple):
         return "smaller" if paper and self.mean + self.half < paper else "cannot tell"
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings
-def _gaps(record, claim):
-    "better - worse, seed by seed."
-    values = by_arm(record, claim.metric)
-    return [a - b for a, b in zip(values[claim.better], values[claim.worse], strict=True)]
-
-def _p(gaps):
+def _p(values):
     "Two-sided; runs that do not scatter have no t."
-    if np.std(gaps): return float(stats.ttest_1samp(gaps, 0).pvalue)
-    return 1.0 if not np.mean(gaps) else 0.0
+    if np.std(values): return float(stats.ttest_1samp(values, 0).pvalue)
+    return 1.0 if not np.mean(values) else 0.0
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings-2
 def findings(
@@ -72,13 +67,13 @@ def findings(
     claims: list[Claim],   # Of this study; all of them, since they are corrected together
 ) -> list[Finding]:  # In the order of the claims
     "Let a record decide."
-    gaps = {claim: _gaps(record, claim) for claim in claims}
-    ps = holm({claim: _p(values) for claim, values in gaps.items()})
+    paired = {c: gaps(record, c.metric, c.better, c.worse) for c in claims}
+    ps = holm({claim: _p(values) for claim, values in paired.items()})
     def least(values):
         spread = float(np.std(values, ddof=1))
         return smallest_effect(spread, len(values)) if spread else 0.0
     return [Finding(claim, *t_interval(values), ps[claim], least(values))
-            for claim, values in gaps.items()]
+            for claim, values in paired.items()]
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-explain
 def _explain(ax):

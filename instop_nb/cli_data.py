@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 import typer
 from .console import add_row, app, print_table, rich_table, safe_json, warn
-from .words import KINDS
+from .words import WORDS
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #60c70fa9
 @app.command("tasks")
@@ -57,7 +57,7 @@ def score_file(
     warn(script_warnings(rows, xlingual))
 
 # %% ../nbs/9_appendix/94_cli_data.ipynb #936deee7
-_NOUNS = "the small model knows " + ", ".join(sum(KINDS.values(), []))
+_NOUNS = "the small model knows " + ", ".join(WORDS)
 
 @app.command("ask")
 def ask_once(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from transformers import Seq2SeqTrainingArguments
-from .trainer_arguments import argument_advice, check_together
 from .batches import tokenize_tasks
 from .bilevel import Outer
 from .core import TaskError
@@ -25,6 +24,7 @@ from .models import load_model
 from .natinst import Encoding
 from .study import made_once
 from .tasks import Example, Task
+from .trainer_arguments import argument_advice, check_together
 from .tuning import DEFINITION, NO_INSTRUCTION, draw_rows, get_tasks, tune
 from .yaml_files import NumberYaml, read_yaml
 
@@ -136,8 +136,7 @@ def _check_arguments(arguments, path):
     for name, value in arguments.items():
         advice = argument_advice(name, value)
         if advice: raise TaskError(path, f"arguments.{name}", value, advice)
-    try: check_together(arguments)
-    except TaskError as e: raise TaskError(path, e.field, e.value, e.advice) from None
+    check_together(arguments, path)
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #97a96c69
 def _is_rate(value): return type(value) in (int, float) and 0 <= value < math.inf

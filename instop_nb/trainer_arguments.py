@@ -52,6 +52,7 @@ def _refusal(arguments):
 
 def check_together(
     arguments: dict,  # Of the trainer
+    path,             # Where they come from, for the message
 ):  # TaskError names the one that it refuses, or all of them
     "Whether the trainer takes its arguments."
     if not (error := _refusal(arguments)): return
@@ -60,4 +61,4 @@ def check_together(
         if alone := _refusal({name: arguments[name]}):
             field, value, error = f"arguments.{name}", arguments[name], alone
     why = str(getattr(error, "advice", error))[:200]
-    raise TaskError("trainer", field, value, f"the trainer refuses it: {why}") from error
+    raise TaskError(path, field, value, f"the trainer refuses it: {why}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from instop_nb.microworld import TIERS
 from instop_nb.models import load_model
 from instop_nb.reading import skill, skill_questions
 from instop_nb.world_study import QUESTIONS, tier_result
@@ -37,7 +38,7 @@ FAILS = {
                    "is told nowhere. Two steps in one question mostly fail, in two turns they "
                    "mostly succeed.",
 }
-ONCE = ("argument", "combination", "category", "untold")
+ONCE = TIERS[:4]  # Of one step
 
 
 def by_action(categories):
