@@ -11,8 +11,7 @@ import random
 from dataclasses import replace
 from statistics import fmean
 from datasets import Dataset
-from .flan import CLUSTERS
-from .metrics import rouge_l, score
+from .metrics import score, score_row
 from .microworld import micro_tasks
 from .predictions import prediction_rows
 from .ranking import rank_classify
@@ -35,6 +34,7 @@ def fit(
     folder,     # Of the run
     seed: int = 0,         # Of the order
     batch_size: int = 32,  # Pairs a step
+    learning_rate: float = 5e-4,  # At its highest
 ):  # The same model, in eval mode
     "Tune a model on pairs of source and target."
     sources, targets = map(list, zip(*pairs))
@@ -44,7 +44,8 @@ def fit(
     rows = Dataset.from_dict({"input_ids": ids, "labels": labels, "length": lengths})
     steps = max(1, len(pairs) // batch_size)
     return tune(
-        model, tokenizer, rows, folder, steps=steps, batch_size=batch_size, seed=seed, quiet=True
+        model, tokenizer, rows, folder, steps, batch_size=batch_size, seed=seed, quiet=True,
+        learning_rate=learning_rate,
     )
 
 # %% ../nbs/3_studies/31d_probes.ipynb #16cc136a
@@ -52,25 +53,27 @@ def answer_score(
     model,      # In eval mode
     tokenizer,  # The model's
     asked: list[tuple[str, dict]],  # Source and row, all with options or all without
-    max_new_tokens: int = 32,       # Of an answer that is written
+    measure: str = "rougeL",        # Of `MEASURES`, for an answer that is written
+    max_new_tokens: int = 32,       # Of such an answer
 ) -> float:  # Percent
-    "Rank classification where there are options, else ROUGE-L (Wei et al. 2022, section 2.3)."
+    "Rank classification where there are options, else a measure (Wei et al. 2022, section 2.3)."
     sources, rows = map(list, zip(*asked))
     if "options" in rows[0]:
         best, _ = rank_classify(model, tokenizer, sources, [row["options"] for row in rows])
         return 100 * fmean(row["options"][i] == row["answer"] for i, row in zip(best, rows))
     texts = answers(model, tokenizer, sources, max_new_tokens=max_new_tokens, batch_size=100)
-    return 100 * fmean(rouge_l(text, [row["answer"]]) for text, row in zip(texts, rows))
+    said = [{"prediction": text, "references": [row["answer"]]} for text, row in zip(texts, rows)]
+    return fmean(score_row(row)[measure] for row in said)
 
 # %% ../nbs/3_studies/31d_probes.ipynb #a8fdcbbc
 def chance_score(
-    cluster: str,      # Of the rows
-    rows: list[dict],  # That are asked
-) -> float:  # Percent, as in `answer_score`
-    "What guessing an option scores, or copying the input."
+    rows: list[dict],         # That are asked, all with options or all without
+    measure: str = "rougeL",  # As in `answer_score`
+) -> float:  # Percent
+    "What guessing an option scores, or copying the row's text."
     if "options" in rows[0]: return 100 * fmean(1 / len(row["options"]) for row in rows)
-    def copied(row): return " ".join(row[column] for column in CLUSTERS[cluster].inputs)
-    return 100 * fmean(rouge_l(copied(row), [row["answer"]]) for row in rows)
+    copied = [{"prediction": row["text"], "references": [row["answer"]]} for row in rows]
+    return fmean(score_row(row)[measure] for row in copied)
 
 # %% ../nbs/3_studies/31d_probes.ipynb #fe5ccd91
 def halves(
