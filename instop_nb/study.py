@@ -41,12 +41,13 @@ def studies_of(
     run: Callable,           # For `Study`
     folder: str,             # Under runs/, of all their runs
     arms: dict[str, dict],   # Those that any of them may have
-    tables: list[tuple],     # Of each: its name, title, place in the paper, and names of its arms
+    tables: list[tuple],     # Of each: name, title, place in the paper, its arms (None: all)
+    seeds: int = 3,          # Runs of each arm
 ) -> dict[str, Study]:  # Name -> study
     "The studies of one paper, which share arms and the folder of their runs."
     return {
-        name: Study(name, title, f"{paper}, {place}", run, {arm: arms[arm] for arm in chosen},
-                    folder=folder)
+        name: Study(name, title, f"{paper}, {place}", run, {arm: arms[arm] for arm in chosen or arms},
+                    seeds=seeds, folder=folder)
         for name, title, place, chosen in tables
     }
 
