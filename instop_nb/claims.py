@@ -175,6 +175,6 @@ def record_explorer(
 ):  # An `ipywidgets` menu of claims, and the record behind the one that is chosen
     "Open the record behind a claim."
     import ipywidgets as widgets
-    from IPython.display import display
-    def show(claim): display(_page(claim, folder))
+    from IPython.display import display as show_page
+    def show(claim): show_page(_page(claim, folder))
     return widgets.interactive(show, claim={f"{f.claim.study}: {f.claim.says}": f for f in found})

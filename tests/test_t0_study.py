@@ -1,27 +1,27 @@
-"""T0's studies: one wording is never trained on, options tell nothing, every study runs, and the
-page says what the records say."""
+"""T0's studies: what is asked as new is never trained, arms share rows and questions, options tell
+nothing, every study runs, and the page says what the records say."""
+import json
 import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.t0_study as study_of
-from instop_nb.microworld import TIERS, micro_tasks, solve, tiers_of
-from instop_nb.models import load_model
-from instop_nb.probes import fit
-from instop_nb.promptsource import encode_row
-from instop_nb.t0_study import (
-    ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, prompt_scores, prompted, prompted_pairs,
-    run_t0, sibling_options,
-)
-from instop_nb.tasks import Instance, Task, load_tasks, write_task
+from instop_nb.claims import findings, read_claims
 from instop_nb.core import TaskError
+from instop_nb.microworld import TIERS, micro_tasks, novelty, solve, tiers_of
+from instop_nb.models import load_model
+from instop_nb.operations import operations, wordings
 from instop_nb.study import reproduce
-from instop_nb.tables import interval
+from instop_nb.t0_study import (
+    ARMS, BATCH, P, STEPS, STUDIES, TURNED, choose_prompts, data_sets, prompt_scores,
+    prompted_pairs, prompts_of, run_t0, sibling_options, split_of, t0_tasks,
+)
+from instop_nb.tables import interval, read_record
+from instop_nb.tasks import Instance, Task, load_tasks, write_task
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "33_t0_study.ipynb"
 TASK = Task(
@@ -31,142 +31,136 @@ TASK = Task(
 )
 
 
+def said_in(sources):
+    "Return the definitions that are shown."
+    starts = [source.split("\n\n")[0] for source in sources if source.startswith("Definition: ")]
+    return {start.removeprefix("Definition: ") for start in starts}
+
+
+# What is held out
+
+@pytest.mark.parametrize("seed", range(3))
+def test_held_out_tasks_are_of_no_data_set_and_differ_by_seed(seed):
+    train, asked = t0_tasks("micro", seed, 1)
+    plan, names = split_of(seed), {t.name for t in train}
+    assert [*asked] == [*TIERS[:3]] and plan.unasked.count("size") == 1
+    for tier, tasks in asked.items():
+        assert {novelty(t.name, plan) for t in tasks} == {tier}
+        assert not names & {t.name for t in tasks} and len({t.name for t in tasks}) == len(tasks)
+    assert not {t.category for t in asked["category"]} & {t.category for t in train}
+    other = t0_tasks("micro", seed + 1, 1)[1]
+    assert {t.name for t in other["category"]} != {t.name for t in asked["category"]}
+
+
+def test_tasks_are_drawn_of_each_category_in_turn():
+    tasks = micro_tasks("argument", 1)
+    n = len({t.category for t in tasks})
+    def some(seed, n): return study_of._some_of_each(tasks, seed, n)
+    assert len({t.category for t in some(0, n)}) == n
+    assert max(Counter(t.category for t in some(0, n + 9)).values()) == 2
+    assert some(1, 9) != some(2, 9)
+
+
 # Prompts
 
-@pytest.mark.parametrize(
-    "seed, first, last",
-    [
-        (0, "Halve it.", "Half of it."), (1, "Give a half.", "Halve it."),
-        (6, "One half?", "Give a half."),
-    ],
-)
-def test_the_seed_turns_the_wordings(seed, first, last):
-    templates, rows = prompted(TASK, seed)
-    assert [t.render(rows[0]) for t in (templates[0], templates[-1])] == [
-        [f"{first}\n\n2", "1"], [f"{last}\n\n2", "1"],
-    ]
-    assert rows[1]["definition"] == first and (rows[1]["input"], rows[1]["output"]) == ("12", "6")
+@pytest.mark.parametrize("p", P)
+def test_a_wording_that_is_asked_as_new_is_never_trained(p):
+    train, asked = t0_tasks("micro", 4, 1)
+    said = said_in(source for source, _ in prompted_pairs(train, 3000, p, seed=4))
+    new = {text for o in operations() for group in ("told", "new") for text in wordings(o, group)}
+    assert not said & new and (p == 0) == (not said)
+    assert all({*prompts_of(t, "never asked")} <= new for tasks in asked.values() for t in tasks)
 
 
-@pytest.mark.parametrize(
-    "p, expected",
-    [
-        ("one", ["Halve it."]), ("half", ["Halve it.", "Give a half."]),
-        ("original", ["Halve it.", "Give a half.", "One half?"]),
-    ],
-)
-def test_prompts_of_the_original_task(p, expected):
-    templates, rows = prompted(TASK)
-    assert [t.render(rows[0])[0].split("\n")[0] for t in choose_prompts(templates, p)] == expected
+def test_known_wordings_are_asked_of_other_data_sets_in_training():
+    train, asked = t0_tasks("micro", 0, 1)
+    o = {o.name: o for o in operations()}[asked["category"][0].name]
+    places = [wordings(o).index(text) for text in prompts_of(asked["category"][0], "known")]
+    for p in (1, 12):
+        chosen = {t.definition.index(text) for t in train for text in choose_prompts(t, p)}
+        assert {*places} <= chosen and len(places) == 6
 
 
-def test_all_prompts_have_one_that_is_turned_around():
-    templates, rows = prompted(TASK)
-    *original, turned = choose_prompts(templates, "all")
-    assert original == templates[:3] and turned.metadata.original_task is False
-    assert turned.render(rows[0]) == [
-        "2\n\n1\n\nWhich request leads from the first to the second?", "Halve it.",
-    ]
+def test_prompts_differ_between_data_sets_or_are_the_same_for_all():
+    tasks = t0_tasks("micro", 0, 1)[0][:40]
+    def places(p, seed=0): return {t.definition.index(choose_prompts(t, p, seed)[0]) for t in tasks}
+    assert len(places(1)) > 8 and len(places("one for all")) == 1
+    assert len({min(places("one for all", seed)) for seed in range(9)}) > 3
+    assert choose_prompts(tasks[0], "all")[:12] == choose_prompts(tasks[0], 12)
 
 
-def test_a_definition_with_braces_is_printed_as_it_stands():
-    templates, rows = prompted(replace(TASK, definition=["Fill {{ this }} ||| {% in %}."]))
-    assert TURNED.render(rows[0])[1] == "Fill {{ this }} ||| {% in %}." and templates[0].render(
-        rows[0]
-    )[0].startswith("Fill {{ this }} ||| {% in %}.")
-
-
-@pytest.mark.parametrize("n, chosen", [
-    (1, [0]), (3, [0, 1, 2]), (5, [0, 1, 2, 3]), (7, [0, 1, 3, 5]), (8, [0, 2, 4, 6]),
-    (12, [0, 3, 6, 9]),
-])
-@pytest.mark.parametrize("seed", range(3))
-def test_four_of_many_wordings_are_evenly_spaced(n, chosen, seed):
-    many = replace(TASK, definition=[f"Wording {k}." for k in range(n)])
-    templates, rows = prompted(many, seed)
-    k = seed % len(chosen)
-    said = [t.render(rows[0])[0].split("\n")[0] for t in templates]
-    assert said == [f"Wording {j}." for j in chosen[k:] + chosen[:k]]
-    assert {row["definition"] for row in rows} == {said[0]}
-
-
-def test_the_four_wordings_of_the_world_name_the_action_in_four_ways():
-    for task in micro_tasks("test", 1)[::9]:
-        o = tiers_of()[task.name][0]
-        templates, rows = prompted(task)
-        said = [t.render(rows[0])[0].split("\n")[0][:-1].lower() for t in templates]
-        assert said == [o.say(i, 0).lower() for i in range(4)]
-
-
-@pytest.mark.parametrize(
-    "n, counts", [(1, [1, 1, 1, 2]), (2, [1, 1, 1, 2]), (3, [1, 1, 2, 3]), (5, [1, 2, 3, 4])]
-)
-def test_numbers_of_prompts(n, counts):
-    templates, _ = prompted(replace(TASK, definition=[f"Wording {k}." for k in range(n)]))
-    assert [len(choose_prompts(templates, p)) for p in P] == counts
-    assert n == 1 or not any(templates[-1] in choose_prompts(templates, p) for p in P), (
-        "the last prompt is kept for the test"
-    )
-
-
-def test_another_p_is_an_error():
+def test_of_few_wordings_all_are_taken_and_another_p_is_an_error():
+    assert [len(choose_prompts(TASK, p)) for p in P] == [1, 1, 1, 4, 5]
     with pytest.raises(TaskError, match="p: found 'many'; choose from"):
-        choose_prompts(prompted(TASK)[0], "many")
+        choose_prompts(TASK, "many")
 
 
 # Pairs
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("p", P)
-def test_the_last_wording_is_never_trained_on(p, seed):
-    tasks = micro_tasks("train", 2)[::40]
-    last = {t.definition[3 * ((seed - 1) % 4)] for t in tasks}
-    sources = {source.split("\n")[0] for source, _ in prompted_pairs(tasks, 1000, p, seed)}
-    assert not sources & last
-    wordings = {d for t in tasks for d in t.definition} & sources
-    assert len(wordings) == len(tasks) * {"one": 1, "half": 2, "original": 3, "all": 3}[p]
+def test_a_turned_prompt_asks_for_a_request():
+    pairs = prompted_pairs([TASK], 500, "all")
+    turned = [(source, target) for source, target in pairs if TURNED in source]
+    assert 50 < len(turned) < 150 and {target for _, target in turned} == {*TASK.definition}
+    assert all("2\n1" in source or "12\n6" in source for source, _ in turned)
+    assert {target for source, target in pairs if TURNED not in source} == {"1", "6"}
 
 
-def test_pairs_repeat_and_categories_weigh_the_same():
-    tasks = micro_tasks("train", 3)
-    pairs = prompted_pairs(tasks, 4000, seed=3)
-    assert pairs[:30] == prompted_pairs(tasks, 30, seed=3) != prompted_pairs(tasks, 30, seed=4)
-    category = {d: t.category for t in tasks for d in t.definition}
-    counts = Counter(category[source.split("\n")[0]] for source, _ in pairs)
-    share = len(pairs) / len({t.category for t in tasks})  # About 57, give or take 8
-    assert len(counts) == len({t.category for t in tasks})
+@pytest.mark.parametrize("p", P[:4])
+def test_arms_are_trained_on_the_same_rows(p):
+    train = t0_tasks("micro", 2, 1)[0]
+    def rows(pairs): return [(source[source.index("Now complete"):], y) for source, y in pairs]
+    pairs = prompted_pairs(train, 300, p, seed=2)
+    assert rows(pairs) == rows(prompted_pairs(train, 300, 12, seed=2))
+    assert rows(pairs) != rows(prompted_pairs(train, 300, p, seed=3))
+
+
+def test_categories_weigh_the_same():
+    train = t0_tasks("micro", 3, 1)[0]
+    category = {text: t.category for t in train for text in t.definition}
+    counts = Counter(category[text] for source, _ in prompted_pairs(train, 4000, seed=3)
+                     for text in said_in([source]))
+    share = 4000 / len({t.category for t in train})
+    assert len(counts) == len({t.category for t in train})
     assert all(share / 2 < n < 2 * share for n in counts.values())
+
+
+def test_a_mixture_of_all_families_has_as_many_data_sets_as_one_of_few():
+    def families(tasks): return {t.category.split(":")[0] for t in tasks}
+    for seed in range(4):
+        train = t0_tasks("micro", seed, 1)[0]
+        few, half, all_of_them = (data_sets(train, share, seed=seed) for share in (1/8, 1/2, 1))
+        mixed = data_sets(train, 1/8, mixed=True, seed=seed)
+        assert len(mixed) == len(few) and families(few) < families(half) < families(train)
+        assert len(families(few)) == 2 < len(families(mixed)) and all_of_them == train
+        assert all(t in few for t in train if t.category.split(":")[0] in families(few))
 
 
 # Options
 
+def _answers_of(text, group, value):
+    words = text.split()
+    return {solve(name, text) for name, (o, _) in tiers_of().items()
+            if group(o) == value and o.fits(words)}
+
+
 def test_the_right_answer_is_an_option_and_its_place_says_nothing():
-    tasks = micro_tasks("test", 6) + micro_tasks("two steps", 2)
-    asked = [(i.output[0], sibling_options(t.name, i.input)) for t in tasks for i in t.instances]
-    assert all(
-        right in options and len(set(options)) == len(options) and 2 <= len(options) <= 4
-        for right, options in asked
-    )
+    asked = [(i.output[0], sibling_options(t.name, i.input))
+             for t in micro_tasks("test", 6) for i in t.instances]
+    assert all(right in options and len({*options}) == len(options) and 2 <= len(options) <= 4
+               for right, options in asked)
     four = [options.index(right) for right, options in asked if len(options) == 4]
     assert len(four) > 0.9 * len(asked)
     assert all(abs(four.count(k) / len(four) - 0.25) < 0.06 for k in range(4))
 
 
-def _answers_of(text, group, value):
-    words = text.split()
-    return {
-        solve(name, text)
-        for name, (o, _) in tiers_of().items() if group(o) == value and o.fits(words)
-    }
-
-
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", TIERS[:4])
 def test_wrong_options_are_answers_of_siblings_that_fit(tier):
     for task in random.Random(0).sample(micro_tasks(tier, 2), 12):
-        text = task.instances[0].input
+        text, o = task.instances[0].input, tiers_of()[task.name][0]
         options = sibling_options(task.name, text)
-        assert options == sibling_options(task.name, text)
-        if tiers_of()[task.name][0].options: continue
+        if o.options:
+            assert sorted(options) == sorted(o.options)
+            continue
         near = _answers_of(text, lambda o: o.category, task.category)
         action = task.category.split(":")[0]
         near_or_far = _answers_of(text, lambda o: o.category.split(":")[0], action)
@@ -174,46 +168,40 @@ def test_wrong_options_are_answers_of_siblings_that_fit(tier):
         assert {*options} <= near_or_far
 
 
-def test_a_category_of_one_task_has_wrong_options_too():
-    text = micro_tasks("test", 1)[0].instances[0].input
-    assert _answers_of(text, lambda o: o.category, "count: all") == {solve("micro_count_all", text)}
-    assert len(sibling_options("micro_count_all", text)) > 1
-
-
-def test_questions_have_two_options():
-    by_action = {t.category.split(":")[0]: t for t in micro_tasks("test", 1)}
-    for action in ("ask kind", "ask size"):
-        task = by_action[action]
-        assert sorted(sibling_options(task.name, task.instances[0].input)) == ["no", "yes"]
-    task = by_action["choose kind"]
-    options = sibling_options(task.name, task.instances[0].input)
-    assert {*options} == {*tiers_of()[task.name][0].options}
-
-
 # Scores
 
-def test_each_prompt_is_asked_for_the_same_rows(monkeypatch):
-    asked = []
-    def spy(model, tokenizer, some, max_new_tokens): asked.append(some); return 50.0
-    monkeypatch.setattr(study_of, "answer_score", spy)
-    assert (
-        prompt_scores(None, None, [TASK, replace(TASK, name="other", definition=["Halve."])])
-        == [50.0] * 4
-    )
-    assert [len(some) for some in asked] == [4, 2, 2, 2]  # the second task has one wording
-    assert [source for source, _ in asked[3]] == [
-        "Half of it.\n\n2", "Half of it.\n\n12",
-    ] and asked[3][0][1] == {"answer": "1"}
+def test_each_prompt_is_asked_for_the_same_rows_and_scored_apart(monkeypatch):
+    tasks, asked = t0_tasks("micro", 0, 1)[1]["category"][:4], []
+    def spy(model, tokenizer, sources, max_new_tokens):
+        asked.extend(sources)
+        return [tasks[k // 7].instances[0].output[0] if k % 7 == 2 else "" for k in range(28)]
+    monkeypatch.setattr(study_of, "answers", spy)
+    def first(model, tokenizer, sources, options): return [0] * len(sources), None
+    monkeypatch.setattr(study_of, "rank_classify", first)
+    scores = prompt_scores(None, None, tasks, "never asked")
+    assert scores["written"] == [0, 0, 100, 0, 0, 0, 0] and len({*scores["rank"]}) == 1
+    right = [sibling_options(t.name, t.instances[0].input)[0] == t.instances[0].output[0]
+             for t in tasks[::2]]
+    assert scores["rank"][0] == 50 * sum(right)
+    assert [sum(t.instances[0].input in source for source in asked) for t in tasks] == [7] * 4
+    assert said_in(asked) == {text for t in tasks for text in prompts_of(t, "never asked")}
 
 
-def test_tasks_of_the_world_are_ranked(monkeypatch):
-    rows = []
-    monkeypatch.setattr(
-        study_of, "answer_score",
-        lambda model, tokenizer, some, max_new_tokens: rows.extend(row for _, row in some) or 0.0,
-    )
-    prompt_scores(None, None, micro_tasks("combination", 1)[:2])
-    assert len(rows) == 8 and all(row["answer"] in row["options"] for row in rows)
+def test_examples_are_shown_or_nothing_is(monkeypatch):
+    tasks, asked = t0_tasks("micro", 0, 1)[1]["argument"][:2], []
+    def spy(model, tokenizer, sources, max_new_tokens): asked.append(sources); return sources
+    monkeypatch.setattr(study_of, "answers", spy)
+    monkeypatch.setattr(study_of, "rank_classify", lambda *given: ([0] * len(given[2]), None))
+    prompt_scores(None, None, tasks, n_pos=3)
+    scores = prompt_scores(None, None, tasks, blank=True)
+    assert all(tasks[0].positive[2].input in source for source in asked[0][:6])
+    assert len(asked[1]) == 2 and not said_in(asked[1]) and len(scores["written"]) == 1
+
+
+def test_median_and_iqr():
+    assert study_of._over_prompts({"a": [0, 10, 20, 30, 100], "b": [5]}) == {
+        "a": 20, "a, iqr": 20, "b": 5, "b, iqr": 0,
+    }
 
 
 # Studies
@@ -224,39 +212,48 @@ def runs(tmp_path_factory): return tmp_path_factory.mktemp("t0")
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs(name, runs):
-    record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.003, quiet=True)
+    record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.05, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     for run in record["runs"]:
-        assert 0 <= run["low"] <= run["median"] <= run["high"] <= 100 and run[
-            "iqr"
-        ] == pytest.approx(run["high"] - run["low"], abs=0.02)
-        assert {kind: len(scores) for kind, scores in run["scores"].items()} == {
-            "argument": 4, "combination": 4, "category": 4,
-        }
-    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.003)
+        places = [f"{tier}, {group}" for tier in TIERS[:3] for group in study_of.GROUPS]
+        for metric in [*places, *(f"rank, {place}" for place in places)]:
+            scores, number = run["prompts"][metric], 7 if "never" in metric else 6
+            assert len(scores) == (1 if run["arm"] == "no instruction" else number)
+            assert min(scores) <= run[metric] <= max(scores)
+            assert 0 <= run[f"{metric}, iqr"] <= max(scores) - min(scores)
+    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.05)
 
 
 def test_studies_share_their_runs():
-    assert {arm for study in STUDIES.values() for arm in study.arms} == set(ARMS) and len(
-        ARMS
-    ) < sum(len(study.arms) for study in STUDIES.values())
+    assert {arm for study in STUDIES.values() for arm in study.arms} == {*ARMS}
+    assert len(ARMS) < sum(len(study.arms) for study in STUDIES.values())
     assert {study.folder for study in STUDIES.values()} == {"t0"}
 
 
-def test_an_untuned_arm_trains_nothing_and_a_share_takes_some_data_sets(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(study_of, "fit", lambda *args: seen.append("fit"))
-    monkeypatch.setattr(
-        study_of, "prompted_pairs",
-        lambda tasks, n, p, seed: seen.append((sorted(t.name for t in tasks), n, p)) or [],
-    )
-    for arm in ("untuned", "a quarter of the data sets", "half of the data sets", "3 prompts"):
-        run_t0(tmp_path, 0, 0.01, "micro", "micro", **ARMS[arm])
-    (quarter, n, p), half, whole = [call for call in seen if call != "fit"]
-    assert seen.count("fit") == 3 and (n, p) == (BATCH * STEPS // 100, "original")
-    assert [len(quarter), len(half[0]), len(whole[0])] == [172, 344, 689] and set(quarter) < set(
-        half[0]
-    ) < set(whole[0])
+def test_what_an_arm_trains_on(tmp_path, monkeypatch):
+    seen, names = {}, {}
+    monkeypatch.setattr(study_of, "load_model", lambda *args, **kwargs: (None, None))
+    monkeypatch.setattr(study_of, "prompt_scores", lambda *args: {"written": [1.0]})
+    monkeypatch.setattr(study_of, "fit", lambda *args: None)
+    def spy(tasks, n, *_): seen.update(n=n, names={t.name for t in tasks})
+    monkeypatch.setattr(study_of, "prompted_pairs", spy)
+    for arm, settings in ARMS.items():
+        seen.clear()
+        run_t0(tmp_path, 0, 1, "micro", "micro", **settings)
+        names[arm] = seen.get("names")
+        assert seen.get("n") == (None if "untuned" in arm else BATCH * STEPS)
+    everything = names["12 prompts (T0++)"]
+    assert names["T0"] < names["T0+"] < everything == names["1 prompt"]
+    assert len(names["as many as T0, of all families"]) == len(names["T0"])
+    held = {t.name for tasks in t0_tasks("micro", 0, 1)[1].values() for t in tasks}
+    assert names["trained on it"] - everything == held
+
+
+def test_the_ceiling_is_trained_on_other_rows_than_it_is_asked():
+    for tasks in t0_tasks("micro", 0, 1)[1].values():
+        for task, other in zip(tasks, study_of._with_other_rows("micro", tasks, 5, 0)):
+            assert task.name == other.name and len(other.instances) == 5
+            assert task.instances[0].input not in {i.input for i in other.instances}
 
 
 def _small_world(folder, change):
@@ -264,7 +261,7 @@ def _small_world(folder, change):
     (folder / "splits" / "default").mkdir(parents=True)
     (folder / "tasks").mkdir()
     for split in ("train", "test"):
-        tasks = [change(t) for t in micro_tasks(split, 4)[::40]]
+        tasks = [change(t) for t in micro_tasks(split, 8)[::40]]
         for t in tasks: write_task(t, folder / "tasks" / f"{t.name}.json")
         names = "".join(f"{t.name}\n" for t in tasks)
         (folder / "splits" / "default" / f"{split}_tasks.txt").write_text(names)
@@ -273,41 +270,42 @@ def _small_world(folder, change):
 
 def test_tasks_with_one_wording_can_only_be_counted(tmp_path):
     one = _small_world(tmp_path / "world", lambda t: replace(t, definition=t.definition[:1]))
-    for arm in ("1 prompt", "2 prompts", "3 prompts and 1 turned"):
+    for arm in ("1 prompt for all", "1 prompt", "12 prompts and 1 turned"):
         with pytest.raises(TaskError, match="one wording a task.*t0-datasets"):
-            run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS[arm])
-    result = run_t0(tmp_path / "run", 0, 0.003, one, "micro", **ARMS["half of the data sets"])
-    assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 1}
-
-
-def test_a_world_of_files_is_as_good_as_a_generated_one(tmp_path):
-    same = _small_world(tmp_path / "world", lambda t: t)
-    result = run_t0(tmp_path / "run", 0, 0.003, same, "micro", **ARMS["2 prompts"])
-    assert {kind: len(scores) for kind, scores in result["scores"].items()} == {"unseen": 4}
+            run_t0(tmp_path / "run", 0, 0.03, one, "micro", **ARMS[arm])
 
 
 def test_real_tasks_are_scored_by_rouge(few_real_tasks, tmp_path):
     tasks = load_tasks(few_real_tasks, None, 1)
     model = tiny_t5(tmp_path / "t5", [t.definition[0] for t in tasks])
     for arm in STUDIES["t0-datasets"].arms:
-        result = run_t0(tmp_path / arm, 0, 0.0005, str(few_real_tasks), model, **ARMS[arm])
-        assert 0 <= result["median"] <= 100 and set(result["scores"]) == {"unseen"}
+        result = run_t0(tmp_path / arm, 0, 0.03, str(few_real_tasks), model, **ARMS[arm])
+        assert [*result["prompts"]] == ["unseen, known"] and 0 <= result["unseen, known"] <= 100
+    held = study_of._with_other_rows(str(few_real_tasks), [], 8, 0)
+    assert held and {len(t.instances) for t in held} == {4}
 
 
-def test_tuning_makes_right_answers_likelier_in_a_wording_that_no_training_has_seen(tmp_path):
+def test_tuning_makes_it_obey_wordings_that_no_training_has_asked(tmp_path):
     "What the studies need to be more than noise."
     model, tokenizer = load_model("micro", device="cpu")
-    sets = [prompted(t) for t in micro_tasks("test", 1)]
-    asked = [encode_row(templates[-1], row) for templates, rows in sets for row in rows]
-    sources, targets = ([row[side] for row in asked] for side in ("inputs", "targets"))
-    batch = dict(tokenizer(sources, padding=True, return_tensors="pt"))
-    ids = tokenizer(text_target=targets, padding=True, return_tensors="pt")["input_ids"]
-    batch["labels"] = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
-    def loss():
-        with torch.no_grad(): return model(**batch).loss.item()
-    before = loss()
-    fit(model, tokenizer, prompted_pairs(micro_tasks("train", 4), 30 * BATCH), tmp_path, 0, BATCH)
-    assert loss() < 0.8 * before
+    train, asked = t0_tasks("micro", 0, 1)
+    def median():
+        scores = prompt_scores(model, tokenizer, asked["category"], "never asked")
+        return study_of._over_prompts(scores)["written"]
+    before = median()
+    study_of.fit(model, tokenizer, prompted_pairs(train, STEPS * BATCH), tmp_path, 0, BATCH)
+    assert before < 10 and median() > 30
+
+
+# Records
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_claims_name_arms_and_metrics_that_exist(name):
+    claims, record = [c for c in read_claims() if c.study == name], read_record(name)
+    assert claims and record["world"] == 2
+    for claim in claims:
+        assert {claim.better, claim.worse} <= {*STUDIES[name].arms}
+        assert all(claim.metric in run for run in record["runs"])
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -315,5 +313,18 @@ def test_the_page_agrees_with_the_record(name):
     record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
     assert f"{name}: the saved record" in printed
     for arm in STUDIES[name].arms:
-        median = interval([run["median"] for run in record["runs"] if run["arm"] == arm])
+        median = interval([run["category, never asked"] for run in record["runs"]
+                           if run["arm"] == arm])
         assert any(line.startswith(f"| {arm} | {median} |") for line in lines), (arm, median)
+    for found in findings(record, [c for c in read_claims() if c.study == name]):
+        start = f"| {found.claim.says} |"
+        assert any(line.startswith(start) and line.endswith(f"| {found.verdict} |")
+                   for line in lines), start
+
+
+def test_shared_runs_stand_alike_in_all_records():
+    runs = {}
+    for name in STUDIES:
+        for run in read_record(name)["runs"]:
+            key, text = (run["arm"], run["seed"]), json.dumps(run)
+            assert runs.setdefault(key, text) == text
