@@ -41,7 +41,7 @@ def studies_of(
     run: Callable,           # For `Study`
     folder: str,             # Under runs/, of all their runs
     arms: dict[str, dict],   # Those that any of them may have
-    tables: list[tuple],     # Of each: name, title, place in the paper, its arms (None: all)
+    tables: list[tuple],     # Name, title, place in the paper, and arms of each (None: all)
     seeds: int = 3,          # Runs of each arm
 ) -> dict[str, Study]:  # Name -> study
     "The studies of one paper, which share arms and the folder of their runs."
