@@ -124,7 +124,8 @@ def own_model(
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #5b76943c
 STEPS, BATCH, RATE = 30, 16, 2e-3
-QUESTIONS, DRAWN, OWN = 140, 40, 100  # Of all unseen tasks; of the drawn one; to train its own model
+QUESTIONS, DRAWN = 140, 40  # Of all unseen tasks, and of the drawn one
+OWN = 100  # Instances of a task for its own model
 _COPIES = {"the input": lambda t, i: i.input, "an answer": lambda t, i: t.positive[0].output}
 
 @cache
