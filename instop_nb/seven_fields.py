@@ -51,7 +51,7 @@ _SAID = {  # What holds of all answers -> of these actions
 EMPHASIS = {action: text for text, actions in _SAID.items() for action in actions}
 
 # %% ../nbs/1_instructions/14b_seven_fields.ipynb #ni-fields2
-def _command(o):
+def _imperative(o):
     "Its first wording that is no question."
     return next(t for t in (o.say(i, 0) for i in range(4)) if not t.startswith(QUESTION_WORDS))
 
@@ -65,7 +65,7 @@ def _bad(o, i, others):
     "What a sibling answers, and what one should answer instead."
     words, right = i.input.split(), i.output[0]
     other = next(s for s in others if s.fits(words) and s.solve(words) != right)
-    reason = f"This answers another task: {as_sentence(_command(other))}"
+    reason = f"This answers another task: {as_sentence(_imperative(other))}"
     return Example(i.input, other.solve(words), reason, right)
 
 # %% ../nbs/1_instructions/14b_seven_fields.ipynb #ni-fields3

@@ -297,7 +297,7 @@ def test_arms_of_a_seed_share_split_and_questions(split, tmp_path, monkeypatch):
         return [{"id": i.id, "task": t.name, "category": t.category, "prediction": "",
                  "references": i.output} for t in tasks for i in t.instances]
     monkeypatch.setattr("instop_nb.natinst_study._tuned", tuned)
-    monkeypatch.setattr("instop_nb.natinst_study._ask", ask)
+    monkeypatch.setattr("instop_nb.natinst_study._asked_v1", ask)
     for element in ("none", "Full"):
         run_natinst(tmp_path, 3, 1.0, "micro", "micro", split=split, element=element)
     assert seen[0] == seen[1] and asked[:len(asked) // 2] == asked[len(asked) // 2:]
