@@ -46,8 +46,8 @@ def studies_of(
 ) -> dict[str, Study]:  # Name -> study
     "The studies of one paper, which share arms and the folder of their runs."
     return {
-        name: Study(name, title, f"{paper}, {place}", run, {arm: arms[arm] for arm in chosen or arms},
-                    seeds=seeds, folder=folder)
+        name: Study(name, title, f"{paper}, {place}", run, folder=folder, seeds=seeds,
+                    arms={arm: arms[arm] for arm in chosen or arms})
         for name, title, place, chosen in tables
     }
 

@@ -1,0 +1,153 @@
+"""Hard instructions: each is what it says it is, halves of actions stay apart, and the page says
+what the record says."""
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
+
+from instop_nb import hard_instructions
+from instop_nb.claims import all_findings, read_claims
+from instop_nb.core import TaskError
+from instop_nb.hard_instructions import (
+    BOTH, HARD, STUDIES, halves_of_actions, hard_operations, hard_pairs, hard_questions, negated,
+    plain, run_hard, with_a_decoy, with_two_conditions,
+)
+from instop_nb.operations import is_held_out, operations, wordings
+from instop_nb.study import reproduce
+from instop_nb.words import FORMS, KIND
+
+NOTEBOOK = (
+    Path(__file__).resolve().parent.parent / "nbs" / "3_studies" / "36_hard_instructions.ipynb"
+)
+WORDING_OF = {said: o for o in operations() for said in wordings(o)}
+SOME = random.Random(0).sample(hard_operations(), 40)
+
+
+def parts_of(source):
+    "The definition of a source, and its input."
+    said, rest = source.removeprefix("Definition: ").split("\n\n", 1)
+    return said, rest.split("Input: ")[1].split("\nOutput:")[0].rstrip(".")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory): return tiny_t5(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_plain_question_is_answered_as_it_asks(held_out):
+    for o in SOME:
+        made = plain(o, random.Random(1), held_out)
+        said, text = parts_of(made.source)
+        assert WORDING_OF[said].solve(text.split()) == made.answer
+        assert is_held_out(text) == held_out
+
+
+def test_who_is_told_not_to_leaves_the_list():
+    for o in SOME:
+        made = negated(o, random.Random(1))
+        said, text = parts_of(made.source)
+        asked = said.removeprefix("Do not ")
+        assert asked != said
+        assert text == made.answer != made.tempting == o.solve(text.split())
+        assert asked[0].upper() + asked[1:] in wordings(o)
+
+
+def test_two_conditions_are_both_met():
+    for o in SOME:
+        made = with_two_conditions(o, random.Random(2))
+        said, text = parts_of(made.source)
+        size, kind = next(a.split() for a in BOTH.arguments if a in said)
+        words = text.split()
+        both = [i for i, w in enumerate(words)
+                if KIND[w] == kind and FORMS["size"][w] == size]
+        assert o.action.do(words, both, o.changed) == made.answer.split()
+        alone = [i for i, w in enumerate(words) if KIND[w] == kind]
+        assert o.action.do(words, alone, o.changed) == made.tempting.split()
+        assert both != alone and made.answer != made.tempting
+
+
+def test_a_decoy_stands_in_the_input_and_asks_for_something_else():
+    places = set()
+    for o in SOME:
+        made = with_a_decoy(o, random.Random(o.name))
+        said, text = parts_of(made.source)
+        first, second = text.split(". ")
+        places.add(first + "." in WORDING_OF)
+        words, decoy = (second, first) if first + "." in WORDING_OF else (first, second)
+        assert WORDING_OF[said].solve(words.split()) == made.answer
+        assert WORDING_OF[decoy + "."].solve(words.split()) == made.tempting != made.answer
+    assert places == {True, False}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_hard_instruction_of_the_asked_half_is_trained_on(seed):
+    seen, asked = halves_of_actions(seed)
+    assert not {*seen} & {*asked}
+    assert {*seen, *asked} == {o.action.name for o in hard_operations()}
+    found = [parts_of(source)[0] for source, _ in hard_pairs(seen, 600, seed)]
+    negations = [said.removeprefix("Do not ") for said in found if said.startswith("Do not ")]
+    actions = {WORDING_OF[n[0].upper() + n[1:]].action.name for n in negations}
+    assert actions and actions <= {*seen}
+    both = [said for said in found if any(a in said for a in BOTH.arguments)]
+    for said in both:
+        assert any(w in said or w in said.lower() for o in hard_operations()
+                   if o.action.name in seen
+                   for w in [replace(o, selection=BOTH, chosen=a).say(i, j)
+                             for a in BOTH.arguments if a in said
+                             for i in range(4) for j in range(3)]
+                   for w in [w, w[0].upper() + w[1:]])
+        break
+    assert both
+
+
+def test_plain_pairs_are_plain_and_the_share_is_kept():
+    assert all(parts_of(source)[0] in WORDING_OF for source, _ in hard_pairs([], 200))
+    hard = [s for s, _ in hard_pairs(halves_of_actions(0)[0], 1000)
+            if parts_of(s)[0] not in WORDING_OF or ". " in parts_of(s)[1]]
+    assert 240 < len(hard) < 360
+
+
+@pytest.mark.parametrize("make", [plain, *HARD.values()])
+def test_questions_are_of_the_asked_half_on_lists_that_no_training_sees(make):
+    questions = hard_questions(make, 20, 3)
+    assert questions == hard_questions(make, 20, 3) != hard_questions(make, 20, 4)
+    for made in questions:
+        text = parts_of(made.source)[1]
+        parts = [p for p in text.split(". ") if p + "." not in WORDING_OF]
+        assert len(parts) == 1 and is_held_out(parts[0])
+
+
+def test_right_and_tempted_are_counted_apart(monkeypatch, tiny, tmp_path):
+    def said(model, tokenizer, sources, max_new_tokens):
+        by_source = {h.source: h for make in (plain, *HARD.values())
+                     for h in hard_questions(make, len(sources), 0)}
+        return [by_source[s].answer if n % 2 else by_source[s].tempting or "no"
+                for n, s in enumerate(sources)]
+    monkeypatch.setattr(hard_instructions, "answers", said)
+    found = run_hard(tmp_path, 0, .02, "micro", tiny, None)
+    assert [*found.values()] == [50, 0] + [50, 50] * 3
+
+
+def test_files_of_tasks_are_refused_with_advice(tmp_path):
+    with pytest.raises(TaskError, match="data: found 'tasks'; leave out --data"):
+        run_hard(tmp_path, 0, .01, "tasks", "micro")
+
+
+def test_the_study_runs_and_repeats_nothing(tmp_path, tiny):
+    study = STUDIES["hard"]
+    options = dict(scale=.01, model=tiny)
+    record = reproduce(study, tmp_path, seeds=1, workers=1, quiet=True, **options)
+    assert [run["arm"] for run in record["runs"]] == [*study.arms]
+    check_that_no_run_is_repeated(study, tmp_path, record, **options)
+
+
+def test_the_page_agrees_with_the_record():
+    record, printed, lines = record_and_page(STUDIES["hard"], NOTEBOOK)
+    assert f"hard: the saved record ({record['seeds']} seeds" in printed
+    found = all_findings("hard")
+    assert [f.claim for f in found] == [c for c in read_claims() if c.study == "hard"] and found
+    for f in found:
+        shown = [line for line in lines if line.startswith(f"| {f.claim.says} |")]
+        assert shown and f"| {f.mean:.1f} ± {f.half:.1f} |" in shown[0] and f.verdict in shown[0]
