@@ -182,4 +182,4 @@ ARMS = {"untuned": {"hard": None}, "plain": {}, "hard for others": {"hard": "oth
         "hard for all": {"hard": "all"}}
 STUDIES = studies_of("Jang et al. 2023; Greshake et al. 2023", run_hard, "hard", ARMS, [
     ("hard", "Negation, two conditions, a decoy in the input", "none of their tables", None),
-], seeds=8)
+], seeds=6)
