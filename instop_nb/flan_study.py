@@ -93,7 +93,7 @@ def draw_row(
     return row | {"options": operation.options} if operation.options else row
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-pairs-x
-def _question(cluster, rng, k=0, style="instruction", options=True, held_out=False):
+def _drawn_question(cluster, rng, k=0, style="instruction", options=True, held_out=False):
     "Source, target and row."
     operation = rng.choice(rng.choice(_datasets(cluster)))
     row, rng = draw_row(operation, rng, held_out), random.Random(rng.random())
@@ -113,7 +113,7 @@ def training_pairs(
     rng, pairs = random.Random(f"{seed} mixture"), []
     while len(pairs) < n:
         cluster, k = rng.choice(clusters), rng.randint(0, exemplars)
-        pairs.append(_question(cluster, random.Random(rng.random()), k, **phrased)[:2])
+        pairs.append(_drawn_question(cluster, random.Random(rng.random()), k, **phrased)[:2])
     return pairs
 
 def cluster_questions(
@@ -124,7 +124,7 @@ def cluster_questions(
 ) -> list[tuple[str, dict]]:  # Source and row
     "Questions on lists that no training sees; all arms of a seed are asked the same ones."
     rngs = (random.Random(f"{seed} {cluster} {i}") for i in range(n))
-    drawn = [_question(cluster, rng, held_out=True, **asking) for rng in rngs]
+    drawn = [_drawn_question(cluster, rng, held_out=True, **asking) for rng in rngs]
     return [(source, row) for source, _, row in drawn]
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-trainings-x
