@@ -133,7 +133,7 @@ STUDIES = studies_of("Wang et al. 2022", run_xlingual, "superni-xlingual", {
     **_COPIED, "untuned": {"learn": "nothing"}, "tuned on English": {}, "half in zor": {"zor": .5},
     "trained on it": {"learn": "category", "zor": 1},
 }, [("superni-xlingual", "Learned in English, asked in *zor*", "table 3, second track", None)],
-    seeds=4)
+    seeds=3)
 STUDIES |= studies_of("Wang et al. 2022", run_finnish, "superni-finnish",
     {**_COPIED, "tuned on English": {"learn": "train"}},
     [("superni-finnish", "Finnish tasks", "table 3, second track", None)])
