@@ -133,7 +133,7 @@ def tuned_on(
     if not rows: return t5, tokenizer
     targets = [t.instances[0].output[0] for t in rows]
     pairs = [*zip(laid_out(rows, encoding, tokenizer), targets)]
-    return fit(t5, tokenizer, pairs, folder, seed, batch, RATE), tokenizer
+    return fit(t5, tokenizer, pairs, folder, seed, batch, learning_rate=RATE), tokenizer
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #cb5177dc
 HEURISTICS = {"copy input": copy_input, "copy example": copy_example}
