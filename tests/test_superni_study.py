@@ -230,8 +230,8 @@ def test_each_action_has_a_score():
 @pytest.mark.parametrize("name", [*STUDIES, "superni-xlingual"])
 def test_every_study_runs(name, runs, tiny):
     arms = [*ALL[name].arms.items()]
-    few = {arm: {**s, "ask": s["ask"][:2]} if "ask" in s else s
-           for arm, s in [*arms[:1], *arms[2::3]]}
+    few = {arm: {**s, "ask": ["Def", s["encoding"]]} if "ask" in s else s
+           for arm, s in [*arms[:1], arms[2]]}
     study = replace(ALL[name], arms=few)
     folder = runs / study.folder
     record = reproduce(study, folder, seeds=1, workers=1, scale=0.01, model=tiny, quiet=True)
