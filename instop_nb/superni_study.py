@@ -40,6 +40,7 @@ def in_turn(
     turns = [(k, rng.random(), t) for some in groups.values() for k, t in enumerate(some)]
     return [t for *_, t in sorted(turns, key=lambda turn: turn[:2])[:n]]
 
+# %% ../nbs/3_studies/35_superni_study.ipynb #sn-worlds-x
 def worlds(
     data: str,     # "micro" or a folder in the layout of natural-instructions
     seed: int = 0, # Draws the tasks that are asked
@@ -158,6 +159,7 @@ def answered_in(
     "What a model says to some tasks."
     return answer_texts(*reader, tasks, laid_out(tasks, encoding, reader[1]), LIMIT)
 
+# %% ../nbs/3_studies/35_superni_study.ipynb #sn-answers-c
 def copied_answers(
     what: str,          # Of `HEURISTICS`
     tasks: list[Task],  # All their instances
@@ -165,6 +167,7 @@ def copied_answers(
     "Answers without a model."
     return [row for t in tasks for row in HEURISTICS[what](t)]
 
+# %% ../nbs/3_studies/35_superni_study.ipynb #sn-answers-s
 def scores_of(
     asked: dict[str, list[Task]],  # By tier
     answer: Callable,              # Tasks -> rows
@@ -209,6 +212,8 @@ ARMS = {
     **{f"{n} instances": {"n_tasks": 64, "n_instances": n} for n in (2, 8, 32)},
     **{f"train {e}": {"encoding": e, "ask": list(MATRIX)} for e in MATRIX},
 }
+
+# %% ../nbs/3_studies/35_superni_study.ipynb #sn-studies-x
 STUDIES = studies_of("Wang et al. 2022", run_superni, "superni", ARMS, [
     ("superni-bounds", "Copied, untuned, tuned, tuned on the test tasks", "table 3",
      [*HEURISTICS, "untuned", "untuned, two examples", "no instruction", "tuned", "trained on it"]),

@@ -14,6 +14,8 @@ from .core import TaskError
 from .metrics import gpt2_tokenizer, score
 from .microworld import micro_tasks, tiers_of
 from .models import load_model
+
+# %% ../nbs/3_studies/35b_xlingual_study.ipynb #xl-imports-2
 from .operations import Operation
 from .probes import some_tasks, steps_of, two_scores
 from .study import studies_of
@@ -27,6 +29,7 @@ from .words import FORMS, KINDS
 # %% ../nbs/3_studies/35b_xlingual_study.ipynb #sn-zor-x
 NOUNS = dict(zip(KINDS, ("tomur", "pelax", "zibor", "dusex", "kanir")))
 
+# %% ../nbs/3_studies/35b_xlingual_study.ipynb #sn-zor-y
 def in_zor(
     task: Task,           # With instances
     told: bool = False,   # The kinds, too, also in its definition
@@ -59,6 +62,7 @@ def _speechless(split):
     "The tasks that are about no language."
     return [t for t in micro_tasks(split, 1) if not re.search("_(translate|say)_", t.name)]
 
+# %% ../nbs/3_studies/35b_xlingual_study.ipynb #sn-asked-y
 def _asked_in_zor(new, seed, n):
     "Test tasks by language, and by whether they need meaning."
     rng = random.Random(f"{seed} asked")
@@ -110,6 +114,7 @@ def finnish(
               "with tasks/, splits/ and tasks_fi/ in it")
     raise TaskError(str(folder), "data", data, advice)
 
+# %% ../nbs/3_studies/35b_xlingual_study.ipynb #xl-fi-x
 def run_finnish(
     folder,          # Of the run
     seed: int,       # Of draw and order
