@@ -61,7 +61,8 @@ def demo_command(
 
 # %% ../nbs/9_appendix/99_cli.ipynb #07ee009d
 CHAPTERS = (
-    "flan_study", "t0_study", "natinst_study", "superni_study", "hard_instructions",
+    "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
+    "hard_instructions", "world_study", "paper",
     "world_study", "paper",
 )
 
