@@ -63,7 +63,6 @@ def demo_command(
 CHAPTERS = (
     "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
     "hard_instructions", "world_study", "paper",
-    "world_study", "paper",
 )
 
 def all_studies() -> dict:  # Name -> study
