@@ -30,6 +30,7 @@ class Claim:
     worse: str   # The arm that it is compared with
     metric: str  # A number of each run
     paper: float | None = None  # Their difference in the paper, points; None: it gives none
+    unit: str = ""   # Of the paper's number, where it is not ours: then no sizes are compared
     place: str = ""  # Where the paper says so; "": nowhere, it is ours
     none: float | None = None  # It says that there is no difference: less than so many points
 
@@ -68,7 +69,8 @@ class Finding(NamedTuple):
         bound, paper = self.claim.none, self.claim.paper
         if bound and abs(self.mean) + self.half < bound: return "agrees"
         if self.p < .05: return "agrees" if self.mean > 0 and not bound else "differs"
-        return "smaller" if paper and self.mean + self.half < paper else "cannot tell"
+        comparable = paper and not self.claim.unit
+        return "smaller" if comparable and self.mean + self.half < paper else "cannot tell"
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings
 def _p(values):
@@ -79,7 +81,7 @@ def _p(values):
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings-2
 def _found(claim, values, p):
     spread = float(np.std(values, ddof=1))
-    effect = abs(claim.paper or claim.none or 0)
+    effect = 0 if claim.unit else abs(claim.paper or claim.none or 0)
     least = smallest_effect(spread, len(values)) if spread else 0.0
     needed = seeds_needed(effect, spread) if spread and effect else None
     return Finding(claim, *t_interval(values), p, least, seeds=len(values), needed=needed)
@@ -143,7 +145,7 @@ def all_findings(
             for f in findings(record, by_study[name])]
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-x
-def _number(value): return "" if value is None else f"{value:.1f}"
+def _number(value, unit): return "" if value is None else f"{value:.1f} {unit}".strip()
 
 def findings_table(
     found: list[Finding],  # Of any number of studies
@@ -152,7 +154,7 @@ def findings_table(
     head = ["claim", "better − worse", "ours", "paper", "p (Holm)", "told from", "seeds (needed)"]
     rows = [[
         f.claim.says, f"{f.claim.better} − {f.claim.worse}", f"{f.mean:.1f} ± {f.half:.1f}",
-        f"within ±{f.claim.none:g}" if f.claim.none else _number(f.claim.paper),
+        f"within ±{f.claim.none:g}" if f.claim.none else _number(f.claim.paper, f.claim.unit),
         f"{f.p:.2g}", f"{f.least:.1f}", f"{f.seeds}" + f" ({f.needed})" * (f.needed is not None),
         f.verdict,
     ] for f in found]

@@ -157,7 +157,8 @@ def run_natinst(
     split: str = "random",         # What is left out; see `draw_split`
     element: str = "Def+Prompt",   # What is shown, in training and in the test; see `ELEMENTS`
     n_seen: int | None = None,     # Tasks to train on, drawn from the seen ones; None: all of them
-    who: str = "tuned",            # or "untuned", "trained on it", "own", "the input", "an answer"
+    who: str = "tuned",            # or "untuned", "trained on it", "the input", "an answer";
+                                   # asked every second task: "own", "shared" (which is "tuned")
 ) -> dict:  # Scores of all unseen tasks, by category; "drawn": of the drawn task; "rounds" of own
     "Tune on the seen tasks of a split, ask the unseen ones (Mishra et al. 2022, section 6)."
     n = max(6, STEPS * BATCH // (n_seen or STEPS * BATCH))  # As many in all, for few tasks as well
@@ -168,7 +169,7 @@ def run_natinst(
     asking = _side(data, DRAWN, seed, True, names)
     n_each = max(1, steps_of(scale, QUESTIONS) // len(names))
     asked = [replace(t, instances=t.instances[:n_each]) for t in asking]
-    if who == "own": asked = asked[::2]
+    if who in ("own", "shared"): asked = asked[::2]
     if who in _COPIES:
         said = [prediction_rows(t, [_COPIES[who](t, i) for i in t.instances]) for t in asked]
         return base | category_scores([row for rows in said for row in rows])
@@ -203,13 +204,15 @@ ARMS |= {
     "copy the input": {"who": "the input"}, "copy an answer": {"who": "an answer"},
     "untuned": {"who": "untuned"}, "untuned, 1 example": {"who": "untuned", "element": _BAD[0]},
     "trained on it": {"who": "trained on it"}, "a model for each task": {"who": "own"},
+    "one for all, the same tasks": {"who": "shared"},
 }
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #ni-studies
 STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
     ("natinst-bounds", "From copying to a model for each task", "section 6, upper bound",
      ["copy the input", "copy an answer", "untuned", "untuned, 1 example", "random none",
-      "random Def+Prompt", "trained on it", "a model for each task"]),
+      "random Def+Prompt", "trained on it", "a model for each task",
+      "one for all, the same tasks"]),
     ("natinst-splits", "Unseen tasks, data sets and categories, with and without instructions",
      "section 6, table 4", [f"{split} {element}" for split in _SPLITS for element in _TWO]),
     ("natinst-elements", "Which element of the instructions helps which category",

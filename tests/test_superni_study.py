@@ -33,7 +33,7 @@ from instop_nb.xlingual_study import (
 
 PAGES = Path(__file__).resolve().parent.parent / "nbs" / "3_studies"
 NOTEBOOK = PAGES / "35_superni_study.ipynb"
-RECORDED = ("superni-bounds", "superni-encodings", "superni-tasks")  # The others wait for theirs
+RECORDED = ("superni-bounds", "superni-encodings", "superni-tasks", "superni-instances")
 ALL = STUDIES | other.STUDIES
 
 
