@@ -107,6 +107,7 @@ VERDICTS = {"agrees": "tab:green", "differs": "tab:red", "smaller": "tab:orange"
             "cannot tell": "0.5"}
 _PAPER = dict(marker="D", ls="", mfc="none", mec="k")
 
+# %% ../nbs/3_studies/31f_claims.ipynb #cl-forest-x
 def forest(
     found: list[Finding],  # Of any number of studies
 ):  # A matplotlib figure
@@ -147,6 +148,7 @@ def all_findings(
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-x
 def _number(value, unit): return "" if value is None else f"{value:.1f} {unit}".strip()
 
+# %% ../nbs/3_studies/31f_claims.ipynb #cl-table-xx
 def findings_table(
     found: list[Finding],  # Of any number of studies
 ) -> Table:  # A row for each; points of 100
@@ -171,6 +173,7 @@ def _page(finding, folder):
     said = f"`{record['command']}` · {record['cpu_seconds'] / 60:.0f} CPU minutes"
     return Table(f"{claim.says}: {finding.verdict}. {claim.place}\n\n{said}\n\n{table}")
 
+# %% ../nbs/3_studies/31f_claims.ipynb #cl-exp-xx
 def record_explorer(
     found: list[Finding],  # To choose from
     folder=None,           # Of their records; None: those that the package ships

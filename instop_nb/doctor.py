@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 from IPython.display import Markdown
 from packaging.requirements import Requirement
-from .course import plain
+from .course import as_plain
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #aebca020
 class Check(NamedTuple):
@@ -30,7 +30,7 @@ def report(
     checks: list[Check],  # What was found
 ) -> Markdown:  # A table with a row for each check: ok, or what to do
     "Show checks with what to do."
-    rows = [f"| {plain(c.what)} | {plain(c.found)} | {c.advice or 'ok'} |" for c in checks]
+    rows = [f"| {as_plain(c.what)} | {as_plain(c.found)} | {c.advice or 'ok'} |" for c in checks]
     return Markdown("\n".join(["| | found | what to do |", "| --- | --- | --- |", *rows]))
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #af313d4e

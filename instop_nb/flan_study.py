@@ -33,6 +33,7 @@ CLUSTERS_OF_ACTIONS = {
 }
 CHOICES = ("yes or no", "which of two")  # Their questions have options
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-groups-x
 @cache
 def _datasets(cluster):
     "Its categories, each with its operations."
@@ -61,6 +62,7 @@ _LAYOUTS = (
 )
 _MADE_OF = [(l, i, j) for l in _LAYOUTS for i in WORDINGS["asked"][0] for j in WORDINGS["asked"][1]]
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-styles-x1
 def templates_of(
     operation: Operation,        # What is asked
     style: str = "instruction",  # One of `STYLES`
@@ -102,6 +104,7 @@ def _drawn_question(cluster, rng, k=0, style="instruction", options=True, held_o
     source, target = render(pattern, row, options)
     return few_shot(source, shown), target, row
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-pairs-x1
 def training_pairs(
     clusters: list[str],  # Drawn equally often
     n: int,               # How many
@@ -116,6 +119,7 @@ def training_pairs(
         pairs.append(_drawn_question(cluster, random.Random(rng.random()), k, **phrased)[:2])
     return pairs
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-pairs-x2
 def cluster_questions(
     cluster: str,   # Its tasks are asked
     n: int,         # How many
@@ -137,6 +141,7 @@ TRAININGS = {
 }
 STEPS, BATCH, QUESTIONS = 60, 64, 100  # Questions of each cluster
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-trainings-x1
 def pairs_of(
     training: str,  # A key of `TRAININGS`
     n: int,         # How many
@@ -175,6 +180,7 @@ def _only_micro(data):
               "do not have. What real tasks can show: instop reproduce t0-datasets --data DIR")
     raise TaskError("flan", "data", data, advice)
 
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-run-x1
 def run_flan(
     folder,        # Of the run
     seed: int,     # Of clusters, model and questions
@@ -233,6 +239,8 @@ ARMS = {
     **{name: {"training": name} for name in ("1 cluster", "2 clusters", "4 clusters")},
     **_CROSSED, **_SHOTS,
 }
+
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-studies-x1
 STUDIES = studies_of("Wei et al. 2022", run_flan, "flan", ARMS, [
     ("flan-heldout", "Three clusters held out: untuned, tuned on the others, tuned on them, too",
      "figure 5", ["untuned", "untuned, k = 3", "no template, asked with no template", "FLAN",
@@ -243,6 +251,8 @@ STUDIES = studies_of("Wei et al. 2022", run_flan, "flan", ARMS, [
      "figure 8", ["untuned", "FLAN", *_CROSSED]),
     ("flan-shots", "Exemplars before the question", "figure 9", ["untuned", "FLAN", *_SHOTS]),
 ], seeds=10)
+
+# %% ../nbs/3_studies/32_flan_study.ipynb #fl-studies-x2
 _SHOWN = {"shown": True, "not shown": False}
 _TUNED = {"tuned with": "choices", "tuned without": "choices, no options", "untuned": None}
 STUDIES |= studies_of("Wei et al. 2022", run_options, "flan", {

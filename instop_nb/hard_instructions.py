@@ -32,6 +32,7 @@ class Hard(NamedTuple):
     answer: str    # What is right
     tempting: str  # What overlooking the difficulty leads to; "": there is none
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-asked-x1
 def say_it(
     operation: Operation,  # Of one step
     rng: random.Random,    # Chooses the wording
@@ -40,6 +41,7 @@ def say_it(
     actions, selections = WORDINGS["asked"]
     return operation.say(rng.choice(actions), rng.choice(selections))
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-asked-x2
 def plain(
     operation: Operation,    # What is asked
     rng: random.Random,      # Of wording and list
@@ -71,6 +73,7 @@ def _of_both(words, said):
 BOTH = Selection("every size and kind", [f"{s} {k}" for s in SIZES for k in KINDS], _of_both,
                  _BY_NAME["every kind"].wordings)
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-two-x1
 def with_two_conditions(
     operation: Operation,    # Its action is asked, for words of a kind and a size
     rng: random.Random,      # Of kind, size, wording and list
@@ -92,6 +95,7 @@ def hard_operations() -> tuple[Operation, ...]:  # Told in the books, and no que
     left_out = ("size", "count")
     return tuple(o for o in operations() if not o.options and o.action.name not in left_out)
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-decoy-x1
 def with_a_decoy(
     operation: Operation,    # What is asked
     rng: random.Random,      # Of wording, list and decoy
@@ -117,6 +121,7 @@ def halves_of_actions(
     drawn = random.Random(f"{seed} halves").sample(names, len(names))
     return drawn[:len(names) // 2], drawn[len(names) // 2:]
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-by-x
 @cache
 def _by_category(actions):
     groups = {}
@@ -124,6 +129,7 @@ def _by_category(actions):
         if o.action.name in actions: groups.setdefault(o.category, []).append(o)
     return list(groups.values())
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-pairs-x2
 def hard_pairs(
     actions: list[str],  # Of which some are hard; none: all are plain
     n: int,              # How many
@@ -152,6 +158,7 @@ def hard_questions(
     groups = _by_category(tuple(halves_of_actions(seed)[1]))
     return [make(rng.choice(rng.choice(groups)), rng, held_out=True) for _ in range(n)]
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-run-x1
 def run_hard(
     folder,        # Of the run
     seed: int,     # Of halves, pairs and questions

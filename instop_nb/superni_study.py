@@ -27,7 +27,7 @@ from .tuning import NO_INSTRUCTION, group_scores
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #027c9706
 @cache
-def _world(split): return micro_tasks(split, 1)  # Definitions and examples never change
+def _first_of(split): return micro_tasks(split, 1)  # Definitions and examples never change
 
 def in_turn(
     tasks: list[Task],   # To draw from
@@ -51,8 +51,8 @@ def worlds(
     if data != "micro":
         train, test = (load_tasks(data, split, 200) for split in ("train", "test"))
         return {"train": train, "test": in_turn(test, n, rng)}
-    asked = {tier: in_turn(_world(tier), n, rng) for tier in TIERS[:3]}
-    return {"train": _world("train"), **asked}
+    asked = {tier: in_turn(_first_of(tier), n, rng) for tier in TIERS[:3]}
+    return {"train": _first_of("train"), **asked}
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-inst-x
 def with_instances(
