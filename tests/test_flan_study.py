@@ -291,7 +291,7 @@ def test_rows_are_right():
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
     record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
-    assert f"{name}: the saved record (10 seeds" in printed
+    assert f"{name}: the saved record ({record['seeds']} seeds" in printed
     found = all_findings(name)
     assert [f.claim for f in found] == [c for c in read_claims() if c.study == name] and found
     for f in found:
