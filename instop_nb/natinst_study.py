@@ -18,7 +18,7 @@ from .core import TaskError
 from .formats import to_v1
 from .models import load_model
 from .natinst_v1 import V1_ENCODINGS, complete_v1, instruction_v1
-from .predictions import prediction_rows
+from .predictions import copy_example, copy_input
 from .probes import answer_texts, category_scores, halves, some_tasks, steps_of
 from .metrics import score
 from .seven_fields import ni_world
@@ -126,7 +126,7 @@ def own_model(
 STEPS, BATCH, RATE = 30, 16, 2e-3
 QUESTIONS, DRAWN = 140, 40  # Of all unseen tasks, and of the drawn one
 OWN = 100  # Instances of a task for its own model
-_COPIES = {"the input": lambda t, i: i.input, "an answer": lambda t, i: t.positive[0].output}
+_COPIES = {"the input": copy_input, "an answer": copy_example}
 
 @cache
 def _whole_world(n, seed): return ni_world(n, seed)
@@ -171,8 +171,7 @@ def run_natinst(
     asked = [replace(t, instances=t.instances[:n_each]) for t in asking]
     if who in ("own", "shared"): asked = asked[::2]
     if who in _COPIES:
-        said = [prediction_rows(t, [_COPIES[who](t, i) for i in t.instances]) for t in asked]
-        return base | category_scores([row for rows in said for row in rows])
+        return base | category_scores([row for t in asked for row in _COPIES[who](t)])
     learned = training if who == "trained on it" else seen
     steps = 0 if who == "untuned" else steps_of(scale, STEPS)
     pair = _tuned(model, learned, fields, folder, seed, steps)

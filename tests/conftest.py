@@ -67,6 +67,18 @@ def record_and_page(study, notebook):
     return record, "".join("".join(output.get("text", "")) for output in outputs), lines
 
 
+def check_claims_of_page(study, record, printed, lines):
+    "A page names its record, and has every claim of a study with its numbers and its verdict."
+    from instop_nb.claims import all_findings, read_claims
+    assert f"{study}: the saved record ({record['seeds']} seeds" in printed
+    found = all_findings(study)
+    assert [f.claim for f in found] == [c for c in read_claims() if c.study == study] and found
+    for f in found:
+        shown = [line for line in lines if line.startswith(f"| {f.claim.says} |")]
+        assert shown and f"| {f.mean:.1f} ± {f.half:.1f} |" in shown[0], f.claim.says
+        assert f.verdict in shown[0], f.claim.says
+
+
 def check_that_no_run_is_repeated(study, runs, record, **options):
     "Make a study again whose runs are finished: nothing may run, and the record stays as it is."
     from instop_nb.study import reproduce

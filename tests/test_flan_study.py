@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
+from conftest import check_claims_of_page, check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.flan_study as study_of
 from instop_nb import probes
 from instop_nb.actions import ACTIONS
-from instop_nb.claims import all_findings, read_claims
 from instop_nb.core import TaskError
 from instop_nb.flan_study import (
     BATCH, CHOICES, CLUSTERS_OF_ACTIONS, STEPS, STUDIES, STYLES, TRAININGS, cluster_questions,
@@ -291,12 +290,7 @@ def test_rows_are_right():
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_agrees_with_the_record(name):
     record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
-    assert f"{name}: the saved record ({record['seeds']} seeds" in printed
-    found = all_findings(name)
-    assert [f.claim for f in found] == [c for c in read_claims() if c.study == name] and found
-    for f in found:
-        shown = [line for line in lines if line.startswith(f"| {f.claim.says} |")]
-        assert shown and f"| {f.mean:.1f} ± {f.half:.1f} |" in shown[0] and f.verdict in shown[0]
+    check_claims_of_page(name, record, printed, lines)
 
 
 @pytest.mark.parametrize("name, metric", [("flan-heldout", "mean"), ("flan-options", "mass")])

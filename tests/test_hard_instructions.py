@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
+from conftest import check_claims_of_page, check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 from instop_nb import hard_instructions
-from instop_nb.claims import all_findings, read_claims
 from instop_nb.core import TaskError
 from instop_nb.hard_instructions import (
     BOTH, HARD, STUDIES, halves_of_actions, hard_operations, hard_pairs, hard_questions, negated,
@@ -145,9 +144,4 @@ def test_the_study_runs_and_repeats_nothing(tmp_path, tiny):
 
 def test_the_page_agrees_with_the_record():
     record, printed, lines = record_and_page(STUDIES["hard"], NOTEBOOK)
-    assert f"hard: the saved record ({record['seeds']} seeds" in printed
-    found = all_findings("hard")
-    assert [f.claim for f in found] == [c for c in read_claims() if c.study == "hard"] and found
-    for f in found:
-        shown = [line for line in lines if line.startswith(f"| {f.claim.says} |")]
-        assert shown and f"| {f.mean:.1f} ± {f.half:.1f} |" in shown[0] and f.verdict in shown[0]
+    check_claims_of_page("hard", record, printed, lines)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import check_that_no_run_is_repeated, record_and_page, tiny_t5
+from conftest import check_claims_of_page, check_that_no_run_is_repeated, record_and_page, tiny_t5
 
 import instop_nb.superni_study as study_of
 import instop_nb.xlingual_study as other
-from instop_nb.claims import all_findings, read_claims
+from instop_nb.claims import read_claims
 from instop_nb.core import TaskError
 from instop_nb.metrics import score
 from instop_nb.microworld import TIERS, micro_tasks, novelty, tiers_of
@@ -357,13 +357,7 @@ def test_the_finnish_study_runs(real_tasks, tmp_path):
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_page_agrees_with_the_record(name):
     record, printed, lines = record_and_page(STUDIES[name], NOTEBOOK)
-    assert f"{name}: the saved record ({record['seeds']} seeds" in printed
-    found = all_findings(name)
-    assert [f.claim for f in found] == [c for c in read_claims() if c.study == name] and found
-    for f in found:
-        shown = [line for line in lines if line.startswith(f"| {f.claim.says} |")]
-        assert any(f"| {f.mean:.1f} ± {f.half:.1f} |" in line and f.verdict in line
-                   for line in shown), f.claim.says
+    check_claims_of_page(name, record, printed, lines)
 
 
 @pytest.mark.parametrize("tier", TIERS[:3])
