@@ -123,7 +123,7 @@ def own_model(
     return best[1], k
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #5b76943c
-STEPS, BATCH, RATE = 30, 16, 2e-3
+STEPS, BATCH, RATE = 100, 32, 1e-3
 QUESTIONS, DRAWN = 140, 40  # Of all unseen tasks, and of the drawn one
 OWN = 100  # Instances of a task for its own model
 _COPIES = {"the input": copy_input, "an answer": copy_example}
@@ -157,11 +157,12 @@ def run_natinst(
     split: str = "random",         # What is left out; see `draw_split`
     element: str = "Def+Prompt",   # What is shown, in training and in the test; see `ELEMENTS`
     n_seen: int | None = None,     # Tasks to train on, drawn from the seen ones; None: all of them
+    longer: int = 1,               # So many times the steps
     who: str = "tuned",            # or "untuned", "trained on it", "the input", "an answer";
                                    # asked every second task: "own", "shared" (which is "tuned")
 ) -> dict:  # Scores of all unseen tasks, by category; "drawn": of the drawn task; "rounds" of own
     "Tune on the seen tasks of a split, ask the unseen ones (Mishra et al. 2022, section 6)."
-    n = max(6, STEPS * BATCH // (n_seen or STEPS * BATCH))  # As many in all, for few tasks as well
+    n = max(12, STEPS * BATCH // (n_seen or STEPS * BATCH))  # As many in all, of few tasks, too
     training, fields = _side(data, n, seed, asking=False), ELEMENTS[element]
     value, seen, unseen = draw_split(training, split, seed)
     seen = some_tasks(seen, n_seen, random.Random(f"{seed} {n_seen}"))
@@ -173,7 +174,7 @@ def run_natinst(
     if who in _COPIES:
         return base | category_scores([row for t in asked for row in _COPIES[who](t)])
     learned = training if who == "trained on it" else seen
-    steps = 0 if who == "untuned" else steps_of(scale, STEPS)
+    steps = 0 if who == "untuned" else steps_of(scale, longer * STEPS)
     pair = _tuned(model, learned, fields, folder, seed, steps)
     if who == "own":
         tasks = _side(data, OWN, seed, False, {t.name for t in asked})
@@ -197,6 +198,8 @@ ARMS = {f"{split} {element}": {"split": split, "element": element}
         for split in _SPLITS for element in (*_TWO, *_BAD)}
 ARMS |= {f"random {element}": {"element": element} for element in ELEMENTS
          if f"random {element}" not in ARMS}
+ARMS |= {f"{element}, longer": {"element": element, "longer": 3}
+         for element in ("Def+Prompt", "Full")}
 ARMS |= {f"{n} tasks {element}": {"element": element, "n_seen": n}
          for element in _TWO for n in (8, 32, 128)}
 ARMS |= {
@@ -221,4 +224,9 @@ STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
     ("natinst-tasks", "More seen tasks, with and without instructions",
      "section 6.3, figure 2 (b)",
      [name for e in _TWO for name in (*(f"{n} tasks {e}" for n in (8, 32, 128)), f"random {e}")]),
-])
+    ("natinst-longer", "Three times as many steps, with definition and prompt and with all fields",
+     "section 6, table 5", ["random Def+Prompt", "random Full", "Def+Prompt, longer",
+                            "Full, longer"]),
+], seeds=6)
+_SEEDS = {"natinst-splits": 14, "natinst-negatives": 7, "natinst-longer": 3}
+STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}
