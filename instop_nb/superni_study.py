@@ -187,6 +187,7 @@ def run_superni(
     encoding: str = "Def",   # In training and when asked; a name of `ENCODINGS`
     n_tasks: int | None = None,  # Training tasks, drawn; None: all
     n_instances: int = 64,       # Of each training task, at most
+    longer: int = 1,             # So many times the steps
     ask: tuple = (),             # Encodings; the last tier alone is asked in each of them
 ) -> dict:  # `tier_scores` of each tier; or exact match by encoding, its "own" and the "mean"
     "Tune on the training tasks, ask new ones (Wang et al. 2022, sections 6 and 7)."
@@ -196,7 +197,8 @@ def run_superni(
              for tier, some in tiers.items()}
     if learn in HEURISTICS: return scores_of(asked, lambda some: copied_answers(learn, some))
     seen = some_tasks(tasks.get(learn, []), n_tasks, random.Random(f"{seed} seen"))
-    rows = drawn_rows(seen, BATCH * steps_of(scale, STEPS), seed, n_instances) if seen else []
+    n = BATCH * steps_of(scale, longer * STEPS)
+    rows = drawn_rows(seen, n, seed, n_instances) if seen else []
     reader = tuned_on(rows, encoding, model, folder, seed)
     if not ask: return scores_of(asked, lambda some: answered_in(encoding, some, reader))
     *_, last = asked.values()
@@ -210,7 +212,7 @@ ARMS = {
     "no instruction": {"encoding": "nothing"}, "tuned": {}, "trained on it": {"learn": "test"},
     **{f"{n} tasks": {"n_tasks": n} for n in (8, 32, 128)},
     **{f"{n} instances": {"n_tasks": 64, "n_instances": n} for n in (2, 8, 32)},
-    **{f"train {e}": {"encoding": e, "ask": list(MATRIX)} for e in MATRIX},
+    **{f"train {e}": {"encoding": e, "ask": list(MATRIX), "longer": 4} for e in MATRIX},
 }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-studies-x
@@ -223,5 +225,6 @@ STUDIES = studies_of("Wang et al. 2022", run_superni, "superni", ARMS, [
      ["8 tasks", "32 tasks", "128 tasks", "tuned"]),
     ("superni-instances", "More instances of each of 64 training tasks", "figure 5",
      ["2 instances", "8 instances", "32 instances"]),
-], seeds=3)
-STUDIES["superni-instances"] = replace(STUDIES["superni-instances"], seeds=9)
+], seeds=6)
+_SEEDS = {"superni-encodings": 3, "superni-instances": 9}
+STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}
