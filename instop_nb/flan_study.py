@@ -18,7 +18,7 @@ from .core import TaskError
 from .flan import Pattern, few_shot, render
 from .models import load_model
 from instop_nb.operations import (
-    WORDINGS, Operation, as_sentence, draw_words, is_held_out, operations,
+    WORDINGS, Operation, as_sentence, by_category, draw_words, is_held_out, operations,
 )
 from .probes import answer_score, chance_score, fit, steps_of
 from .ranking import rank_classify
@@ -38,11 +38,8 @@ CHOICES = ("yes or no", "which of two")  # Their questions have options
 @cache
 def _datasets(cluster):
     "Its categories, each with its operations."
-    groups = {}
-    for o in operations():
-        if o.action.name not in CLUSTERS_OF_ACTIONS[cluster]: continue
-        groups.setdefault(o.category, []).append(o)
-    return list(groups.values())
+    names = CLUSTERS_OF_ACTIONS[cluster]
+    return by_category(o for o in operations() if o.action.name in names)
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-split-x
 def split_clusters(

@@ -19,7 +19,7 @@ from .ask import question
 from .core import TaskError
 from .flan_study import draw_row
 from .models import load_model
-from .operations import WORDINGS, Operation, as_sentence, operations
+from .operations import WORDINGS, Operation, as_sentence, by_category, operations
 from .probes import fit, steps_of
 from .study import studies_of
 from .tuning import answers
@@ -123,11 +123,7 @@ def halves_of_actions(
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-by-x
 @cache
-def _by_category(actions):
-    groups = {}
-    for o in hard_operations():
-        if o.action.name in actions: groups.setdefault(o.category, []).append(o)
-    return list(groups.values())
+def _of_actions(names): return by_category(o for o in hard_operations() if o.action.name in names)
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-pairs-x2
 def hard_pairs(
@@ -141,7 +137,7 @@ def hard_pairs(
     while len(pairs) < n:
         hard = bool(actions) and rng.random() < share
         make = rng.choice([*HARD.values()]) if hard else plain
-        some = rng.choice(_by_category(tuple(actions if hard else every)))
+        some = rng.choice(_of_actions(tuple(actions if hard else every)))
         pairs.append(make(rng.choice(some), rng)[:2])
     return pairs
 
@@ -155,7 +151,7 @@ def hard_questions(
 ) -> list[Hard]:  # All arms of a seed are asked the same ones
     "Questions of the half that is asked, on lists that no training sees."
     rng = random.Random(f"{seed} {make.__name__}")
-    groups = _by_category(tuple(halves_of_actions(seed)[1]))
+    groups = _of_actions(tuple(halves_of_actions(seed)[1]))
     return [make(rng.choice(rng.choice(groups)), rng, held_out=True) for _ in range(n)]
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-run-x1

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['QUESTION_WORDS', 'PROBES', 'WORDINGS', 'TWO_STEPS', 'draw_words', 'is_held_out', 'with_articles', 'as_sentence',
-           'Operation', 'is_meant', 'candidates', 'behaviour', 'is_idle', 'operations', 'TwoSteps', 'wordings']
+           'Operation', 'is_meant', 'candidates', 'behaviour', 'is_idle', 'operations', 'by_category', 'TwoSteps',
+           'wordings']
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #86c2912b
 import random, re, zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -134,6 +136,15 @@ def operations() -> list[Operation]:  # In the order of the candidates
     for o in candidates():
         if not is_idle(o): kept.setdefault(behaviour(o), o)
     return [*kept.values()]
+
+# %% ../nbs/1_instructions/12e_operations.ipynb #by-cat-x
+def by_category(
+    some: Iterable[Operation],  # In any order
+) -> list[list[Operation]]:  # In the order in which the categories appear
+    "Operations, sorted into their categories."
+    groups = {}
+    for o in some: groups.setdefault(o.category, []).append(o)
+    return [*groups.values()]
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #dcf3e0dc
 WORDINGS = {"asked": (range(4), range(3)), "told": (range(4, 7), range(3, 5)), "new": ([7], [5])}

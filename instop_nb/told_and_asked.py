@@ -19,7 +19,7 @@ from .core import TaskError
 from .flan_study import draw_row
 from .hard_instructions import say_it
 from .models import load_model
-from .operations import Operation, as_sentence, is_idle, operations
+from .operations import Operation, as_sentence, by_category, is_idle, operations
 from .probes import fit, steps_of
 from .reading import skill
 from .study import made_once, studies_of
@@ -62,13 +62,12 @@ NEW_ACTIONS |= {action.name: action for action in [
 @cache
 def new_operations(
     name: str,  # A key of `NEW_ACTIONS`
-) -> list[list[Operation]]:  # By selection
+) -> list[list[Operation]]:  # By category
     "A new action on all that can be picked."
-    action, groups = NEW_ACTIONS[name], []
-    for s in SELECTIONS:
-        made = (Operation(action, s, *both) for both in product(action.arguments, s.arguments))
-        groups.append([o for o in made if not is_idle(o)])
-    return [group for group in groups if group]
+    action = NEW_ACTIONS[name]
+    made = (Operation(action, s, *both) for s in SELECTIONS
+            for both in product(action.arguments, s.arguments))
+    return by_category(o for o in made if not is_idle(o))
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-cells-x
 CELLS = ("told and asked", "told alone", "asked alone", "neither")
@@ -108,10 +107,7 @@ def told_pairs(
 @cache
 def old_operations() -> list[list[Operation]]:  # By category
     "All that the first books told."
-    groups = {}
-    for o in operations():
-        if o.action.name != "size": groups.setdefault(o.category, []).append(o)
-    return [*groups.values()]
+    return by_category(o for o in operations() if o.action.name != "size")
 
 def _asked(groups, rng, held_out=False):
     "What is read, and the answer."
