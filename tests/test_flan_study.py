@@ -278,6 +278,18 @@ def test_tuning_elicits_what_the_books_told(tmp_path):
     assert answer_score(model, tokenizer, asked, "exact_match") > 50
 
 
+@pytest.mark.parametrize("cluster", CHOICES)
+def test_the_list_alone_gives_no_answer_away(cluster):
+    "As many words of a question's list have one answer as the other."
+    rng, kinds = random.Random(0), Counter()
+    for o in random.Random(1).sample([o for g in _datasets(cluster) for o in g], 40):
+        row = draw_row(o, rng)
+        alone = Counter(o.action.do([w], [0], o.changed)[0] for w in row["text"].split())
+        assert alone[o.options[0]] == alone[o.options[1]] > 0, (o.name, row)
+        kinds[row["answer"] == o.options[0]] += 1
+    assert min(kinds.values()) > 8
+
+
 def test_rows_are_right():
     rng = random.Random(0)
     for o in operations()[::40]:
