@@ -227,6 +227,6 @@ STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
     ("natinst-longer", "Three times as many steps, with definition and prompt and with all fields",
      "section 6, table 5", ["random Def+Prompt", "random Full", "Def+Prompt, longer",
                             "Full, longer"]),
-], seeds=6)
+], seeds=4)
 _SEEDS = {"natinst-splits": 14, "natinst-negatives": 7, "natinst-longer": 3}
 STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}

@@ -10,8 +10,9 @@ from conftest import check_claims_of_page, check_that_no_run_is_repeated, record
 from instop_nb import hard_instructions
 from instop_nb.core import TaskError
 from instop_nb.hard_instructions import (
-    BOTH, HARD, STUDIES, halves_of_actions, hard_operations, hard_pairs, hard_questions, negated,
-    plain, run_hard, with_a_decoy, with_two_conditions,
+    ASKED_ONLY, BOTH, HARD, NOT, STUDIES, for_both_sizes, halves_of_actions, hard_operations,
+    hard_pairs, hard_questions, negated, otherwise_negated, plain, reminded, run_hard, with_a_decoy,
+    with_a_fact, with_two_conditions,
 )
 from instop_nb.operations import is_held_out, operations, wordings
 from instop_nb.study import reproduce
@@ -51,6 +52,45 @@ def test_who_is_told_not_to_leaves_the_list():
         assert asked != said
         assert text == made.answer != made.tempting == o.solve(text.split())
         assert asked[0].upper() + asked[1:] in wordings(o)
+
+
+def test_a_not_in_other_words_leaves_the_list_and_a_reminder_does_not():
+    starts = [said.format("") for said in NOT]
+    for o in SOME:
+        made = otherwise_negated(o, random.Random(o.name))
+        said, text = parts_of(made.source)
+        assert text == made.answer != made.tempting == o.solve(text.split())
+        assert any(said.lower().startswith(start) for start in starts)
+        made = reminded(o, random.Random(1))
+        said, text = parts_of(made.source)
+        assert said.startswith("Do not just read this: ")
+        assert text == made.tempting != made.answer == o.solve(text.split())
+
+
+def test_no_asked_only_instruction_is_trained():
+    said = [parts_of(source) for source, _ in hard_pairs(sum(halves_of_actions(1), []), 900, 1)]
+    assert not any("just read" in s or s.lower().startswith(n.format("")) for s, _ in said
+                   for n in NOT)
+    parts = {part.rstrip(".") + "." for _, text in said for part in text.split(". ")}
+    assert all(part in WORDING_OF or {*part.rstrip(".").split()} <= {*KIND} for part in parts)
+
+
+def test_a_list_is_asked_for_both_sizes_and_no_answer_serves_twice():
+    for o in SOME:
+        big, small = for_both_sizes(o, random.Random(3))
+        (said, text), (other, same) = parts_of(big.source), parts_of(small.source)
+        assert text == same and said.replace("big", "small") == other
+        assert len({big.answer, small.answer, big.tempting}) == 3
+        assert big.tempting == small.tempting
+
+
+def test_a_fact_changes_nothing():
+    for o in SOME:
+        made = with_a_fact(o, random.Random(o.name))
+        said, text = parts_of(made.source)
+        parts = [p.rstrip(".") for p in text.split(". ")]
+        words, = [p for p in parts if {*p.split()} <= {*KIND}]
+        assert WORDING_OF[said].solve(words.split()) == made.answer
 
 
 def test_two_conditions_are_both_met():
@@ -108,25 +148,28 @@ def test_plain_pairs_are_plain_and_the_share_is_kept():
     assert 240 < len(hard) < 360
 
 
-@pytest.mark.parametrize("make", [plain, *HARD.values()])
+@pytest.mark.parametrize("make", [plain, *HARD.values(), *ASKED_ONLY.values()])
 def test_questions_are_of_the_asked_half_on_lists_that_no_training_sees(make):
     questions = hard_questions(make, 20, 3)
     assert questions == hard_questions(make, 20, 3) != hard_questions(make, 20, 4)
     for made in questions:
         text = parts_of(made.source)[1]
-        parts = [p for p in text.split(". ") if p + "." not in WORDING_OF]
+        parts = [p for p in text.split(". ") if {*p.split()} <= {*KIND}]
         assert len(parts) == 1 and is_held_out(parts[0])
 
 
 def test_right_and_tempted_are_counted_apart(monkeypatch, tiny, tmp_path):
     def said(model, tokenizer, sources, max_new_tokens):
-        by_source = {h.source: h for make in (plain, *HARD.values())
+        by_source = {h.source: h for make in (plain, *HARD.values(), *ASKED_ONLY.values())
                      for h in hard_questions(make, len(sources), 0)}
+        by_source |= {h.source: h for two in hard_questions(for_both_sizes, 2, 0) for h in two}
         return [by_source[s].answer if n % 2 else by_source[s].tempting or "no"
                 for n, s in enumerate(sources)]
     monkeypatch.setattr(hard_instructions, "answers", said)
     found = run_hard(tmp_path, 0, .02, "micro", tiny, None)
-    assert [*found.values()] == [50, 0] + [50, 50] * 3
+    sorts = ["plain", *HARD, *ASKED_ONLY]
+    assert [found[s] for s in sorts] == [50, 50, 0, 50, 50, 50, 50], "of a list both must be right"
+    assert [found[f"{s}, tempted"] for s in sorts] == [0, 50, 50, 50, 50, 50, 0]
 
 
 def test_files_of_tasks_are_refused_with_advice(tmp_path):
