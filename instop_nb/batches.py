@@ -103,11 +103,12 @@ def _rows_fingerprint(rows, tokenizer, encoding, limits):
     known = tokenizer
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         known = {**json.loads(backend.to_str()), "truncation": None, "padding": None}
+        known = json.dumps(known, sort_keys=True)
     signs = [
         tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.padding_side,
         tokenizer.bos_token_id, tokenizer.eos_token_id,
     ]
-    return Hasher.hash([FORMAT, rows, known, signs, repr(encoding), limits])
+    return Hasher.hash([FORMAT, json.dumps(rows), known, signs, repr(encoding), limits])
 
 # %% ../nbs/2_model/24_batches.ipynb #6357f44c
 _IDS, _NUMBER = List(Value("int32")), Value("int32")

@@ -9,8 +9,8 @@ __all__ = ['PLAN', 'TIERS', 'FIRST_STEPS', 'Plan', 'balanced_choice', 'tiers_of'
 # %% ../nbs/1_instructions/12_microworld.ipynb #1a0119d9
 import random, zlib
 from collections import Counter
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from itertools import chain, product, zip_longest
 from .actions import ACTIONS, SELECTIONS
 from .core import TaskError
@@ -232,6 +232,30 @@ def _check_split(split, n_instances):
         advice = "make at least 1 instance of each task"
         raise TaskError("micro_tasks", "n_instances", n_instances, advice)
 
+# %% ../nbs/1_instructions/12_microworld.ipynb #shown-once-2
+@cache
+def _siblings_of(plan):
+    "Category -> its operations, each with its tier."
+    return _grouped_by(tiers_of(plan).values(), lambda known: known[0].category)
+
+@cache
+def _examples_of(plan, name):
+    "The examples of a task of the world; none shows more than the task may know."
+    o, tier = tiers_of(plan)[name]
+    siblings = _siblings_of(plan)[o.category]
+    return make_examples(o, [s for s, t in siblings if tier != "train" or t == "train"])
+
+# %% ../nbs/1_instructions/12_microworld.ipynb #shown-once-4
+@lru_cache(3, typed=True)
+def _instances_in(plan, split, n, seed, held_out):
+    "The instances of each task of a split; those of the last calls are kept."
+    reworded, found = split == "wording", []
+    for name in _names_in(split, plan):
+        o, tier = tiers_of(plan)[name]
+        unseen = (tier != "train" or reworded) if held_out is None else held_out
+        found.append((o, make_instances(o, n, seed, unseen)))
+    return found
+
 # %% ../nbs/1_instructions/12_microworld.ipynb #fd931f65
 def micro_tasks(
     split: str | None = None,  # "train", "test", one of TIERS, "wording"; None: all tasks
@@ -242,16 +266,11 @@ def micro_tasks(
 ) -> list[Task]:  # In the Super-NI schema
     "Generate the tasks of the world."
     _check_split(split, n_instances)
-    world, reworded, tasks = tiers_of(plan), split == "wording", []
-    siblings = _grouped_by(world.values(), lambda known: known[0].category)
-    for name in _names_in(split, plan):
-        o, tier = world[name]
-        unseen = (tier != "train" or reworded) if held_out is None else held_out
-        others = [s for s, t in siblings[o.category] if tier != "train" or t == "train"]
-        good, bad = make_examples(o, others)
-        instances = make_instances(o, n_instances, seed, unseen)
-        said = wordings(o, "told" if reworded else "asked")
-        tasks.append(Task(name, said, good, bad, instances, [o.category]))
+    group, tasks = "told" if split == "wording" else "asked", []
+    for o, made in _instances_in(plan, split, n_instances, seed, held_out):
+        good, bad = ([replace(e) for e in some] for some in _examples_of(plan, o.name))
+        instances = [Instance(i.id, i.input, [*i.output]) for i in made]
+        tasks.append(Task(o.name, wordings(o, group), good, bad, instances, [o.category]))
     return tasks
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #04738fcc

@@ -65,7 +65,7 @@ def draw_rows(
 ) -> datasets.Dataset:  # n rows, in random order; rows may repeat
     "Draw training rows: uniformly a category, then a task, then an instance."
     rng, by_category = random.Random(f"{seed} rows"), defaultdict(lambda: defaultdict(list))
-    for i, t in enumerate(rows["task"]): by_category[tasks[t].category][t].append(i)
+    for i, t in enumerate(rows["task"][:]): by_category[tasks[t].category][t].append(i)
     groups = [list(by_task.values()) for by_task in by_category.values()]
     return rows.select([rng.choice(rng.choice(rng.choice(groups))) for _ in range(n)])
 

@@ -13,10 +13,25 @@ from typer.testing import CliRunner
 from instop_nb.cli import app
 
 SMALL = [
-    "--steps", "6", "--batch-size", "8", "--n-instances", "3", "--n-test", "2", "--max-target",
-    "12", "--quiet",
+    "--steps", "6", "--batch-size", "8", "--n-instances", "3", "--n-test", "1", "--max-target",
+    "8", "--quiet",
 ]
 MARK = "micro_mark_after_dot_a_place_last"
+
+
+@pytest.fixture(scope="module")
+def some_tasks(tmp_path_factory):
+    "A folder with a few of the small world's tasks, where more of them prove nothing."
+    from instop_nb.microworld import micro_tasks
+    from instop_nb.tasks import write_task
+    folder = tmp_path_factory.mktemp("some")
+    for part in ("tasks", "splits/default"): (folder / part).mkdir(parents=True)
+    for split, step in (("train", 29), ("test", 12)):
+        tasks = micro_tasks(split, 6)[::step]
+        for task in tasks: write_task(task, folder / "tasks" / f"{task.name}.json")
+        path = folder / "splits" / "default" / f"{split}_tasks.txt"
+        path.write_text("".join(f"{task.name}\n" for task in tasks))
+    return folder
 
 
 def call(*words):
@@ -78,13 +93,13 @@ def encoded(*words):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path):
-    call("tune", *SMALL, "--out", tmp_path)
+def test_an_evaluation_leaves_the_run_alone_whose_model_it_asks(tmp_path, some_tasks):
+    call("tune", *SMALL, "--data", some_tasks, "--out", tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     for _ in range(2):
         call(
-            "evaluate", "--model", tmp_path / "model", "--n-test", 1, "--max-target", 4, "--quiet",
-            "--out", tmp_path,
+            "evaluate", "--data", some_tasks, "--model", tmp_path / "model", "--n-test", 1,
+            "--max-target", 4, "--quiet", "--out", tmp_path,
         )
     assert (tmp_path / "metrics.jsonl").read_bytes() == before and (
         tmp_path / "predictions-2.jsonl"
@@ -243,7 +258,7 @@ def test_tune_optimize_evaluate_and_the_same_again(tmp_path):
         tmp_path / "o" / "config.json"
     ).exists()
     assert "combination" in call(
-        "evaluate", "--model", tmp_path / "a" / "model", "--n-test", 2, "--max-target", 12,
+        "evaluate", "--model", tmp_path / "a" / "model", "--n-test", 1, "--max-target", 8,
         "--quiet", "--out", tmp_path / "e",
     )
     assert (tmp_path / "e" / "predictions.jsonl").read_text() == predictions[0]
@@ -274,10 +289,11 @@ def test_an_interrupted_evaluation_goes_on_if_it_is_asked_to(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["embedder-ic", "extractor-dp", "extractor-ic"])
-def test_optimize_learns_any_instruction_and_validates(tmp_path, kind):
+def test_optimize_learns_any_instruction_and_validates(tmp_path, kind, some_tasks):
     out = call(
-        "optimize", *SMALL, "--inner-steps", 2, "--instruction", kind, "--n-instances", 6,
-        "--candidates", 4, "--in-place", "--every", 2, "--n-valid", 1, "--out", tmp_path / "o",
+        "optimize", *SMALL, "--data", some_tasks, "--inner-steps", 2, "--instruction", kind,
+        "--n-instances", 6, "--candidates", 4, "--in-place", "--every", 2, "--n-valid", 1,
+        "--out", tmp_path / "o",
     )
     rows = [
         json.loads(line) for line in (tmp_path / "o" / "metrics.jsonl").read_text().splitlines()
@@ -294,10 +310,11 @@ def test_optimize_names_an_unknown_instruction(tmp_path):
 
 
 def test_reproduce_runs_a_study_once_and_shows_its_record(tmp_path):
-    study = [
-        "reproduce", "table6", "--seeds", 1, "--scale", 0.01, "--workers", 1, "--quiet", "--out",
-        tmp_path,
-    ]
+    (tmp_path / "few.yaml").write_text(
+        "{n_instances: 4, n_valid: 1, max_target: 4, base_batch_size: 8, n_candidates: 2}"
+    )
+    recipe = ["--recipe", tmp_path / "few.yaml", "--workers", 1, "--quiet", "--out", tmp_path]
+    study = ["reproduce", "table6", "--seeds", 1, "--scale", 0.01, *recipe]
     first = call(*study)
     assert "ROUGE" in first or "rougeL" in first
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/result.json")}
@@ -309,8 +326,7 @@ def test_reproduce_runs_a_study_once_and_shows_its_record(tmp_path):
     record = json.loads(call("reproduce", "table6", "--show", "--out", tmp_path))
     assert record["name"] == "table6" and len(record["runs"]) == 4 and record["scale"] == 0.01
     assert "other settings" in fail(
-        "reproduce", "table6", "--seeds", 1, "--scale", 0.02, "--workers", 1, "--quiet", "--out",
-        tmp_path,
+        "reproduce", "table6", "--seeds", 1, "--scale", 0.02, *recipe
     )
     assert "table2" in fail("reproduce", "no-such-study") and "instop reproduce table6" in fail(
         "reproduce", "table6", "--show", "--out", tmp_path / "nowhere"
@@ -748,25 +764,26 @@ def test_a_demo_of_no_size_is_refused(scale, tmp_path):
     assert "scale: found" in fail("demo", "--scale", scale, "--out", tmp_path)
 
 
-def test_a_command_that_fails_leaves_the_older_run_alone(tmp_path):
-    call("tune", *SMALL, "--out", tmp_path)
+def test_a_command_that_fails_leaves_the_older_run_alone(tmp_path, some_tasks):
+    again = ["tune", *SMALL, "--data", some_tasks, "--out", tmp_path]
+    call(*again)
     before = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert "no-such-model" in fail("tune", *SMALL, "--out", tmp_path, "--model", "no-such-model")
-    assert "begun with" in fail("tune", *SMALL, "--out", tmp_path, "--resume", "--seed", 5)
+    assert "no-such-model" in fail(*again, "--model", "no-such-model")
+    assert "begun with" in fail(*again, "--resume", "--seed", 5)
     assert before == {
         p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()
     }
 
 
-def test_quiet_is_quiet(tmp_path):
-    for command in (
-        ["tune", *SMALL], ["evaluate", "--n-test", "1", "--max-target", "4", "--quiet"],
-    ):
-        result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / command[0])])
+def test_quiet_is_quiet(tmp_path, some_tasks):
+    asked = ["evaluate", "--n-test", "1", "--max-target", "4"]
+    def run(name, *words):
+        more = ["--data", str(some_tasks), "--out", str(tmp_path / name)]
+        return CliRunner().invoke(app, [*words, *more])
+    for command in (["tune", *SMALL], [*asked, "--quiet"]):
+        result = run(command[0], *command)
         assert result.exit_code == 0 and "%|" not in result.stderr
-    loud = CliRunner().invoke(
-        app, ["evaluate", "--n-test", "1", "--max-target", "4", "--out", str(tmp_path / "loud")]
-    )
+    loud = run("loud", *asked)
     assert "%|" in loud.stderr
 
 

@@ -3,6 +3,7 @@ it."""
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def written_by_hand(path):
     return "\n".join(line for line in text.splitlines() if line not in generated)
 
 
+@cache
 def generated_lines():
     """Return all lines with the address that tools/readme.py writes now, in notebooks and in
     README.md."""
