@@ -34,8 +34,8 @@ from instop_nb.tuning import DEFINITION, get_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
-    "n_instances": 8, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size": 8,
-    "base_batch_size": 8, "n_candidates": 2,
+    "n_instances": 8, "n_valid": 1, "n_test": 1, "base_steps": 2, "steps": 4, "batch_size": 8,
+    "base_batch_size": 8, "n_candidates": 2, "max_target": 4,
 }
 
 

@@ -75,17 +75,24 @@ def test_instop_commands_of_the_readme_exist():
 
 # What is generated in the notebooks
 
-@pytest.fixture
-def copy(tmp_path):
+@pytest.fixture(scope="module")
+def up_to_date(tmp_path_factory):
     "Return a copy of all that tools/readme.py reads and writes, brought up to date."
+    folder = tmp_path_factory.mktemp("up to date")
     for name in (
         "settings.ini", "README.md", readme.RECORD,
         *[path.relative_to(ROOT) for path in readme.all_notebooks(ROOT)],
     ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    readme.main(check=False, root=tmp_path)
-    return tmp_path
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    readme.main(check=False, root=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(up_to_date, tmp_path):
+    "Return a copy of that copy, to be damaged."
+    return shutil.copytree(up_to_date, tmp_path, dirs_exist_ok=True)
 
 
 def test_readme_badges_and_install_cells_are_in_sync():

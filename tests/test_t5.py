@@ -105,8 +105,9 @@ def test_the_shipped_record_is_that_of_the_shipped_model(micro):
 
 def test_the_untuned_checkpoint_obeys_no_instruction(micro):
     "So what it answers rightly after tuning, tuning has brought out."
-    for split in ("train", "test"):
-        rows = evaluate(*micro, micro_tasks(split, 1, 3, held_out=True), max_new_tokens=24)
+    for split, each in (("train", 4), ("test", 1)):
+        tasks = micro_tasks(split, 1, 3, held_out=True)[::each]
+        rows = evaluate(*micro, tasks, max_new_tokens=24)
         assert len(rows) > 100 and score(rows)["overall"]["exact_match"] < 5, split
 
 

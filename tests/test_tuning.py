@@ -40,13 +40,14 @@ def fit(train, folder, steps, encoding=DEFINITION, seed=0, **others):
 def test_tuned_with_definitions_follows_unseen_ones_and_without_it_does_not(train, tmp_path):
     """The promise of the course, with the steps of `instop tune`: what the books have told is
     followed in each sense of new, by who reads; what nobody told is not."""
-    unseen = [*micro_tasks("test", 4, seed=3), *micro_tasks("untold", 4, seed=3)]
-    def exact(model, tokenizer, encoding):
+    asked, untold = (micro_tasks(split, 2, seed=3) for split in ("test", "untold"))
+    def exact(model, tokenizer, encoding, unseen=asked):
         rows = evaluate(model, tokenizer, unseen, encoding, max_new_tokens=24)
         return {tier: s["exact_match"] for tier, s in group_scores(rows).items()}
     tuned = fit(train, tmp_path / "definition", 200)
     control = fit(train, tmp_path / "none", 200, NO_INSTRUCTION)
-    reads, none = exact(*tuned, DEFINITION), exact(*control, NO_INSTRUCTION)
+    reads = exact(*tuned, DEFINITION, asked + untold)
+    none = exact(*control, NO_INSTRUCTION)
     blind = exact(*tuned, NO_INSTRUCTION)
     told = TIERS[:3]
     assert all(reads[tier] >= 60 and reads[tier] - none[tier] >= 50 for tier in told), (reads, none)
