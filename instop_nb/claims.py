@@ -58,31 +58,35 @@ class Finding(NamedTuple):
     claim: Claim  # Which
     mean: float   # Of the paired differences, points
     half: float   # Half width of their 95 % interval
-    p: float      # Corrected for the claims of this study
-    least: float  # The effect that as many runs tell four times out of five, points
+    p: float      # Corrected for the claims of this study; of a claimed nothing: against its bound
+    least: float | None  # The effect that as many runs tell from 0, four times out of five
     seeds: int    # That were run
-    needed: int | None = None  # That would tell the paper's effect; None: it gives none
+    needed: int | None = None  # That would tell the paper's effect, if it gives one in our unit
 
     @property
     def verdict(self) -> str:  # agrees, differs, smaller, cannot tell
         "What it comes to."
-        bound, paper = self.claim.none, self.claim.paper
-        if bound and abs(self.mean) + self.half < bound: return "agrees"
-        if self.p < .05: return "agrees" if self.mean > 0 and not bound else "differs"
+        bound, paper, told = self.claim.none, self.claim.paper, self.p < .05
+        low, high = abs(self.mean) - self.half, abs(self.mean) + self.half
+        if high == 0: return "cannot tell"  # Nothing is seen, and nothing scatters
+        if bound and high < bound: return "agrees"
+        if bound: return "differs" if told and low > bound else "cannot tell"
+        if told: return "agrees" if self.mean > 0 else "differs"
         comparable = paper and not self.claim.unit
         return "smaller" if comparable and self.mean + self.half < paper else "cannot tell"
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings
-def _p(values):
-    "Two-sided; runs that do not scatter have no t."
-    if np.std(values): return float(stats.ttest_1samp(values, 0).pvalue)
-    return 1.0 if not np.mean(values) else 0.0
+def _p(values, bound):
+    "Two-sided, against the bound if there is one; runs that do not scatter have no t."
+    edge = float(np.copysign(bound or 0, np.mean(values)))
+    if abs(np.mean(values)) <= abs(edge): return 1.0
+    return float(stats.ttest_1samp(values, edge).pvalue) if np.std(values) else 0.0
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-findings-2
 def _found(claim, values, p):
     spread = float(np.std(values, ddof=1))
     effect = 0 if claim.unit else abs(claim.paper or claim.none or 0)
-    least = smallest_effect(spread, len(values)) if spread else 0.0
+    least = smallest_effect(spread, len(values)) if spread else None
     needed = seeds_needed(effect, spread) if spread and effect else None
     return Finding(claim, *t_interval(values), p, least, seeds=len(values), needed=needed)
 
@@ -92,7 +96,7 @@ def findings(
 ) -> list[Finding]:  # In the order of the claims
     "Let a record decide."
     paired = {c: gaps(record, c.metric, c.better, c.worse) for c in claims}
-    ps = holm({claim: _p(values) for claim, values in paired.items()})
+    ps = holm({claim: _p(values, claim.none) for claim, values in paired.items()})
     return [_found(claim, values, ps[claim]) for claim, values in paired.items()]
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-explain
@@ -146,7 +150,8 @@ def all_findings(
             for f in findings(record, by_study[name])]
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-x
-def _number(value, unit): return "" if value is None else f"{value:.1f} {unit}".strip()
+def _number(value, unit=""): return "" if value is None else f"{value:.1f} {unit}".strip()
+def _or_dash(text): return "–" if text in (None, "") else str(text)
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-xx
 def findings_table(
@@ -157,8 +162,7 @@ def findings_table(
     rows = [[
         f.claim.says, f"{f.claim.better} − {f.claim.worse}", f"{f.mean:.1f} ± {f.half:.1f}",
         f"within ±{f.claim.none:g}" if f.claim.none else _number(f.claim.paper, f.claim.unit),
-        f"{f.p:.2g}", f"{f.least:.1f}", f"{f.seeds}" + f" ({f.needed})" * (f.needed is not None),
-        f.verdict,
+        f"{f.p:.2g}", _or_dash(_number(f.least)), f"{f.seeds} ({_or_dash(f.needed)})", f.verdict,
     ] for f in found]
     lines = [[*head, "verdict"], ["---"] * 8, *rows]
     return Table("\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
