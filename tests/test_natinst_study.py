@@ -278,14 +278,14 @@ def runs(tmp_path_factory): return tmp_path_factory.mktemp("natinst")
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs(name, runs):
-    record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.05, quiet=True)
+    record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.01, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     for run in record["runs"]:
         assert 0 <= run["exact_match"] <= 100 and 0 <= run["rougeL"] <= 100
         left_out = ARMS[run["arm"]].get("split", "random") != "random"
         assert (run.get("drawn") is not None) == left_out
         assert ("rounds" in run) == (run["arm"] == "a model for each task")
-    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.05)
+    check_that_no_run_is_repeated(STUDIES[name], runs, record, scale=0.01)
 
 
 @pytest.mark.parametrize("split", ["random", "category"])

@@ -1,6 +1,5 @@
 """Told or asked: four new actions do what they say, no cell sees what it must not see, and the page
 says what the record says."""
-import random
 from functools import cache
 from pathlib import Path
 
