@@ -200,6 +200,8 @@ ARMS |= {f"random {element}": {"element": element} for element in ELEMENTS
          if f"random {element}" not in ARMS}
 ARMS |= {f"{element}, longer": {"element": element, "longer": 3}
          for element in ("Def+Prompt", "Full")}
+
+# %% ../nbs/3_studies/34_natinst_study.ipynb #ni-arms-x
 ARMS |= {f"{n} tasks {element}": {"element": element, "n_seen": n}
          for element in _TWO for n in (8, 32, 128)}
 ARMS |= {
@@ -209,12 +211,16 @@ ARMS |= {
     "one for all, the same tasks": {"who": "shared"},
 }
 
+# %% ../nbs/3_studies/34_natinst_study.ipynb #ni-lists-x
+_BOUNDS = ["copy the input", "copy an answer", "untuned", "untuned, 1 example", "random none",
+           "random Def+Prompt", "trained on it", "a model for each task",
+           "one for all, the same tasks"]
+_MORE = [name for e in _TWO
+         for name in (*(f"{n} tasks {e}" for n in (8, 32, 128)), f"random {e}")]
+
 # %% ../nbs/3_studies/34_natinst_study.ipynb #ni-studies
 STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
-    ("natinst-bounds", "From copying to a model for each task", "section 6, upper bound",
-     ["copy the input", "copy an answer", "untuned", "untuned, 1 example", "random none",
-      "random Def+Prompt", "trained on it", "a model for each task",
-      "one for all, the same tasks"]),
+    ("natinst-bounds", "From copying to a model for each task", "section 6, upper bound", _BOUNDS),
     ("natinst-splits", "Unseen tasks, data sets and categories, with and without instructions",
      "section 6, table 4", [f"{split} {element}" for split in _SPLITS for element in _TWO]),
     ("natinst-elements", "Which element of the instructions helps which category",
@@ -222,11 +228,12 @@ STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
     ("natinst-negatives", "With and without a bad example, in all splits",
      "section 6, bad examples", [f"{split} {element}" for split in _SPLITS for element in _BAD]),
     ("natinst-tasks", "More seen tasks, with and without instructions",
-     "section 6.3, figure 2 (b)",
-     [name for e in _TWO for name in (*(f"{n} tasks {e}" for n in (8, 32, 128)), f"random {e}")]),
+     "section 6.3, figure 2 (b)", _MORE),
     ("natinst-longer", "Three times as many steps, with definition and prompt and with all fields",
      "section 6, table 5", ["random Def+Prompt", "random Full", "Def+Prompt, longer",
                             "Full, longer"]),
 ], seeds=4)
+
+# %% ../nbs/3_studies/34_natinst_study.ipynb #ni-seeds-x
 _SEEDS = {"natinst-splits": 7, "natinst-negatives": 7, "natinst-longer": 3}
 STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}
