@@ -336,7 +336,7 @@ def test_an_outer_loop_that_cannot_be_meant_is_refused(changes, says):
     with pytest.raises(TaskError, match=says): Outer(**changes)
 
 
-def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weights(tasks, tmp_path):
+def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weights(tmp_path):
     """With bf16=True transformers computes in half precision where nobody outside can see it; a
     difference would drown there, with a cosine of -0.35 to the true hypergradient."""
     def step(product, dtype=torch.float32, **arguments):
@@ -349,8 +349,8 @@ def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weight
                 move = self.loop.move
                 self.loop.move = lambda g, norm: found.extend(g) or move(g, norm)
                 return super().outer_step()
-        parts = tasks[:2], tasks[2:4]
-        rows, meta = (tokenize_tasks(part, tokenizer, DEFINITION) for part in parts)
+        tasks = get_tasks("micro", "train", 10)
+        rows, meta = (tokenize_tasks(part, tokenizer, DEFINITION) for part in (tasks[:2], tasks[2:4]))
         args = training_arguments(
             tmp_path / product, 1, 2, disable_tqdm=True, use_cpu=True, **arguments
         )
