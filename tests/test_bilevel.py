@@ -350,7 +350,8 @@ def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weight
                 self.loop.move = lambda g, norm: found.extend(g) or move(g, norm)
                 return super().outer_step()
         tasks = get_tasks("micro", "train", 10)
-        rows, meta = (tokenize_tasks(part, tokenizer, DEFINITION) for part in (tasks[:2], tasks[2:4]))
+        parts = tasks[:2], tasks[2:4]
+        rows, meta = (tokenize_tasks(part, tokenizer, DEFINITION) for part in parts)
         args = training_arguments(
             tmp_path / product, 1, 2, disable_tqdm=True, use_cpu=True, **arguments
         )
