@@ -54,10 +54,11 @@ def plain(
     return Hard(question(as_sentence(say_it(operation, rng)), row["text"]), row["answer"], "")
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-not-x
-def _changed_row(operation, rng, held_out):
-    "A row whose list is not the answer."
+def _not_to(form, operation, rng, held_out):
+    "A question that takes its request back, about a list that is not the answer."
     while (row := draw_row(operation, rng, held_out))["text"] == row["answer"]: pass
-    return row
+    said = as_sentence(form.format(say_it(operation, rng)))
+    return Hard(question(said, row["text"]), row["text"], row["answer"])
 
 def negated(
     operation: Operation,    # What is not to be done
@@ -65,12 +66,10 @@ def negated(
     held_out: bool = False,  # A list of evaluation, or of training
 ) -> Hard:  # Tempting: it is done all the same
     "An instruction that says not to."
-    row = _changed_row(operation, rng, held_out)
-    said = as_sentence(f"do not {say_it(operation, rng)}")
-    return Hard(question(said, row["text"]), row["text"], row["answer"])
+    return _not_to("do not {}", operation, rng, held_out)
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-other-x
-NOT = ("you must not {}", "please do not {}", "you are not to {}", "never {}")
+NOT = ("you must not {}", "you are not to {}", "never {}")
 
 def otherwise_negated(
     operation: Operation,    # What is not to be done
@@ -78,9 +77,7 @@ def otherwise_negated(
     held_out: bool = False,  # A list of evaluation, or of training
 ) -> Hard:  # Tempting: it is done all the same
     "An instruction that says not to, in words that no training has."
-    row = _changed_row(operation, rng, held_out)
-    said = as_sentence(rng.choice(NOT).format(say_it(operation, rng)))
-    return Hard(question(said, row["text"]), row["text"], row["answer"])
+    return _not_to(rng.choice(NOT), operation, rng, held_out)
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-other-x1
 def reminded(
@@ -89,9 +86,8 @@ def reminded(
     held_out: bool = False,  # A list of evaluation, or of training
 ) -> Hard:  # Tempting: the list is left as it is
     "An instruction that says not to leave it at that."
-    row = _changed_row(operation, rng, held_out)
-    said = as_sentence(f"do not just read this: {say_it(operation, rng)}")
-    return Hard(question(said, row["text"]), row["answer"], row["text"])
+    source, unchanged, done = _not_to("do not just read this: {}", operation, rng, held_out)
+    return Hard(source, done, unchanged)
 
 # %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-two-x
 _BY_NAME = {s.name: s for s in SELECTIONS}
@@ -117,7 +113,9 @@ def for_both_sizes(
         row = draw_row(kind, rng, held_out)
         words = row["text"].split()
         answers_of = [o.solve(words) for o in both]
-        if all(o.fits(words) for o in both) and len({row["answer"], *answers_of}) == 3: break
+        most = max(len(BOTH.pick(words, o.chosen)) for o in both)
+        fits = most > 1 and all(o.fits(words) for o in both)
+        if fits and len({row["answer"], *answers_of}) == 3: break
     wording = rng.random()
     said = [as_sentence(say_it(o, random.Random(wording))) for o in both]
     return [Hard(question(text, row["text"]), answer, row["answer"])

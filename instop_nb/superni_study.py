@@ -77,8 +77,8 @@ def numbered(
 ) -> Task:       # That of a file as it was
     "Call a generated task by a number and its category, as NI's names do."
     if task.name not in _task_numbers(): return task
-    name = f"task{_task_numbers()[task.name]:04}_{task.category}"
-    return replace(task, name=name.replace(":", "").replace(",", "").replace(" ", "_"))
+    kind = task.category.replace(":", "").replace(",", "")
+    return replace(task, name=f"task {_task_numbers()[task.name]} {kind}")
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #4fa6a8c1
 LIMIT = 1024  # Tokens of a source
@@ -187,21 +187,28 @@ def run_superni(
     encoding: str = "Def",   # In training and when asked; a name of `ENCODINGS`
     n_tasks: int | None = None,  # Training tasks, drawn; None: all
     n_instances: int = 64,       # Of each training task, at most
+    longer: int = 1,             # So many times the steps
     ask: tuple = (),             # Encodings; the last tier alone is asked in each of them
-) -> dict:  # `tier_scores` of each tier; or exact match by encoding, its "own" and the "mean"
+) -> dict:  # `tier_scores` of each tier and of tasks that were "trained"; or by encoding, "mean"
     "Tune on the training tasks, ask new ones (Wang et al. 2022, sections 6 and 7)."
-    tiers = worlds(data, seed, max(4, steps_of(scale, 40)))
+    n_asked = max(4, steps_of(scale, 40))
+    tiers = worlds(data, seed, n_asked)
     tasks = {"train": tiers.pop("train"), "test": [t for some in tiers.values() for t in some]}
-    asked = {tier: [with_instances(t, 1 if ask else 2, f"{seed} asked", True) for t in some]
-             for tier, some in tiers.items()}
+    def to_ask(some): return [with_instances(t, 1 if ask else 2, f"{seed} asked", True)
+                              for t in some]
+    asked = {tier: to_ask(some) for tier, some in tiers.items()}
     if learn in HEURISTICS: return scores_of(asked, lambda some: copied_answers(learn, some))
     seen = some_tasks(tasks.get(learn, []), n_tasks, random.Random(f"{seed} seen"))
-    rows = drawn_rows(seen, BATCH * steps_of(scale, STEPS), seed, n_instances) if seen else []
+    n = BATCH * steps_of(scale, longer * STEPS)
+    rows = drawn_rows(seen, n, seed, n_instances) if seen else []
     reader = tuned_on(rows, encoding, model, folder, seed)
+    if seen: asked = {"trained": to_ask(in_turn(seen, n_asked, random.Random(seed))), **asked}
     if not ask: return scores_of(asked, lambda some: answered_in(encoding, some, reader))
     *_, last = asked.values()
     found = {e: tier_scores(answered_in(e, last, reader), e)[e] for e in ask}
-    return {**found, "own": found[encoding], "mean": round(fmean(found.values()), 2)}
+    known = tier_scores(answered_in(encoding, asked["trained"], reader), "")[""]
+    return {**found, "own": found[encoding], "mean": round(fmean(found.values()), 2),
+            "trained": known}
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #9490187f
 ARMS = {
@@ -210,7 +217,7 @@ ARMS = {
     "no instruction": {"encoding": "nothing"}, "tuned": {}, "trained on it": {"learn": "test"},
     **{f"{n} tasks": {"n_tasks": n} for n in (8, 32, 128)},
     **{f"{n} instances": {"n_tasks": 64, "n_instances": n} for n in (2, 8, 32)},
-    **{f"train {e}": {"encoding": e, "ask": list(MATRIX)} for e in MATRIX},
+    **{f"train {e}": {"encoding": e, "ask": list(MATRIX), "longer": 4} for e in MATRIX},
 }
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-studies-x
@@ -223,5 +230,6 @@ STUDIES = studies_of("Wang et al. 2022", run_superni, "superni", ARMS, [
      ["8 tasks", "32 tasks", "128 tasks", "tuned"]),
     ("superni-instances", "More instances of each of 64 training tasks", "figure 5",
      ["2 instances", "8 instances", "32 instances"]),
-], seeds=3)
-STUDIES["superni-instances"] = replace(STUDIES["superni-instances"], seeds=9)
+], seeds=6)
+_SEEDS = {"superni-encodings": 3, "superni-instances": 9}
+STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}

@@ -98,10 +98,10 @@ def test_what_is_asked_is_never_trained_on():
 def test_numbers_tell_tasks_apart_and_say_nothing_else():
     tasks = micro_tasks(None, 1)
     shown = [*map(numbered, tasks)]
-    assert len({t.name.split("_")[0] for t in shown}) == len(tasks) == len(tiers_of())
+    assert len({t.name.split(" ")[1] for t in shown}) == len(tasks) == len(tiers_of())
     for task, named in zip(tasks, shown):
-        assert re.fullmatch(r"task\d{4}(_[a-z]+)+", named.name)
-        assert named.name.split("_")[1:] == re.findall("[a-z]+", task.category)
+        assert re.fullmatch(r"task \d+( [a-z]+)+", named.name)
+        assert named.name.split(" ")[2:] == re.findall("[a-z]+", task.category)
         assert replace(named, name=task.name) == task
     of_file = replace(tasks[0], name="task1146_country_capital")
     assert numbered(of_file) == of_file
@@ -251,7 +251,7 @@ def test_studies_run_on_real_tasks(few_real_tasks, tmp_path):
         tmp_path / "matrix", 0, 0.02, str(few_real_tasks), model, encoding="Task ID",
         ask=("Def", "Task ID"),
     )
-    assert {*matrix} == {"Def", "Task ID", "own", "mean"}
+    assert {*matrix} == {"Def", "Task ID", "own", "mean", "trained"}
 
 
 # Another language

@@ -104,7 +104,7 @@ def check_notebooks(root=ROOT):
 def check_tests(root=ROOT):
     "Run pytest, two files at a time."
     return run(
-        sys.executable, "-m", "pytest", "-q", "-rs", "-n", 2, "--dist", "loadfile", "tests",
+        sys.executable, "-m", "pytest", "-q", "-rfEs", "-n", 2, "--dist", "loadfile", "tests",
         root=root, OMP_NUM_THREADS="1", **QUIET,
     )
 
