@@ -70,6 +70,14 @@ class PrefixTrainer(T5Trainer):
         made = with_prefix(self.model, batch, *prefix)
         return {name: made[name] for name in SOURCE}
 
+    def inner_loss(self,
+        model,        # `self.model`, as the trainer has wrapped it
+        batch: dict,  # From `Collator`, with task [B]
+        phi: dict | None = None,  # As in `instructed`
+    ):  # A scalar that depends on theta and phi
+        "The loss of a micro-batch, as it counts in its step (equation 2)."
+        return super().compute_loss(model, self.instructed(batch, phi), False, self.tokens)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The inner loss of a micro-batch; those of the last step are kept for the outer step."
         if self.batches_of != self.state.global_step:
@@ -78,9 +86,9 @@ class PrefixTrainer(T5Trainer):
         self.batches.append(inputs)
         self.tokens = num_items_in_batch
         self.instruction.requires_grad_(False)
-        batch = self.instructed(inputs, self.noisy)
+        loss = self.inner_loss(model, inputs, self.noisy)
         self.instruction.requires_grad_(True)
-        return super().compute_loss(model, batch, return_outputs, num_items_in_batch)
+        return loss
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #51c33c54
 def _inner_losses(trainer):
@@ -88,9 +96,7 @@ def _inner_losses(trainer):
     exact = trainer.outer.product == "exact"
     def loss(batch):
         with trainer.compute_loss_context_manager() if exact else trainer.in_float32():
-            return T5Trainer.compute_loss(
-                trainer, trainer.model, trainer.instructed(batch), False, trainer.tokens
-            )
+            return trainer.inner_loss(trainer.model, batch)
     return [partial(loss, batch) for batch in trainer.batches]
 
 def _outer_gradient(trainer, outer_losses):
@@ -102,8 +108,7 @@ def _outer_gradient(trainer, outer_losses):
         return hypergradient(
             _inner_losses(trainer), outer_losses, theta, list(trainer.instruction.parameters()),
             method=outer.method, n_terms=outer.n_terms, gamma=outer.gamma, product=outer.product,
-            reduce=trainer.reduced,
-        )
+            reduce=trainer.reduced)
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
 def _mean(rows):
@@ -226,11 +231,9 @@ def save_instruction(
 def _watched(every):
     "Training arguments of a run that is validated every so many steps."
     if not every: return {}
-    return dict(
-        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
-        save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="score",
-        greater_is_better=True,
-    )
+    return dict(eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every,
+                save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="score",
+                greater_is_better=True)
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #db1fbfa3
 def optimize(
@@ -261,6 +264,7 @@ def optimize(
     resume: bool = False,    # Go on from the last checkpoint of this folder
     callbacks: list = (),    # More callbacks of transformers' trainer
     arguments: dict | None = None,  # More of `training_arguments`
+    kind: type = InstructionOptimizer,  # It, or what extends it
 ) -> InstructionOptimizer:  # With .model in eval mode, and .instruction
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
     check_pair("optimize", model, tokenizer)
@@ -270,28 +274,24 @@ def optimize(
         raise TaskError("optimize", "validate", None, advice)
     limits = {"max_source": max_source, "max_target": max_target, "all_wordings": all_wordings,
               "seed": seed}
-    rows = tokenize_tasks(
-        meta_train, tokenizer, encoding, instance=instance, max_instance=max_instance, **limits
-    )
+    rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance,
+                          max_instance=max_instance, **limits)
     meta_rows = tokenize_tasks(meta_test, tokenizer, outer_encoding or encoding, **limits)
     check_rows("optimize", model, rows, getattr(instruction, "length", 0))
     check_rows("optimize", model, meta_rows)
     args = training_arguments(
         Path(folder) / "checkpoint", steps, batch_size, learning_rate, seed=seed,
         disable_tqdm=quiet,
-        **{"use_cpu": model.device.type == "cpu", **_watched(every), **arguments},
-    )
+        **{"use_cpu": model.device.type == "cpu", **_watched(every), **arguments})
     if balanced: rows = draw_rows(rows, meta_train, steps * rows_of_step(args), seed)
     stop = [EarlyStoppingCallback(patience)] * bool(every)
-    trainer = InstructionOptimizer(
+    trainer = kind(
         model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
         data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks],
     )
     if bias_rate is not None: trainer.bias_rate = bias_rate
-    decides = dict(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, every=every,
-        patience=patience, outer=asdict(outer), **arguments,
-    )
+    decides = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+                   every=every, patience=patience, outer=asdict(outer), **arguments)
     prints = {"rows": fingerprint(rows), "meta_rows": fingerprint(meta_rows),
               "phi": fingerprint(instruction)}
     train_in(folder, trainer, decides | prints, resume)

@@ -29,6 +29,7 @@ SCHEDULES = (
 class Outer:
     "How phi is learned (algorithm 1, appendix A.2)."
     K: int = 20                # Inner steps for one outer step
+    start: int = 0             # Inner steps before which there is no outer step
     meta_batch_size: int = 32  # Instances of one outer step (the paper: 8)
     phi_rate: float = 1e-2     # Learning rate of phi, Adam; 0: frozen, the loss is only measured
     schedule: str = "linear"   # Of that rate over all outer steps; one of SCHEDULES
@@ -40,10 +41,11 @@ class Outer:
     l2: float = 0.0            # Stabiliser: weight decay of phi
     perturbation: float = 0.0  # Stabiliser: uniform noise on phi, in units of its root mean square
     faithful: bool = False     # As the released code: see chapter 44
+    random_signs: bool = False  # Control: each number of the hypergradient gets a sign by chance
 
     def __post_init__(self):
         positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size, gamma=self.gamma)
-        for name in ("phi_rate", "warmup", "n_terms", "l2", "perturbation"):
+        for name in ("phi_rate", "warmup", "start", "n_terms", "l2", "perturbation"):
             if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
         choices = {"method": [*SOLVERS, "unrolled"], "product": PRODUCTS, "schedule": SCHEDULES}
         for name, known in choices.items():
@@ -100,7 +102,8 @@ class OuterStep(TrainerCallback):
         trainer,  # With outer (K, faithful), and a method outer_step
     ): self.trainer = trainer
     def _step(self, number, before, control):
-        if number % self.trainer.outer.K or self.trainer.outer.faithful != before: return
+        outer = self.trainer.outer
+        if number % outer.K or number <= outer.start or outer.faithful != before: return
         due = control.should_log  # The row of the outer step is no substitute for the inner loss's
         self.trainer.outer_step(); control.should_log = due
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -112,9 +115,10 @@ class OuterStep(TrainerCallback):
 
 # %% ../nbs/4_learned/44d_outer.ipynb #d514b55a
 def _distance(phi, start):
-    "How far some tensors lie from where they began, as a share of their size there."
+    "How far some tensors lie from where they began, as a share of their size there if it is any."
     way = sum(((p - s) ** 2).sum() for p, s in zip(phi, start))
-    return (way / sum((s ** 2).sum() for s in start)).sqrt()
+    size = sum((s ** 2).sum() for s in start)
+    return (way / size).sqrt() if size > 0 else way.sqrt()
 
 # %% ../nbs/4_learned/44d_outer.ipynb #e7c9da79
 class OuterLoop:
@@ -132,7 +136,7 @@ class OuterLoop:
         if not self.learns: return
         phi = instruction.parameters()
         self.optimizer = torch.optim.Adam(phi, outer.phi_rate, weight_decay=outer.l2)
-        n = steps if outer.faithful else max(1, steps // outer.K)
+        n = steps if outer.faithful else max(1, steps // outer.K - outer.start // outer.K)
         self.schedule = get_scheduler(outer.schedule, self.optimizer, outer.warmup, n)
 
     @property
@@ -151,13 +155,20 @@ class OuterLoop:
             return p + size * (2 * torch.rand(p.shape, generator=self.noise) - 1).to(p)
         return {name: noisy(p.detach()) for name, p in self.instruction.named_parameters()}
 
+    def signed(self,
+        g: torch.Tensor,  # Of any shape
+    ) -> torch.Tensor:    # Of the same length
+        "A gradient that points anywhere: each of its numbers with a sign by chance."
+        coins = torch.randint(0, 2, g.shape, generator=self.noise)
+        return g * (2 * coins - 1).to(g)
+
     def move(self,
         found,            # The hypergradient: like phi, with .ratio and .warning
         max_norm: float,  # It is clipped to this length
     ) -> dict:  # phi_grad_norm, phi_rate, gamma_Hv (gamma ||Hv|| / ||v||), warning
         "Let Adam take one step, and return the account of it."
         phi, rate = list(self.instruction.parameters()), self.schedule.get_last_lr()[0]
-        for p, g in zip(phi, found): p.grad = g
+        for p, g in zip(phi, found): p.grad = self.signed(g) if self.outer.random_signs else g
         norm = torch.nn.utils.clip_grad_norm_(phi, max_norm)
         self.optimizer.step(); self.schedule.step(); self.optimizer.zero_grad()
         ratio = None if math.isnan(found.ratio) else found.ratio

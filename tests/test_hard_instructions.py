@@ -84,6 +84,21 @@ def test_a_list_is_asked_for_both_sizes_and_no_answer_serves_twice():
         assert big.tempting == small.tempting
 
 
+def test_who_takes_one_word_of_the_kind_is_not_right_for_both_sizes():
+    rng = random.Random(0)
+
+    def by_luck(o, made):
+        said, text = parts_of(made.source)
+        kind = next(a.split()[1] for a in BOTH.arguments if a in said)
+        words = text.split()
+        one = rng.choice([i for i, w in enumerate(words) if KIND[w] == kind])
+        return " ".join(o.action.do(words, [one], o.changed)) == made.answer
+
+    pairs = [(o, for_both_sizes(o, random.Random(k))) for o in SOME for k in range(3)]
+    assert sum(by_luck(o, made) for o, pair in pairs for made in pair) > 10
+    assert not any(all([by_luck(o, made) for made in pair]) for o, pair in pairs)
+
+
 def test_a_fact_changes_nothing():
     for o in SOME:
         made = with_a_fact(o, random.Random(o.name))
