@@ -121,7 +121,7 @@ def asked_pairs(
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-run-x
 READING, TUNING, BATCH, QUESTIONS = 500, 120, 64, 150  # Steps, steps, pairs a step, questions
 
-def _fitted(start, pairs, home, seed, rate):
+def _one_step_on(start, pairs, home, seed, rate):
     "A model and its tokenizer, one step on."
     t5, tokenizer = load_model(start, device="cpu")
     return fit(t5, tokenizer, pairs, home, seed, BATCH, learning_rate=rate), tokenizer
@@ -129,7 +129,7 @@ def _fitted(start, pairs, home, seed, rate):
 def _read_on(folder, seed, scale, model):
     "The folder of a seed's model that has read what its cells tell."
     told, n = _in_cells(seed, "told"), BATCH * steps_of(scale, READING)
-    def make(home): return _fitted(model, told_pairs(told, n, seed), home, seed, 2e-3)
+    def make(home): return _one_step_on(model, told_pairs(told, n, seed), home, seed, 2e-3)
     what = {"told": told, "asked": [], "seed": seed, "scale": scale, "model": str(model)}
     return made_once(Path(folder).parent, f"read-{seed}", what, make)
 
@@ -139,7 +139,7 @@ def _then_tuned(folder, seed, scale, model):
     n = BATCH * steps_of(scale, TUNING)
     def make(home):
         start = _read_on(folder, seed, scale, model)
-        return _fitted(start, asked_pairs(asked, n, seed), home, seed, 5e-4)
+        return _one_step_on(start, asked_pairs(asked, n, seed), home, seed, 5e-4)
     what = {"told": told, "asked": asked, "seed": seed, "scale": scale, "model": str(model)}
     return made_once(Path(folder).parent, f"tuned-{seed}", what, make)
 
