@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'PLACES', 'NUMBERS', 'SELECTIONS', 'ACTIONS', 'MARKS', 'LANGUAGES', 'COUNTS', 'CHOICES', 'Selection',
-           'Action']
+           'change_each', 'Action']
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #1a1309ae
 from collections.abc import Callable
@@ -125,7 +125,11 @@ def _turn(words, at):
     return [words[source.get(i, i)] for i in range(len(words))]
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #14684974
-def _change(words, at, change):
+def change_each(
+    words: list[str],  # A list
+    at: list[int],     # Where the picked ones stand
+    change: Callable,  # Word -> the words that take its place
+) -> list[str]:  # The list, changed
     "Put other words in the place of those that are picked."
     return [x for i, w in enumerate(words) for x in (change(w) if i in at else [w])]
 
@@ -172,12 +176,12 @@ LANGUAGES = ["zor", "mib"]
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #71b597aa
 ACTIONS += [
-    Action("replace", MARKS, lambda ws, at, m: _change(ws, at, lambda w: [m]), [
+    Action("replace", MARKS, lambda ws, at, m: change_each(ws, at, lambda w: [m]), [
         "replace {s} by {0}", "write {0} instead of {s}", "put {0} in place of {s}",
         "change {s} to {0}", "swap {s} for {0}", "turn {s} into {0}", "replace {s} with {0}",
         "substitute {0} for {s}",
     ]),
-    Action("translate", LANGUAGES, lambda ws, at, f: _change(ws, at, lambda w: [FORMS[f][w]]), [
+    Action("translate", LANGUAGES, lambda ws, at, f: change_each(ws, at, lambda w: [FORMS[f][w]]), [
         "translate {s} into {0} and copy the rest", "copy the list with {s} in {0}",
         "write the list with {s} in {0}", "put {s} into {0} and copy the rest",
         "translate {s} into {0} where it stands", "replace {s} by the name in {0}",
@@ -196,7 +200,7 @@ ACTIONS += [
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #b4a1dc56
 ACTIONS += [
-    Action("kind", [""], lambda ws, at, _: _change(ws, at, lambda w: [KIND[w]]), [
+    Action("kind", [""], lambda ws, at, _: change_each(ws, at, lambda w: [KIND[w]]), [
         "replace {s} by the kind", "write the kind instead of {s}",
         "put the kind in place of {s}", "change {s} to the kind", "swap {s} for the kind",
         "turn {s} into the kind", "replace {s} with the kind", "substitute the kind for {s}",
@@ -210,7 +214,7 @@ ACTIONS += [
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #25040fe5
 ACTIONS += [
-    Action("twice", [""], lambda ws, at, _: _change(ws, at, lambda w: [w, w]), [
+    Action("twice", [""], lambda ws, at, _: change_each(ws, at, lambda w: [w, w]), [
         "write {s} twice", "double {s}", "repeat {s}", "write {s} two times",
         "let {s} stand twice", "have {s} twice", "put {s} down twice", "duplicate {s}",
     ]),
@@ -218,12 +222,12 @@ ACTIONS += [
 
 # %% ../nbs/1_instructions/12d_actions.ipynb #c720b586
 ACTIONS += [
-    Action("mark after", MARKS, lambda ws, at, m: _change(ws, at, lambda w: [w, m]), [
+    Action("mark after", MARKS, lambda ws, at, m: change_each(ws, at, lambda w: [w, m]), [
         "put {0} after {s}", "add {0} after {s}", "write {0} after {s}", "place {0} behind {s}",
         "set {0} right after {s}", "let {0} follow {s}", "insert {0} after {s}",
         "append {0} to {s}",
     ]),
-    Action("mark before", MARKS, lambda ws, at, m: _change(ws, at, lambda w: [m, w]), [
+    Action("mark before", MARKS, lambda ws, at, m: change_each(ws, at, lambda w: [m, w]), [
         "put {0} before {s}", "add {0} before {s}", "write {0} before {s}",
         "place {0} in front of {s}", "set {0} right before {s}", "let {0} precede {s}",
         "insert {0} before {s}", "prefix {s} with {0}",

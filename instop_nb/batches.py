@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'FEATURES', 'INSTANCE_FEATURES', 'WORTH_PROCESSES', 'WORTH_KEEPING', 'MOST_KEPT', 'near_limit',
-           'tokenize_tasks', 'Collator', 'unwritable']
+           'fitting_sources', 'tokenize_tasks', 'Collator', 'unwritable']
 
 # %% ../nbs/2_model/24_batches.ipynb #af3818be
 import json, os, random, tempfile
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq
 from .causal import continues, source_ids, target_ids
 from .core import TaskError
-from .natinst import Encoding, complete, encode, instruction
+from .natinst import Encoding, complete, encode, instruction, sources
 from .seals import checksum
 from .tasks import Task
 from .trainer import no_bars
@@ -67,6 +67,21 @@ def _source_ids(rows, tasks, tokenizer, encoding, max_source):
         text = encode(task, instance, encoding, tokenizer, max_source)
         sources[j], = source_ids(tokenizer, [text], max_source)
     return sources
+
+# %% ../nbs/2_model/24_batches.ipynb #fit-src-x
+def fitting_sources(
+    tasks: list[Task],   # All their instances
+    encoding: Encoding,  # What is shown
+    tokenizer,           # Of the model
+    max_source: int,     # Tokens; what does not fit is left out as in Tk-Instruct
+) -> list[str]:  # One text for each instance, in order
+    "The texts of `encode` with a limit; only those that come near it are counted part by part."
+    asked = [(task, *pair) for task in tasks for pair in sources(task, encoding)]
+    texts = [text for *_, text in asked]
+    ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
+    for j in near_limit(ids, encoding, max_source):
+        texts[j] = encode(*asked[j][:2], encoding, tokenizer, max_source)
+    return texts
 
 # %% ../nbs/2_model/24_batches.ipynb #e32e3850
 def _instance_ids(rows, tokenizer, max_instance):

@@ -13,8 +13,8 @@ import random
 from functools import cache
 from .microworld import PLAN, Plan
 from instop_nb.operations import (
-    QUESTION_WORDS, Operation, as_sentence, candidates, draw_words, is_held_out, is_idle,
-    with_articles,
+    QUESTION_WORDS, Operation, as_sentence, by_category, candidates, draw_words, is_held_out,
+    is_idle, with_articles,
 )
 from .words import FORMS, WORDS
 
@@ -22,10 +22,9 @@ from .words import FORMS, WORDS
 @cache
 def _told(plan):
     "Categories that the books tell, and how often: by the root of their number of tasks."
-    groups, unread = {}, {*plan.unread}
-    for o in candidates():
-        if not (o.parts & unread or is_idle(o)): groups.setdefault(o.category, []).append(o)
-    return list(groups.values()), [len(group) ** .5 for group in groups.values()]
+    unread = {*plan.unread}
+    groups = by_category(o for o in candidates() if not (o.parts & unread or is_idle(o)))
+    return groups, [len(group) ** .5 for group in groups]
 
 def draw_operation(
     rng: random.Random,  # Of the book
@@ -101,9 +100,10 @@ def framed(
 def tell(
     rng: random.Random,  # Of the book
     plan: Plan = PLAN,   # What the books leave out
+    o: Operation | None = None,  # What is done; None: it is drawn
 ) -> tuple[str, str]:  # The story, and its end
     "An operation, and its result."
-    o = draw_operation(rng, plan)
+    o = o or draw_operation(rng, plan)
     words = draw_list(rng, o)
     return framed(rng, words, draw_phrase(rng, o)), o.solve(words)
 
@@ -170,9 +170,10 @@ def opening(
 def going_on(
     rng: random.Random,  # Of the book
     plan: Plan = PLAN,   # What the books leave out
+    o: Operation | None = None,  # What is done; None: it is drawn
 ) -> tuple[str, str]:  # What is given, and what follows
     "A text that does not end with the result."
-    given, result = tell(rng, plan)
+    given, result = tell(rng, plan, o)
     return given, f"{result}. {opening(rng, plan)}"
 
 # %% ../nbs/1_instructions/12b_books.ipynb #114d6e7a

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from .core import write_whole
 from .microworld import PLAN, TIERS, Plan, micro_tasks, novelty, tiers_of
+from .operations import by_category
 from .tasks import Task, write_task
 
 # %% ../nbs/1_instructions/12f_chance.ipynb #6a38d42f
@@ -26,10 +27,10 @@ def chance(
     plan: Plan = PLAN,  # The one that they were made with
 ) -> dict[str, dict[str, float]]:  # Category -> "constant", "copy", "sibling" -> percent
     "The exact match of three ways of not reading the instruction, in each category."
-    world, groups, bars = tiers_of(plan), {}, {}
-    for t in tasks: groups.setdefault(t.category, []).append(t)
-    for category, group in groups.items():
-        items, rng = [(t.name, i) for t in group for i in t.instances], random.Random(category)
+    world, bars = tiers_of(plan), {}
+    for group in by_category(tasks):
+        category, items = group[0].category, [(t.name, i) for t in group for i in t.instances]
+        rng = random.Random(category)
         known = [world[t.name][0] for t in group]
         def sibling(name, i): return _sibling_answer(rng, name, known, i.input.split())
         hits = {

@@ -18,12 +18,12 @@ from .core import TaskError
 from .flan import Pattern, few_shot, render
 from .models import load_model
 from instop_nb.operations import (
-    WORDINGS, Operation, as_sentence, by_category, draw_words, is_held_out, operations,
+    WORDINGS, Operation, as_sentence, by_category, draw_fitting, operations,
 )
 from .probes import answer_score, chance_score, fit, steps_of
 from .ranking import rank_classify
 from .seals import fingerprint
-from .study import made_once, studies_of
+from .study import made_once, only_micro, studies_of
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-groups
 CLUSTERS_OF_ACTIONS = {
@@ -91,12 +91,11 @@ def draw_row(
     "A row of a data set."
     wanted = rng.choice(operation.options or [None])
     while True:
-        words = draw_words(rng)
-        if is_held_out(text := " ".join(words)) != held_out or not operation.fits(words): continue
+        words = draw_fitting(operation, rng, held_out)
         if wanted and not _in_balance(operation, words): continue
         answer = operation.solve(words)
         if wanted in (None, answer): break
-    row = {"text": text, "answer": answer}
+    row = {"text": " ".join(words), "answer": answer}
     return row | {"options": operation.options} if operation.options else row
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-pairs-x
@@ -181,11 +180,8 @@ def flan_model(
     return load_model(made_once(Path(folder).parent, name, what, make), device="cpu")
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-run-x
-def _only_micro(data):
-    if data == "micro": return
-    advice = ("leave out --data: this study needs clusters, templates and options that task files "
-              "do not have. What real tasks can show: instop reproduce t0-datasets --data DIR")
-    raise TaskError("flan", "data", data, advice)
+_NEEDS = ("this study needs clusters, templates and options that task files do not have. What real "
+          "tasks can show: instop reproduce t0-datasets --data DIR")
 
 # %% ../nbs/3_studies/32_flan_study.ipynb #fl-run-x1
 def _mean_score(reader, clusters, n, seed, asking):
@@ -205,7 +201,7 @@ def run_flan(
     **asking,      # Of `cluster_questions`: style, k
 ) -> dict:  # "mean": of the held-out clusters, and each; "seen": of the others; percent; "chance"
     "Tune in one way, ask what was held out in one way (Wei et al. 2022, section 4)."
-    _only_micro(data)
+    only_micro("flan", data, _NEEDS)
     reader, n = flan_model(folder, seed, scale, model, training), steps_of(scale, QUESTIONS)
     held, seen = split_clusters(seed)
     found, chance = _mean_score(reader, held, max(4, n), seed, asking)
@@ -224,7 +220,7 @@ def run_options(
     options: bool = True,  # Are they shown when it is asked?
 ) -> dict:  # "ranked", "written": right answers, percent; "mass": on the options, percent
     "Ask a held-out cluster that has options (Wei et al. 2022, section 2.3)."
-    _only_micro(data)
+    only_micro("flan", data, _NEEDS)
     t5, tokenizer = flan_model(folder, seed, scale, model, training)
     (cluster,), _ = split_clusters(seed, choices=True)
     n = 2 * max(4, steps_of(scale, QUESTIONS))

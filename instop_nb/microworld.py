@@ -15,7 +15,7 @@ from itertools import chain, product, zip_longest
 from .actions import ACTIONS, SELECTIONS
 from .core import TaskError
 from instop_nb.operations import (
-    PROBES, Operation, TwoSteps, draw_words, is_held_out, is_idle, operations, wordings,
+    PROBES, Operation, TwoSteps, draw_fitting, grouped_by, is_idle, operations, wordings,
 )
 from .tasks import Example, Instance, Task
 
@@ -62,11 +62,6 @@ def balanced_choice(
 # %% ../nbs/1_instructions/12_microworld.ipynb #52da2f9b
 TIERS = ("argument", "combination", "category", "untold", "two steps")
 
-def _grouped_by(things, key):
-    groups = {}
-    for thing in things: groups.setdefault(key(thing), []).append(thing)
-    return groups
-
 def _pair_of(o): return o.action.name, o.selection.name
 def _filling(o): return o.changed or "-", o.chosen or "-"
 
@@ -77,7 +72,7 @@ def _tiers_of_singles(plan):
         o: "untold" if o.parts & plan.untold else "category"
         for o in operations() if o.parts & {*plan.unasked}
     }
-    known = _grouped_by([o for o in operations() if o not in tiers], _pair_of)
+    known = grouped_by([o for o in operations() if o not in tiers], _pair_of)
     held, count = balanced_choice([*known], len(known) // 4, keep=True), Counter()
     for pair, group in known.items():
         if pair in held: tiers |= dict.fromkeys(group, "combination")
@@ -119,7 +114,7 @@ def _pairs_of_steps(singles):
     asked = [o for o, tier in singles.items() if tier == "train" and o.action.options is None]
     firsts = [o for o in asked if o.action.name in FIRST_STEPS]
     both = (TwoSteps(a, b) for a, b in product(firsts, asked) if a is not b)
-    return _grouped_by(both, lambda t: (t.first.action.name, t.second.action.name))
+    return grouped_by(both, lambda t: (t.first.action.name, t.second.action.name))
 
 # %% ../nbs/1_instructions/12_microworld.ipynb #b58b1f17
 def _tiers_of_doubles(singles, per_pair=8):
@@ -157,8 +152,7 @@ def draw_inputs(
     "The first n inputs of an endless stream; the answers of a question are balanced."
     rng, inputs, count = random.Random(f"{seed} {operation.name} {held_out}"), [], Counter()
     while len(inputs) < n:
-        words = draw_words(rng)
-        if is_held_out(" ".join(words)) != held_out or not operation.fits(words): continue
+        words = draw_fitting(operation, rng, held_out)
         if operation.options:
             answer = operation.solve(words)
             if count[answer] > min(count[other] for other in operation.options): continue
@@ -210,7 +204,7 @@ def few_of(
 ) -> list[str]:  # Names of tasks
     "A few tasks of a split: one of each category in turn, in the order of a checksum."
     names = sorted(_names_in(tier, plan), key=lambda name: zlib.crc32(name.encode()))
-    groups = _grouped_by(names, lambda name: tiers_of(plan)[name][0].category)
+    groups = grouped_by(names, lambda name: tiers_of(plan)[name][0].category)
     return [name for name in chain(*zip_longest(*groups.values())) if name][:n]
 
 def _names_in(split, plan):
@@ -236,7 +230,7 @@ def _check_split(split, n_instances):
 @cache
 def _siblings_of(plan):
     "Category -> its operations, each with its tier."
-    return _grouped_by(tiers_of(plan).values(), lambda known: known[0].category)
+    return grouped_by(tiers_of(plan).values(), lambda known: known[0].category)
 
 @cache
 def _examples_of(plan, name):

@@ -147,6 +147,26 @@ def _tuned(model, tasks, fields, folder, seed, steps):
              seed=seed, quiet=True)
     return t5, tokenizer
 
+def _to_ask(asking, scale, who):
+    "As many instances of each task as a run asks; where each task has a model, of every second."
+    n = max(1, steps_of(scale, QUESTIONS) // len(asking))
+    asked = [replace(t, instances=t.instances[:n]) for t in asking]
+    return asked[::2] if who in ("own", "shared") else asked
+
+# %% ../nbs/3_studies/34_natinst_study.ipynb #ni-scores-x
+def _own_scores(pair, tasks, asked, fields, **how):
+    "What models answer that were tuned on, one by one, on the tasks that they are asked."
+    owners = [own_model(*pair, t, fields, **how) for t in tasks]
+    said = [_asked_v1(own, pair[1], [t], fields) for (own, _), t in zip(owners, asked)]
+    rounds = fmean(k for _, k in owners)
+    return {"rounds": rounds, **category_scores([row for rows in said for row in rows])}
+
+def _drawn_score(pair, training, asking, fields, seed, scale):
+    "Exact match of the one task that every split but the random one leaves out."
+    one, n = draw_split(training, "task", seed)[0], steps_of(scale, DRAWN)
+    drawn = [replace(t, instances=t.instances[:n]) for t in asking if t.name == one]
+    return score(_asked_v1(*pair, drawn, fields))["overall"]["exact_match"]
+
 # %% ../nbs/3_studies/34_natinst_study.ipynb #ed22e810
 def run_natinst(
     folder,                        # Of the run
@@ -166,11 +186,8 @@ def run_natinst(
     training, fields = _side(data, n, seed, asking=False), ELEMENTS[element]
     value, seen, unseen = draw_split(training, split, seed)
     seen = some_tasks(seen, n_seen, random.Random(f"{seed} {n_seen}"))
-    names, base = {t.name for t in unseen}, {"left_out": value, "n_seen": len(seen)}
-    asking = _side(data, DRAWN, seed, True, names)
-    n_each = max(1, steps_of(scale, QUESTIONS) // len(names))
-    asked = [replace(t, instances=t.instances[:n_each]) for t in asking]
-    if who in ("own", "shared"): asked = asked[::2]
+    asking = _side(data, DRAWN, seed, True, {t.name for t in unseen})
+    asked, base = _to_ask(asking, scale, who), {"left_out": value, "n_seen": len(seen)}
     if who in _COPIES:
         return base | category_scores([row for t in asked for row in _COPIES[who](t)])
     learned = training if who == "trained on it" else seen
@@ -178,16 +195,10 @@ def run_natinst(
     pair = _tuned(model, learned, fields, folder, seed, steps)
     if who == "own":
         tasks = _side(data, OWN, seed, False, {t.name for t in asked})
-        steps = steps_of(scale, ROUND)
-        owners = [own_model(*pair, t, fields, folder, seed=seed, steps=steps) for t in tasks]
-        said = [_asked_v1(own, pair[1], [t], fields) for (own, _), t in zip(owners, asked)]
-        base["rounds"] = fmean(k for _, k in owners)
-        return base | category_scores([row for rows in said for row in rows])
+        how = dict(folder=folder, seed=seed, steps=steps_of(scale, ROUND))
+        return base | _own_scores(pair, tasks, asked, fields, **how)
     base |= category_scores(_asked_v1(*pair, asked, fields))
-    if split != "random":
-        one, n = draw_split(training, "task", seed)[0], steps_of(scale, DRAWN)
-        drawn = [replace(t, instances=t.instances[:n]) for t in asking if t.name == one]
-        base["drawn"] = score(_asked_v1(*pair, drawn, fields))["overall"]["exact_match"]
+    if split != "random": base["drawn"] = _drawn_score(pair, training, asking, fields, seed, scale)
     return base
 
 # %% ../nbs/3_studies/34_natinst_study.ipynb #f06d5f37

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['QUESTION_WORDS', 'PROBES', 'WORDINGS', 'TWO_STEPS', 'draw_words', 'is_held_out', 'with_articles', 'as_sentence',
-           'Operation', 'is_meant', 'candidates', 'behaviour', 'is_idle', 'operations', 'by_category', 'TwoSteps',
-           'wordings']
+           'Operation', 'draw_fitting', 'is_meant', 'candidates', 'behaviour', 'is_idle', 'operations', 'grouped_by',
+           'by_category', 'TwoSteps', 'wordings']
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #86c2912b
 import random, re, zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from operator import attrgetter
+from typing import Any
 from .actions import ACTIONS, SELECTIONS, Action, Selection
 from .words import KINDS
 
@@ -89,6 +91,17 @@ class Operation:
         selection = self.selection.wordings[j].format(self.chosen)
         return with_articles(self.action.wordings[i].format(self.changed, s=selection))
 
+# %% ../nbs/1_instructions/12e_operations.ipynb #draw-fit-x
+def draw_fitting(
+    operation: Operation,    # Or `TwoSteps`; what shall fit
+    rng: random.Random,      # Of the stream of inputs
+    held_out: bool = False,  # An input of evaluation, or of training
+) -> list[str]:  # 4 to 7 different words
+    "Draw inputs until one fits."
+    while True:
+        words = draw_words(rng)
+        if is_held_out(" ".join(words)) == held_out and operation.fits(words): return words
+
 # %% ../nbs/1_instructions/12e_operations.ipynb #0e09221b
 def is_meant(
     action: Action,        # What to do
@@ -138,13 +151,20 @@ def operations() -> list[Operation]:  # In the order of the candidates
     return [*kept.values()]
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #by-cat-x
-def by_category(
-    some: Iterable[Operation],  # In any order
-) -> list[list[Operation]]:  # In the order in which the categories appear
-    "Operations, sorted into their categories."
+def grouped_by(
+    some: Iterable,  # In any order
+    key: Callable,   # One of them -> what its group has in common
+) -> dict[Any, list]:  # In the order in which the keys appear
+    "Things, sorted into groups."
     groups = {}
-    for o in some: groups.setdefault(o.category, []).append(o)
-    return [*groups.values()]
+    for one in some: groups.setdefault(key(one), []).append(one)
+    return groups
+
+def by_category(
+    some: Iterable,  # With a category each, such as operations or tasks
+) -> list[list]:  # In the order in which the categories appear
+    "Operations, or tasks, sorted into their categories."
+    return [*grouped_by(some, attrgetter("category")).values()]
 
 # %% ../nbs/1_instructions/12e_operations.ipynb #dcf3e0dc
 WORDINGS = {"asked": (range(4), range(3)), "told": (range(4, 7), range(3, 5)), "new": ([7], [5])}

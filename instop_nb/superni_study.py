@@ -9,16 +9,17 @@ __all__ = ['LIMIT', 'ENCODINGS', 'STEPS', 'BATCH', 'RATE', 'HEURISTICS', 'ARMS',
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #51cd3e28
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from statistics import fmean
-from .batches import near_limit
+from .batches import fitting_sources
 from .metrics import score
 from .microworld import TIERS, make_instances, micro_tasks, tiers_of
 from .models import load_model
-from .natinst import MATRIX, encode
+from .natinst import MATRIX
+from .operations import by_category
 from .predictions import copy_example, copy_input
 from .probes import answer_texts, fit, some_tasks, steps_of, two_scores
 from .study import studies_of
@@ -35,9 +36,8 @@ def in_turn(
     rng: random.Random,  # Draws them
 ) -> list[Task]:  # One of each category, then a second one
     "Draw tasks, of each category in turn."
-    groups = defaultdict(list)
-    for t in rng.sample(tasks, len(tasks)): groups[t.category].append(t)
-    turns = [(k, rng.random(), t) for some in groups.values() for k, t in enumerate(some)]
+    groups = by_category(rng.sample(tasks, len(tasks)))
+    turns = [(k, rng.random(), t) for some in groups for k, t in enumerate(some)]
     return [t for *_, t in sorted(turns, key=lambda turn: turn[:2])[:n]]
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-worlds-x
@@ -91,12 +91,7 @@ def laid_out(
     limit: int = LIMIT, # Tokens; what does not fit is left out as in Tk-Instruct
 ) -> list[str]:  # One text for each instance, in order
     "The texts that a model reads."
-    shown = ENCODINGS[encoding]
-    asked = [(t, i) for t in map(numbered, tasks) for i in t.instances]
-    texts = [encode(*pair, shown) for pair in asked]
-    ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
-    for j in near_limit(ids, shown, limit): texts[j] = encode(*asked[j], shown, tokenizer, limit)
-    return texts
+    return fitting_sources([*map(numbered, tasks)], ENCODINGS[encoding], tokenizer, limit)
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-rows-x
 def drawn_rows(
@@ -106,9 +101,8 @@ def drawn_rows(
     n_instances: int = 64, # Different ones of a task, at most
 ) -> list[Task]:  # Each with one instance, and one of its wordings in front
     "Draw training rows: a category, a task of it, the task's next instance."
-    rng, groups = random.Random(f"{seed} rows"), defaultdict(list)
-    for t in tasks: groups[t.category].append(t)
-    chosen = [rng.choice(rng.choice([*groups.values()])) for _ in range(n)]
+    rng, groups = random.Random(f"{seed} rows"), by_category(tasks)
+    chosen = [rng.choice(rng.choice(groups)) for _ in range(n)]
     left, rows = Counter(t.name for t in chosen), []
     made = {t.name: with_instances(t, min(left[t.name], n_instances), seed) for t in chosen}
     for t in chosen:

@@ -12,30 +12,23 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from .actions import ACTIONS, MARKS, SELECTIONS, Action
+from .actions import ACTIONS, MARKS, SELECTIONS, Action, change_each
 from .ask import question
-from .books import draw_list, draw_phrase, framed, going_on, opening
-from .core import TaskError
+from .books import draw_phrase, framed, going_on
 from .flan_study import draw_row
 from .hard_instructions import say_it
 from .models import load_model
 from .operations import Operation, as_sentence, by_category, is_idle, operations
 from .probes import fit, steps_of
 from .reading import skill
-from .study import made_once, studies_of
+from .study import made_once, only_micro, studies_of
 from .tuning import answers
 from .words import FORMS
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-new-x
-def _each(change):
-    "Do something to each picked word."
-    def do(words, at, mark):
-        return " ".join(change(w, mark) if i in at else w for i, w in enumerate(words)).split()
-    return do
-
 NEW_ACTIONS = {action.name: action for action in [
     next(a for a in ACTIONS if a.name == "size"),
-    Action("friend", [""], _each(lambda w, _: FORMS["friend"][w]), [
+    Action("friend", [""], lambda ws, at, _: change_each(ws, at, lambda w: [FORMS["friend"][w]]), [
         "replace {s} by the friend", "write the friend instead of {s}",
         "put the friend in place of {s}", "change {s} to the friend", "swap {s} for the friend",
         "turn {s} into the friend", "replace {s} with the friend",
@@ -45,13 +38,13 @@ NEW_ACTIONS = {action.name: action for action in [
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-new-x1
 NEW_ACTIONS |= {action.name: action for action in [
-    Action("around", MARKS, _each(lambda w, mark: f"{mark} {w} {mark}"), [
+    Action("around", MARKS, lambda ws, at, m: change_each(ws, at, lambda w: [m, w, m]), [
         "put {0} before and after {s}", "write {0} before and behind {s}",
         "add {0} on each end of {s}", "place {0} in front and behind {s}",
         "set {0} before and after {s}", "let {0} stand before and after {s}",
         "insert {0} before and after {s}", "append {0} before and after {s}",
     ]),
-    Action("thrice", [""], _each(lambda w, _: f"{w} {w} {w}"), [
+    Action("thrice", [""], lambda ws, at, _: change_each(ws, at, lambda w: [w, w, w]), [
         "write {s} three times", "repeat {s} three times", "have {s} three times",
         "put {s} down three times", "let {s} stand three times", "copy {s} three times",
         "say {s} three times", "give {s} three times",
@@ -92,16 +85,9 @@ def told_pairs(
     share: float = .7,   # Of stories with a new action
 ) -> list[tuple[str, str]]:  # What is given, and what follows
     "Texts of books that tell some new actions, and the old ones."
-    rng, pairs = random.Random(f"{seed} told"), []
-    groups = sum(map(new_operations, names), [])
-    while len(pairs) < n:
-        if rng.random() > share: pairs.append(going_on(rng))
-        else:
-            o = _drawn(rng, groups)
-            words = draw_list(rng, o)
-            story = framed(rng, words, draw_phrase(rng, o))
-            pairs.append((story, f"{o.solve(words)}. {opening(rng)}"))
-    return pairs
+    rng, groups = random.Random(f"{seed} told"), sum(map(new_operations, names), [])
+    def text(): return going_on(rng, o=_drawn(rng, groups) if rng.random() <= share else None)
+    return [text() for _ in range(n)]
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-asked-x
 @cache
@@ -110,10 +96,16 @@ def old_operations() -> list[list[Operation]]:  # By category
     return by_category(o for o in operations() if o.action.name != "size")
 
 def _asked(groups, rng, held_out=False):
-    "What is read, and the answer."
+    "An instruction with its list, and the answer."
     o = _drawn(rng, groups)
     row = draw_row(o, rng, held_out)
     return question(as_sentence(say_it(o, rng)), row["text"]), row["answer"]
+
+def _story(groups, rng, held_out=False):
+    "The beginning of a story as the books tell it, and the answer."
+    o = _drawn(rng, groups)
+    row = draw_row(o, rng, held_out)
+    return framed(rng, row["text"].split(), draw_phrase(rng, o)), row["answer"]
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-asked-x1
 def asked_pairs(
@@ -129,19 +121,27 @@ def asked_pairs(
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-run-x
 READING, TUNING, BATCH, QUESTIONS = 500, 120, 64, 150  # Steps, steps, pairs a step, questions
 
-def _made(folder, seed, scale, model, tuned):
-    "The model of a seed that has read on, or the one that was tuned from there."
+def _one_step_on(start, pairs, home, seed, rate):
+    "A model and its tokenizer, one step on."
+    t5, tokenizer = load_model(start, device="cpu")
+    return fit(t5, tokenizer, pairs, home, seed, BATCH, learning_rate=rate), tokenizer
+
+def _read_on(folder, seed, scale, model):
+    "The folder of a seed's model that has read what its cells tell."
+    told, n = _in_cells(seed, "told"), BATCH * steps_of(scale, READING)
+    def make(home): return _one_step_on(model, told_pairs(told, n, seed), home, seed, 2e-3)
+    what = {"told": told, "asked": [], "seed": seed, "scale": scale, "model": str(model)}
+    return made_once(Path(folder).parent, f"read-{seed}", what, make)
+
+def _then_tuned(folder, seed, scale, model):
+    "The folder of the same model, tuned on what its cells ask."
     told, asked = _in_cells(seed, "told"), _in_cells(seed, "asked")
+    n = BATCH * steps_of(scale, TUNING)
     def make(home):
-        start = _made(folder, seed, scale, model, False) if tuned else model
-        t5, tokenizer = load_model(start, device="cpu")
-        n = BATCH * steps_of(scale, TUNING if tuned else READING)
-        pairs = asked_pairs(asked, n, seed) if tuned else told_pairs(told, n, seed)
-        rate = {"learning_rate": 5e-4 if tuned else 2e-3}
-        return fit(t5, tokenizer, pairs, home, seed, BATCH, **rate), tokenizer
-    what = {"told": told, "asked": asked * tuned, "seed": seed, "scale": scale,
-            "model": str(model)}
-    return made_once(Path(folder).parent, f"{'tuned' if tuned else 'read'}-{seed}", what, make)
+        start = _read_on(folder, seed, scale, model)
+        return _one_step_on(start, asked_pairs(asked, n, seed), home, seed, 5e-4)
+    what = {"told": told, "asked": asked, "seed": seed, "scale": scale, "model": str(model)}
+    return made_once(Path(folder).parent, f"tuned-{seed}", what, make)
 
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-run-x1
 def run_told(
@@ -154,15 +154,12 @@ def run_told(
     tuned: bool = True,        # Ask the tuned model, or the one that has only read on
 ) -> dict:  # "follows": right answers to instructions; "knows": stories gone on with; percent
     "Let a model read on, tune it, and ask for an action of one cell."
-    if data != "micro":
-        raise TaskError("told", "data", data, "leave out --data: the actions are invented")
-    reader = load_model(_made(folder, seed, scale, model, tuned), device="cpu")
+    only_micro("told", data, "the actions are invented")
+    make = _then_tuned if tuned else _read_on
+    reader = load_model(make(folder, seed, scale, model), device="cpu")
     groups = old_operations() if cell == "old" else new_operations(cells_of(seed)[cell])
     rng, n = random.Random(f"{seed} {cell} questions"), max(4, steps_of(scale, QUESTIONS))
-    asked, stories = [_asked(groups, rng, True) for _ in range(n)], []
-    for o in (_drawn(rng, groups) for _ in range(n)):
-        row = draw_row(o, rng, True)
-        stories.append((framed(rng, row["text"].split(), draw_phrase(rng, o)), row["answer"]))
+    asked, stories = ([ask(groups, rng, True) for _ in range(n)] for ask in (_asked, _story))
     said = answers(*reader, [source for source, _ in asked], max_new_tokens=32)
     found = {"follows": 100 * fmean(text == answer for text, (_, answer) in zip(said, asked)),
              "knows": skill(*reader, stories)["knows"]}

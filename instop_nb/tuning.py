@@ -17,12 +17,12 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
-from .batches import Collator, near_limit
+from .batches import Collator, fitting_sources
 from .causal import check_pair, check_room, check_rows, source_ids
 from .core import Table, TaskError, cell
 from .metrics import score
 from .microworld import micro_tasks, novelty
-from .natinst import Encoding, encode, sources
+from .natinst import Encoding
 from .ranking import no_memory
 from .runs import Run, add_lines, is_first, logged_values, positive
 from .seals import fingerprint
@@ -214,12 +214,9 @@ def evaluate(
     saved=None,                       # A file of this model's answers; see `answers`
 ) -> list[dict]:  # Rows for `score`, in the order of the tasks; also "id" and "source_length"
     "Let a model answer all instances of some tasks."
-    questions = [(t, i, s) for t in tasks for i, s in sources(t, encoding)]
-    texts = [s for *_, s in questions]
-    ids = tokenizer(texts, verbose=False)["input_ids"] if texts else []
-    for j in near_limit(ids, encoding, max_source):
-        texts[j] = encode(*questions[j][:2], encoding, tokenizer, max_source)
+    texts = fitting_sources(tasks, encoding, tokenizer, max_source)
     lengths = map(len, source_ids(tokenizer, texts, max_source))
+    asked = ((t, i) for t in tasks for i in t.instances)
     said = answers(
         model, tokenizer, texts, max_source=max_source, max_new_tokens=max_new_tokens,
         batch_size=batch_size, quiet=quiet, saved=saved,
@@ -229,7 +226,7 @@ def evaluate(
             "id": i.id, "task": t.name, "category": t.category, "prediction": answer,
             "references": list(i.output), "source_length": n,
         }
-        for (t, i, _), answer, n in zip(questions, said, lengths)
+        for (t, i), answer, n in zip(asked, said, lengths)
     ]
 
 # %% ../nbs/2_model/26_tuning.ipynb #3da15978

@@ -20,7 +20,7 @@ from .models import load_model
 # %% ../nbs/3_studies/35b_xlingual_study.ipynb #xl-imports-2
 from .operations import Operation
 from .probes import some_tasks, steps_of, two_scores
-from .study import studies_of
+from .study import only_micro, studies_of
 from instop_nb.superni_study import (
     BATCH, HEURISTICS, STEPS, answered_in, copied_answers, drawn_rows, in_turn, scores_of,
     tuned_on, with_instances,
@@ -108,9 +108,8 @@ def run_xlingual(
     zor: float = 0,        # Share of tasks learned in *zor*; half of their rows are told in it
 ) -> dict:  # Exact match on new categories, by language, and by meaning or place
     "Ask in an invented language what was learned in English (Wang et al. 2022, second track)."
-    if data != "micro":
-        advice = "leave out --data; translated tasks: instop reproduce superni-finnish --data DIR"
-        raise TaskError("superni-xlingual", "data", data, advice)
+    only_micro("superni-xlingual", data,
+               "translated tasks can be asked by instop reproduce superni-finnish --data DIR")
     asked = _asked_in_zor(_speechless("category"), seed, max(4, steps_of(scale, 40)))
     if learn in HEURISTICS: return scores_of(asked, lambda some: copied_answers(learn, some))
     seen = [] if learn == "nothing" else _speechless(learn)

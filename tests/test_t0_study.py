@@ -215,7 +215,7 @@ def test_every_study_runs(name, runs):
     record = reproduce(STUDIES[name], runs, seeds=1, workers=1, scale=0.05, quiet=True)
     assert [run["arm"] for run in record["runs"]] == list(STUDIES[name].arms)
     for run in record["runs"]:
-        places = [f"{tier}, {group}" for tier in TIERS[:3] for group in study_of.GROUPS]
+        places = [f"{tier}, {group}" for tier in TIERS[:3] for group in study_of.ASKED_WITH]
         for metric in [*places, *(f"rank, {place}" for place in places)]:
             scores, number = run["prompts"][metric], 7 if "never" in metric else 6
             assert len(scores) == (1 if run["arm"] == "no instruction" else number)
