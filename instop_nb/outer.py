@@ -52,6 +52,12 @@ class Outer:
             if getattr(self, name) not in known:
                 raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
 
+    def due(self,
+        number: int,  # Of an inner step, from 1
+    ) -> bool:
+        "Whether an outer step follows it."
+        return number > self.start and number % self.K == 0
+
     def check(self,
         processes: int,      # That share out each meta batch
         dtype: torch.dtype,  # Of the model's weights
@@ -102,8 +108,7 @@ class OuterStep(TrainerCallback):
         trainer,  # With outer (K, faithful), and a method outer_step
     ): self.trainer = trainer
     def _step(self, number, before, control):
-        outer = self.trainer.outer
-        if number % outer.K or number <= outer.start or outer.faithful != before: return
+        if self.trainer.outer.faithful != before or not self.trainer.outer.due(number): return
         due = control.should_log  # The row of the outer step is no substitute for the inner loss's
         self.trainer.outer_step(); control.should_log = due
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
