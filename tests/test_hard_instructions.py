@@ -96,7 +96,7 @@ def test_who_takes_one_word_of_the_kind_is_not_right_for_both_sizes():
 
     pairs = [(o, for_both_sizes(o, random.Random(k))) for o in SOME for k in range(3)]
     assert sum(by_luck(o, made) for o, pair in pairs for made in pair) > 10
-    assert not any(all([by_luck(o, made) for made in pair]) for o, pair in pairs)
+    assert not any(all(by_luck(o, made) for made in pair) for o, pair in pairs)
 
 
 def test_a_fact_changes_nothing():
