@@ -164,12 +164,23 @@ def noted(monkeypatch):
 
 
 def test_arms_are_asked_the_same(noted):
-    for arm in ("tuned", "8 tasks", "trained on it", "untuned", "no instruction", "2 instances"):
-        run_superni("run", 1, .05, "micro", "micro", **ARMS[arm])
-    asked = [tasks for _, tasks in noted["asked"]]
-    assert len(asked) == 18 and asked[:3] * 6 == asked
-    run_superni("run", 2, .05, "micro", "micro")
-    assert not any(tasks in asked for _, tasks in noted["asked"][18:])
+    def new_tasks(arm, seed=1):
+        run_superni("run", seed, .05, "micro", "micro", **ARMS[arm])
+        return [tasks for _, tasks in noted["asked"][-3:]]
+    asked = new_tasks("tuned")
+    for arm in ("8 tasks", "trained on it", "untuned", "no instruction", "2 instances"):
+        assert new_tasks(arm) == asked
+    assert not any(tasks in asked for tasks in new_tasks("tuned", 2))
+
+
+def test_the_tasks_that_were_trained_are_asked_about_other_lists(noted):
+    run_superni("run", 0, .2, "micro", "micro", **ARMS["8 tasks"])
+    learned = {t.name for t in noted["learned"][-1][0]}
+    _, trained = noted["asked"][0]
+    assert len(noted["asked"]) == 4 and {t.name for t in trained} == learned
+    assert all(is_held_out(i.input) for t in trained for i in t.instances)
+    run_superni("run", 0, .2, "micro", "micro", **ARMS["untuned"])
+    assert len(noted["asked"]) == 4 + 3, "who learns nothing is asked for nothing learned"
 
 
 def test_what_arms_learn(noted):
@@ -195,10 +206,12 @@ def test_the_matrix_has_ten_rows_and_ten_columns(noted):
     study = STUDIES["superni-encodings"]
     assert [arm["encoding"] for arm in study.arms.values()] == [*MATRIX]
     result = run_superni("run", 0, .05, "micro", "micro", **study.arms["train Pos(1)"])
-    assert [encoding for encoding, _ in noted["asked"]] == [*MATRIX]
-    assert noted["learned"][0][1] == "Pos(1)" and {*result} == {*MATRIX, "own", "mean"}
-    for _, tasks in noted["asked"]:
-        assert tasks == noted["asked"][0][1] and {novelty(t.name) for t in tasks} == {"category"}
+    *asked, (last, trained) = noted["asked"]
+    assert [encoding for encoding, _ in asked] == [*MATRIX] and last == "Pos(1)"
+    assert noted["learned"][0][1] == "Pos(1)" and {*result} == {*MATRIX, "own", "mean", "trained"}
+    for _, tasks in asked:
+        assert tasks == asked[0][1] and {novelty(t.name) for t in tasks} == {"category"}
+    assert {novelty(t.name) for t in trained} == {"train"}
 
 
 def test_scaling_arms_differ_in_one_thing():
