@@ -74,9 +74,10 @@ class PrefixTrainer(T5Trainer):
         model,        # `self.model`, as the trainer has wrapped it
         batch: dict,  # From `Collator`, with task [B]
         phi: dict | None = None,  # As in `instructed`
-    ):  # A scalar that depends on theta and phi
+        outputs: bool = False,    # And what the model says
+    ):  # A scalar that depends on theta and phi; with outputs, a pair
         "The loss of a micro-batch, as it counts in its step (equation 2)."
-        return super().compute_loss(model, self.instructed(batch, phi), False, self.tokens)
+        return super().compute_loss(model, self.instructed(batch, phi), outputs, self.tokens)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         "The inner loss of a micro-batch; those of the last step are kept for the outer step."
@@ -86,7 +87,7 @@ class PrefixTrainer(T5Trainer):
         self.batches.append(inputs)
         self.tokens = num_items_in_batch
         self.instruction.requires_grad_(False)
-        loss = self.inner_loss(model, inputs, self.noisy)
+        loss = self.inner_loss(model, inputs, self.noisy, return_outputs)
         self.instruction.requires_grad_(True)
         return loss
 
@@ -264,7 +265,6 @@ def optimize(
     resume: bool = False,    # Go on from the last checkpoint of this folder
     callbacks: list = (),    # More callbacks of transformers' trainer
     arguments: dict | None = None,  # More of `training_arguments`
-    kind: type = InstructionOptimizer,  # It, or what extends it
 ) -> InstructionOptimizer:  # With .model in eval mode, and .instruction
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
     check_pair("optimize", model, tokenizer)
@@ -285,7 +285,7 @@ def optimize(
         **{"use_cpu": model.device.type == "cpu", **_watched(every), **arguments})
     if balanced: rows = draw_rows(rows, meta_train, steps * rows_of_step(args), seed)
     stop = [EarlyStoppingCallback(patience)] * bool(every)
-    trainer = kind(
+    trainer = InstructionOptimizer(
         model.train(), args, instruction, meta_rows, outer, validate, train_dataset=rows,
         data_collator=Collator(tokenizer), callbacks=[LogToRun(Run(folder)), *stop, *callbacks],
     )

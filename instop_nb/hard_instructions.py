@@ -18,12 +18,11 @@ from typing import NamedTuple
 from .actions import SELECTIONS, SIZES, Selection
 from .ask import question
 from .books import tell_fact
-from .core import TaskError
 from .flan_study import draw_row
 from .models import load_model
 from .operations import WORDINGS, Operation, as_sentence, by_category, operations
 from .probes import fit, steps_of
-from .study import studies_of
+from .study import only_micro, studies_of
 from .tuning import answers
 from .words import KINDS
 
@@ -243,8 +242,7 @@ def run_hard(
     steps: int = STEPS,         # Of the tuning
 ) -> dict:  # `hard_scores`
     "Tune with or without hard instructions, and ask plain and hard ones."
-    if data != "micro":
-        raise TaskError("hard", "data", data, "leave out --data: the questions are generated")
+    only_micro("hard", data, "the questions are generated")
     t5, tokenizer = load_model(model, device="cpu")
     seen, asked = halves_of_actions(seed)
     if hard:

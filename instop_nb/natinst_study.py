@@ -243,8 +243,4 @@ STUDIES = studies_of("Mishra et al. 2022", run_natinst, "natinst", ARMS, [
     ("natinst-longer", "Three times as many steps, with definition and prompt and with all fields",
      "section 6, table 5", ["random Def+Prompt", "random Full", "Def+Prompt, longer",
                             "Full, longer"]),
-], seeds=4)
-
-# %% ../nbs/3_studies/34_natinst_study.ipynb #ni-seeds-x
-_SEEDS = {"natinst-splits": 7, "natinst-negatives": 7, "natinst-longer": 3}
-STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}
+], seeds=4, others={"natinst-splits": 7, "natinst-negatives": 7, "natinst-longer": 3})

@@ -43,10 +43,12 @@ def studies_of(
     arms: dict[str, dict],   # Those that any of them may have
     tables: list[tuple],     # Name, title, place in the paper, and arms of each (None: all)
     seeds: int = 3,          # Runs of each arm
+    others: dict[str, int] | None = None,  # Study -> runs, where it has another number
 ) -> dict[str, Study]:  # Name -> study
     "The studies of one paper, which share arms and the folder of their runs."
     return {
-        name: Study(name, title, f"{paper}, {place}", run, folder=folder, seeds=seeds,
+        name: Study(name, title, f"{paper}, {place}", run, folder=folder,
+                    seeds=(others or {}).get(name, seeds),
                     arms={arm: arms[arm] for arm in chosen or arms})
         for name, title, place, chosen in tables
     }

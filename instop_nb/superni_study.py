@@ -224,6 +224,4 @@ STUDIES = studies_of("Wang et al. 2022", run_superni, "superni", ARMS, [
      ["8 tasks", "32 tasks", "128 tasks", "tuned"]),
     ("superni-instances", "More instances of each of 64 training tasks", "figure 5",
      ["2 instances", "8 instances", "32 instances"]),
-], seeds=6)
-_SEEDS = {"superni-encodings": 3, "superni-instances": 9}
-STUDIES |= {name: replace(STUDIES[name], seeds=n) for name, n in _SEEDS.items()}
+], seeds=6, others={"superni-encodings": 3, "superni-instances": 9})

@@ -101,12 +101,12 @@ def prompted_pairs(
     seed: int = 0,        # Of rows and prompts; rows do not depend on p
 ) -> list[tuple[str, str]]:  # Source and target
     "Prompted rows: uniformly a category, then a task, a row and a prompt."
-    rows, words = random.Random(f"{seed} rows"), random.Random(f"{seed} words")
-    groups, pairs = by_category(tasks), []
+    rows, words, pairs = random.Random(f"{seed} rows"), random.Random(f"{seed} words"), []
+    prompts, groups = {t.name: choose_prompts(t, p, seed) for t in tasks}, by_category(tasks)
     for _ in range(n):
         task = rows.choice(rows.choice(groups))
-        said = choose_prompts(task, p, seed)
-        row, requests = rows.choice(task.instances), [text for text in said if text != TURNED]
+        row, said = rows.choice(task.instances), prompts[task.name]
+        requests = [text for text in said if text != TURNED]
         pairs.append(_prompted(task, words.choice(said), row, words.choice(requests)))
     return pairs
 
