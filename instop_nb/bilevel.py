@@ -105,14 +105,12 @@ def _inner_losses(trainer):
 
 def _outer_gradient(trainer, outer_losses):
     "The hypergradient of phi."
-    model, outer = trainer.model, trainer.outer
-    theta = [p for p in model.parameters() if p.requires_grad]
+    theta = [p for p in trainer.model.parameters() if p.requires_grad]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What the engine has to say is logged
         return hypergradient(
             _inner_losses(trainer), outer_losses, theta, list(trainer.instruction.parameters()),
-            method=outer.method, n_terms=outer.n_terms, gamma=outer.gamma, product=outer.product,
-            reduce=trainer.reduced)
+            reduce=trainer.reduced, **trainer.outer.asks(theta, trainer.optimizer))
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
 def _mean(rows):

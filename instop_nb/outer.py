@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import TrainerCallback, get_scheduler
 from .core import TaskError
 from .extractor import Extractor, selection
+from .hypergradient import METHODS
 from .products import PRODUCTS, Differences
-from .solvers import SOLVERS
 from .runs import by_first, naming, positive
+from .systems import SUITS, adam_scales
 from .tasks import Task
 
 # %% ../nbs/4_learned/44d_outer.ipynb #ol-x
@@ -56,7 +57,8 @@ class Outer:
     warmup: int = 0            # Outer steps in which the rate rises (the paper: none)
     method: str = "neumann"    # Of `hypergradient`
     n_terms: int = 1           # M of equation 12
-    gamma: float = 1e-5        # gamma of equation 12
+    gamma: float | str = 1e-5  # gamma of equation 12; or "auto"
+    adam: bool = False         # In the units of theta's Adam, see chapter 40c
     product: str = "exact"     # Second derivatives: "exact" or "differences"
     l2: float = 0.0            # Stabiliser: weight decay of phi
     perturbation: float = 0.0  # Stabiliser: uniform noise on phi, in units of its root mean square
@@ -64,14 +66,26 @@ class Outer:
     random_signs: bool = False  # Control: each number of the hypergradient gets a sign by chance
 
     def __post_init__(self):
-        positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size, gamma=self.gamma)
+        positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size)
+        if self.gamma != "auto": positive("Outer", gamma=self.gamma)
         for name in ("phi_rate", "warmup", "start", "n_terms", "l2", "perturbation"):
             if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
-        choices = {"method": [*SOLVERS, "unrolled"], "product": PRODUCTS, "schedule": SCHEDULES,
+        choices = {"method": METHODS, "product": PRODUCTS, "schedule": SCHEDULES,
                    "loss": OUTER_LOSSES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise TaskError("Outer", name, getattr(self, name), f"choose from {list(known)}")
+        if self.adam and self.method not in (there := SUITS["precondition"]):
+            raise TaskError("Outer", "adam", True, f"choose a method from {list(there)}")
+
+    def asks(self,
+        theta: list[torch.Tensor],  # Of the model
+        optimizer,                  # Of theta, with its state
+    ) -> dict:  # Of `hypergradient`
+        "How the hypergradient is asked for."
+        names = ("method", "n_terms", "gamma", "product")
+        scales = adam_scales(optimizer, theta) if self.adam else None
+        return {name: getattr(self, name) for name in names} | {"precondition": scales}
 
     def due(self,
         number: int,  # Of an inner step, from 1
@@ -105,6 +119,8 @@ def unsharded(
     if outer.product != "differences": yield "product", outer.product, "take 'differences'"
     if outer.method not in ("neumann", "identity"):
         yield "method", outer.method, "choose 'neumann' or 'identity'"
+    if outer.adam: yield "adam", True, "its scales are in parts: leave it out"
+    if outer.gamma == "auto": yield "gamma", "auto", "give a number"
     if isinstance(instruction, Extractor):
         name = type(instruction).__name__
         yield "instruction", name, "its candidates cannot be read: take an embedder"
@@ -191,15 +207,16 @@ class OuterLoop:
     def move(self,
         found,            # The hypergradient: like phi, with .ratio and .warning
         max_norm: float,  # It is clipped to this length
-    ) -> dict:  # phi_grad_norm, phi_rate, gamma_Hv (gamma ||Hv|| / ||v||), warning
+    ) -> dict:  # phi_grad_norm, phi_rate, gamma, gamma_Hv (gamma ||Hv|| / ||v||), warning
         "Let Adam take one step, and return the account of it."
         phi, rate = list(self.instruction.parameters()), self.schedule.get_last_lr()[0]
         for p, g in zip(phi, found): p.grad = self.signed(g) if self.outer.random_signs else g
         norm = torch.nn.utils.clip_grad_norm_(phi, max_norm)
         self.optimizer.step(); self.schedule.step(); self.optimizer.zero_grad()
         ratio = None if math.isnan(found.ratio) else found.ratio
+        taken = {"gamma": found.gamma} if self.outer.gamma == "auto" else {}
         return {"phi_grad_norm": norm.item(), "phi_rate": rate, "gamma_Hv": ratio,
-                "warning": found.warning}
+                "warning": found.warning, **taken}
 
     def moved(self) -> float:  # 0 where there is no phi
         "The displacement of phi, as a share of its size at the start."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRODUCTS', 'filled', 'filled_gradient', 'loss_value', 'dependent', 'DoubleBackward', 'accumulated', 'set_values',
-           'move_along', 'kept', 'length', 'dot', 'half_precision', 'Differences', 'Summed']
+           'move_along', 'kept', 'length', 'dot', 'same_draws', 'half_precision', 'Differences', 'Summed']
 
 # %% ../nbs/4_learned/40_products.ipynb #b4229d5f
 from collections.abc import Callable
@@ -159,7 +159,9 @@ def dot(
     "The inner product of two lists of tensors."
     return torch.stack([(u * v).sum() for u, v in zip(us, vs)]).sum().item()
 
-def _same_draws(device):
+def same_draws(
+    device: torch.device,  # On which they are drawn
+):  # A context: `with same_draws(device): ..`
     "Random numbers drawn inside are drawn again afterwards: one dropout mask for all."
     if device.type == "cpu": return torch.random.fork_rng([])
     return torch.random.fork_rng([device.index or 0], device_type=device.type)
@@ -208,7 +210,7 @@ class Differences:
         if not (norm := length(v)): return [torch.zeros_like(i) for i in inputs]
         def loss(start, step):
             set_values(self.theta, start); move_along(self.theta, v, step)
-            with _same_draws(self.device): return self._value() / (2 * step)
+            with same_draws(self.device): return self._value() / (2 * step)
         with kept(self.theta) as start:
             sides = [partial(loss, start, sign * self.radius / norm) for sign in (1, -1)]
             return filled(accumulated(sides, inputs), inputs)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 from .hypergradient import Hypergradient, explained, checked_parameters, hypergradient
-from .products import PRODUCTS, dot, length
+from .products import PRODUCTS, dot
+from .solvers import power_iteration
 
 # %% ../nbs/4_learned/41b_series.ipynb #d122014e
 def largest_curvature(
@@ -27,12 +28,10 @@ def largest_curvature(
         rng = torch.Generator().manual_seed(seed)
         def noise(t): return torch.randn(t.shape, generator=rng, dtype=t.dtype).to(t.device)
         start = [noise(t) for t in products.theta]
-        def iterate(shift, v=start):
-            for _ in range(n):
-                Hv = [h.add(x, alpha=shift) for h, x in zip(products.hessian(v), v)]
-                value, norm = dot(v, Hv) / dot(v, v), length(Hv)
-                v = [h / norm for h in Hv]
-            return value - shift
+        def iterate(shift):
+            def shifted(v): return [h.add(x, alpha=shift) for h, x in zip(products.hessian(v), v)]
+            v, Hv = power_iteration(shifted, start, n)
+            return dot(v, Hv) / dot(v, v) - shift
         first = iterate(0.)
         return first if first > 0 else iterate(-first)
 

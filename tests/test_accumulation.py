@@ -10,7 +10,7 @@ from test_processes import RESUMED, gap, optimized, tuned
 from transformers import TrainerCallback
 
 from instop_nb.core import TaskError
-from instop_nb.hypergradient import hypergradient
+from instop_nb.hypergradient import METHODS, hypergradient
 from instop_nb.products import PRODUCTS, DoubleBackward, Summed
 from instop_nb.trainer import T5Trainer
 
@@ -35,7 +35,7 @@ def parts():
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("method", ["neumann", "identity", "cg", "exact", "unrolled"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_hypergradient_of_a_list_is_that_of_the_sum(method, product, parts):
     losses, outer, theta, phi = parts
     options = dict(method=method, product=product, n_terms=3, gamma=.1)

@@ -220,6 +220,21 @@ def test_phi_is_clipped_and_l2_pulls_it_towards_zero(tasks, tmp_path):
     assert heavy.instruction.weight.norm() < plain.instruction.weight.norm()
 
 
+def test_the_units_of_adam_reach_the_hypergradient_and_gamma_is_logged(tasks, tmp_path):
+    plain, _ = fit(tasks, tmp_path / "plain", outer=Outer(method="identity"), steps=20)
+    _, log = fit(
+        tasks, tmp_path / "adam", outer=Outer(adam=True, gamma="auto", product="differences"),
+        steps=20,
+    )
+    rows = [row for row in log if "outer_loss" in row]
+    assert rows and all(1e-4 < row["gamma"] < 1e3 and row["gamma_Hv"] > .01 for row in rows)
+    theta = list(plain.model.parameters())
+    scales = plain.outer.asks(theta, plain.optimizer)["precondition"]
+    assert scales is None
+    scales = Outer(adam=True).asks(theta, plain.optimizer)["precondition"]
+    assert all(s.shape == t.shape and (s > 0).all() for s, t in zip(scales, theta))
+
+
 def test_perturbation_reaches_the_inner_loss_alone_and_leaves_phi(trainer):
     trainer.loop.outer = Outer(perturbation=0.5)
     def loss(step):
@@ -263,6 +278,7 @@ class StopAt(TrainerCallback):
         ("embedder-dp", Outer(K=4), 9), ("embedder-dp", Outer(K=4, perturbation=0.1, l2=0.01), 8),
         ("embedder-dp", Outer(K=3, faithful=True), 7),
         ("extractor-ic", Outer(K=4, product="differences"), 11),
+        ("embedder-dp", Outer(K=4, adam=True, gamma="auto", n_terms=2), 9),
         ("embedder-ic", Outer(K=5, warmup=1), 6), ("noise", Outer(K=4), 9),
         ("coin", Outer(K=4), 13),
     ],
@@ -329,7 +345,8 @@ def test_smoothing_reaches_the_inner_loss_of_the_hypergradient(tasks, tmp_path):
         ({"phi_rate": float("nan")}, "phi_rate"), ({"gamma": 0}, "gamma"),
         ({"n_terms": -1}, "n_terms"), ({"meta_batch_size": 0}, "meta_batch_size"),
         ({"l2": float("inf")}, "l2"), ({"method": "newton"}, "neumann"),
-        ({"product": "guess"}, "differences"),
+        ({"product": "guess"}, "differences"), ({"gamma": "best"}, "gamma"),
+        ({"adam": True, "method": "penalty"}, "adam.*neumann"),
     ],
 )
 def test_an_outer_loop_that_cannot_be_meant_is_refused(changes, says):
@@ -370,6 +387,8 @@ def test_differences_are_taken_in_float32_under_bf16_and_refused_of_rough_weight
 @pytest.mark.parametrize("field, changes, phi, args, advice", [
     ("product", {}, NoPrefix, {}, "take 'differences'"),
     ("method", {"method": "cg"}, NoPrefix, {}, "'neumann' or 'identity'"),
+    ("adam", {"adam": True}, NoPrefix, {}, "leave it out"),
+    ("gamma", {"gamma": "auto"}, NoPrefix, {}, "give a number"),
     ("instruction", {}, DirectExtractor, {}, "take an embedder"),
     ("bf16", {}, NoPrefix, {"bf16": True}, "leave it out"),
     ("every", {}, NoPrefix, {"eval_strategy": "steps", "eval_steps": 5}, "leave it at 0"),

@@ -11,10 +11,10 @@ from torch.autograd import grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instop_nb import hypergradient as hypergradient_module
-from instop_nb import products, solvers
+from instop_nb import products, solvers, systems
 from instop_nb.products import PRODUCTS, kept
-from instop_nb.solvers import SOLVERS
-from instop_nb.hypergradient import hypergradient
+from instop_nb.hypergradient import METHODS, hypergradient
+from instop_nb.systems import adam_scales
 from instop_nb.series import largest_curvature, partial_sums, series_explorer, series_picture
 
 torch.set_num_threads(1)
@@ -22,7 +22,8 @@ double = torch.float64
 pytestmark = pytest.mark.filterwarnings(
     "ignore:gamma is so small", "ignore:the terms of the series", "ignore:the inner Hessian"
 )
-METHODS = [*SOLVERS, "unrolled"]
+# Nystrom's sketch is another one where theta lies in other parts
+SAME_IN_PARTS = [method for method in METHODS if method != "nystrom"]
 
 
 class Quadratic:
@@ -98,7 +99,47 @@ def check_all(hypergradient):
             hypergradient(p.inner, p.outer, [*p.theta, p.theta[1]], p.phi, n_terms=2, gamma=0.3),
             p.answer(p.series(2, 0.3)),
         )
+    check_others(hypergradient, p)
     check_unrolled(hypergradient)
+
+
+def check_others(hypergradient, p):
+    "Other units, a gamma from the products, a start, a batch a term, a sketch and a penalty."
+    call = lambda **kwargs: hypergradient(p.inner, p.outer, p.theta, p.phi, **kwargs)
+    scales = torch.logspace(-1, 1, 5, dtype=double)
+    E, P, parts = torch.eye(5, dtype=double), scales.diag(), [scales[:1], scales[1:]]
+    for product, near in ("exact", 1e-10), ("differences", 1e-6):
+        there = dict(precondition=parts, product=product)
+        close(call(method="identity", n_terms=1, gamma=.1, **there), p.answer(.2 * P), near)
+        power = torch.linalg.matrix_power
+        series = lambda A, M, g: sum(power(E - g * P @ A, m) for m in range(M + 1))
+        close(call(n_terms=3, gamma=.1, **there), p.answer(.1 * series(p.A, 3, .1) @ P), near)
+        found = call(n_terms=3, gamma="auto", damping=.2, **there)
+        root, damped = scales.sqrt(), p.A + .2 * E
+        top = torch.linalg.eigvalsh(root[:, None] * damped * root).max().item()
+        assert .5 / top < 1 / top <= found.gamma * 1.001 < 2 / top
+        g = found.gamma
+        close(found, p.answer(g * series(damped, 3, g) @ P), near)
+        close(call(method="cg", n_terms=8, damping=.2, **there), p.answer(p.damped(.2)), near)
+        close(call(method="nystrom", n_terms=5, gamma=5., product=product), p.answer(p.damped(.2)),
+              near)
+        solved = torch.linalg.inv(P @ p.A + E / 5) @ P
+        close(call(method="nystrom", n_terms=5, gamma=5., **there), p.answer(solved), near)
+        half = call(n_terms=3, gamma=.3, product=product)
+        close(call(n_terms=3, gamma=.3, product=product, start=half.solution),
+              p.answer(p.series(7, .3)), near)
+        half = call(n_terms=2, gamma=.1, **there)
+        close(call(n_terms=1, gamma=.1, start=half.solution, **there),
+              p.answer(.1 * series(p.A, 4, .1) @ P), near)
+        double_loss = lambda: 2 * p.inner()
+        q = E - .3 * p.A
+        turns = .3 * (E + q + (E - .6 * p.A) @ q + q @ (E - .6 * p.A) @ q)
+        close(call(n_terms=3, gamma=.3, product=product, terms=[p.inner, double_loss]),
+              p.answer(turns), near)
+    for n in 1, 4:
+        close(call(method="penalty", n_terms=n, gamma=.3), p.answer(p.series(n - 1, .3)), 1e-5)
+    damped = .3 * sum(torch.linalg.matrix_power(E - .3 * (p.A + .2 * E), m) for m in range(4))
+    close(call(method="penalty", n_terms=4, gamma=.3, damping=.2), p.answer(damped), 1e-5)
 
 
 def check_unrolled(hypergradient):
@@ -148,6 +189,18 @@ MUTANTS = {
     "unrolled, wrong way": ("reversed(path)", "path"),
     "unrolled, no curvature": ("v[i] = v[i].sub(h, alpha=gamma)", "pass"),
     "unrolled, no decay": ("x.add(t, alpha=damping)", "x"),
+    "units, on one side": ("v = self.scaled(v)", "pass"),
+    "units, no way back": ("return watched.scaled(found), gamma", "return found, gamma"),
+    "start, wrong residual": ("x.add(h) for x, h in zip(b,", "x.sub(h) for x, h in zip(b,"),
+    "start, not added": ("[f.add(x) for f, x in", "[f for f, x in"),
+    "start, in other units": ("start = [x / r for", "start = [x * r for"),
+    "turn, always the first": ("self.count += 1", "pass"),
+    "auto, the curvature": ("return 1 / curvature", "return curvature"),
+    "nystrom, no damping": ("draws.T @ Y / gamma + Y.T @ Y", "Y.T @ Y"),
+    "nystrom, wrong sign": ("gamma * (Y @ seen - v)", "gamma * (v - Y @ seen)"),
+    "penalty, wrong sign": ("-sign * gamma * weight", "sign * gamma * weight"),
+    "penalty, half": ("/ (2 * weight)", "/ weight"),
+    "penalty, no pull back": ("damping * (t.detach() - s)", "0 * (t.detach() - s)"),
     "differences, missing factor": ("/ (2 * step)", "/ step"),
     "differences, wrong sign": (
         "move_along(self.theta, v, step)", "move_along(self.theta, v, -step)",
@@ -160,8 +213,8 @@ MUTANTS = {
     ),
 }
 
-# The three modules as one text, so that a mutation reaches all who use what it changes
-MODULES = products, solvers, hypergradient_module
+# The modules as one text, so that a mutation reaches all who use what it changes
+MODULES = products, solvers, systems, hypergradient_module
 OWN_IMPORT = re.compile(r"^from (?:\.|instop_nb\.)\w+ import (?:\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -208,7 +261,7 @@ def test_random_quadratics(n, k, spread, seed, c, M, gamma):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), method=st.sampled_from(METHODS),
+    seed=st.integers(0, 10**6), method=st.sampled_from(SAME_IN_PARTS),
     product=st.sampled_from([*PRODUCTS]),
 )
 def test_parts_that_take_no_part(seed, method, product):
@@ -227,12 +280,13 @@ def test_parts_that_take_no_part(seed, method, product):
     found = hypergradient(
         inner, outer, [a, *p.theta, b], [p.phi[0], d, p.phi[1]], method, 3, 0.5, product
     )
-    close([found[0], found[2]], torch.cat(expected), 1e-12 if product == "exact" else 1e-5)
+    close([found[0], found[2]], torch.cat(expected),
+          1e-12 if product == "exact" and method != "penalty" else 1e-5)
     assert found[1].shape == d.shape and not found[1].any()
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SAME_IN_PARTS)
 def test_strange_layouts(method, product):
     "Transposed, expanded from a slice, a scalar: the same answer as with plain vectors."
     p = Quadratic(n=6, k=6, seed=3)
@@ -246,7 +300,7 @@ def test_strange_layouts(method, product):
     outer = lambda: (flat() - p.t).square().sum() / 2
     close(
         hypergradient(inner, outer, [theta], [phi], method, 4, 0.5, product), expected,
-        1e-10 if product == "exact" else 1e-6,
+        1e-10 if product == "exact" and method != "penalty" else 1e-6,
     )
 
 
@@ -327,13 +381,25 @@ def test_nothing_is_left_behind(method, product):
         (dict(phi=[1.0]), "phi[0]: float"),
         (
             dict(method="magic"),
-            "method: 'magic'; choose one of 'neumann', 'cg', 'identity', 'exact', 'unrolled'",
+            "method: 'magic'; choose one of 'neumann', 'cg', 'identity', 'exact', 'nystrom', 'unro",
         ),
         (dict(gamma=0), "gamma: 0"), (dict(gamma=float("nan")), "gamma: nan"),
         (dict(n_terms=-1), "n_terms: -1"), (dict(n_terms=1.5), "n_terms: 1.5"),
         (dict(method="cg", n_terms=0), "for 'cg' 1 or more"),
         (dict(product="forward"), "product: 'forward'; choose one of 'exact', 'differences'"),
         (dict(damping=-1.0), "damping: -1"),
+        (dict(method="nystrom", n_terms=0), "'nystrom' and 'penalty', too"),
+        (dict(method="penalty", n_terms=0), "'nystrom' and 'penalty', too"),
+        (dict(method="nystrom", damping=.1), "1 / gamma is its own"),
+        (dict(gamma="best"), "or 'auto'"),
+        (dict(gamma="auto", method="unrolled"), "gamma 'auto': it means nothing for"),
+        (dict(gamma="auto", method="penalty"), "gamma 'auto': it means nothing for"),
+        (dict(precondition=[torch.ones(1), torch.ones(4)], method="exact"), "precondition: it"),
+        (dict(precondition=[torch.ones(5)]), "precondition: 1 tensors, not like the 2 of theta"),
+        (dict(precondition=[torch.ones(1), torch.zeros(4)]), "precondition: not above 0"),
+        (dict(start=[torch.ones(1), torch.ones(4)], method="unrolled"), "start: it means nothing"),
+        (dict(start=[torch.ones(4), torch.ones(1)]), "start: 2 tensors, not like the 2 of theta"),
+        (dict(terms=[lambda: 1.0], method="cg"), "terms: it means nothing for method 'cg'"),
         (dict(outer_loss=lambda p: 1.0), "outer_loss: returned float"),
         (dict(gamma=1e4, n_terms=300), "the series diverges"),
     ],
@@ -415,6 +481,43 @@ def test_negative_curvature():
         found = hypergradient(inner, outer, [w], [f], **options, damping=1.)
         assert not found.warning
         close(found, 1 / (slope + 1))
+
+
+def test_a_gamma_that_grows_with_the_terms_is_told_of_the_penalty():
+    p = Quadratic(n=4, k=4, spread=0.)
+    call = lambda gamma: hypergradient(p.inner, p.outer, p.theta, p.phi, "penalty", 6, gamma)
+    assert "diverges" in call(3.5).warning and not call(1.).warning
+
+
+def test_the_account_tells_gamma_and_keeps_the_solution():
+    p = Quadratic()
+    found = hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=2000, gamma="auto")
+    assert found.gamma == pytest.approx(1, rel=.2) and found.ratio > 1e-2
+    v1 = torch.cat(p.theta).detach() - p.t
+    close(found.solution, -torch.linalg.solve(p.A, v1), 1e-9)
+    assert hypergradient(p.inner, p.outer, p.theta, p.phi, gamma=.3).gamma == .3
+
+
+def test_scales_of_adam_are_its_steps_for_a_gradient():
+    "Without momentum a step is rate P g: the scales of two groups, up to one factor."
+    w, b = (torch.randn(n, dtype=double, requires_grad=True) for n in (4, 2))
+    target = torch.randn(4, dtype=double)
+    loss = lambda: ((w - target) ** 4).sum() + (b - 1).square().sum() * 1e-2
+    adam = torch.optim.AdamW(
+        [{"params": [w]}, {"params": [b], "lr": .3}], lr=.01, betas=(0., .9), weight_decay=0.,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1.0)
+    for _ in range(5): adam.zero_grad(); loss().backward(); adam.step(); schedule.step()
+    before = [x.detach().clone() for x in (w, b)]
+    adam.zero_grad(); loss().backward(); adam.step()
+    steps = [(old - x.detach()) / x.grad for old, x in zip(before, (w, b))]
+    for group in adam.param_groups: group["lr"] = 0.  # As at the end of a schedule
+    ratio = [s / p for s, p in zip(steps, adam_scales(adam, [w, b]))]
+    close([torch.cat(ratio) / ratio[0][0]], torch.ones(6, dtype=double), 1e-9)
+    with pytest.raises(ValueError, match="no exp_avg_sq for a tensor of shape"):
+        adam_scales(adam, [torch.ones(2, requires_grad=True)])
+    with pytest.raises(ValueError, match="no exp_avg_sq"):
+        adam_scales(torch.optim.SGD([w], .1), [w])
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from instop_nb import bilevel, extractor, outer, products, ranking, trainer, tuning
+from instop_nb import bilevel, extractor, outer, products, ranking, systems, trainer, tuning
 from instop_nb.batches import tokenize_tasks
 from instop_nb.bilevel import Outer, meta_test_loss, optimize
 from instop_nb.embedder import (
@@ -26,7 +26,7 @@ from instop_nb.microworld import micro_tasks
 from instop_nb.models import load_tokenizer
 from instop_nb.products import PRODUCTS
 from instop_nb.ranking import rank_classify
-from instop_nb.solvers import SOLVERS
+from instop_nb.hypergradient import METHODS
 from instop_nb.t5 import T5, greedy
 from instop_nb.tuning import DEFINITION, evaluate, tune
 
@@ -80,7 +80,8 @@ def pretend(monkeypatch):
     "Let the trainer take the device, which knows neither autocast nor a random state."
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE.type)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
-    monkeypatch.setattr(products, "_same_draws", lambda device: nullcontext())
+    for module in (products, systems):
+        monkeypatch.setattr(module, "same_draws", lambda device: nullcontext())
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ KINDS = {
     "noise": lambda model, tok: NoisePrefix(model, 2),
     "coin": lambda model, tok: CoinFlip(model, candidates(tok)),
 }
-METHODS = [(method, product) for method in [*SOLVERS, "unrolled"] for product in PRODUCTS]
+WAYS = [(method, product) for method in METHODS for product in PRODUCTS]
 
 
 def continuing(tokenizer):
@@ -180,7 +181,7 @@ def test_each_instruction(kind, tokenizer, tmp_path):
     optimized(tokenizer, tmp_path, kind, perturbation=.1)
 
 
-@pytest.mark.parametrize("method, product", METHODS)
+@pytest.mark.parametrize("method, product", WAYS)
 def test_each_method_and_product(method, product, tokenizer, tmp_path):
     optimized(tokenizer, tmp_path, method=method, product=product)
 
