@@ -63,6 +63,7 @@ def demo_command(
 CHAPTERS = (
     "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
     "hard_instructions", "told_and_asked", "world_study", "control", "choice", "paper",
+    "embedder_study",
 )
 
 def all_studies() -> dict:  # Name -> study

@@ -194,9 +194,10 @@ def scaled(
     if scale == 1: return setup
     def part(n, least): return min(n, max(least, round(scale * n)))
     n, n_test = part(setup.n_instances, 8), part(setup.n_test, 1)
+    outer = {k: round(scale * v) if k == "start" else v for k, v in setup.outer.items()}
     return replace(
         setup, n_instances=n, n_test=n_test, n_candidates=min(setup.n_candidates, n),
-        base_steps=part(setup.base_steps, 2), steps=part(setup.steps, 4),
+        base_steps=part(setup.base_steps, 2), steps=part(setup.steps, 4), outer=outer,
     )
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #b62161f4
