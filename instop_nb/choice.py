@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'BATCH', 'QUESTIONS', 'N', 'EXTRACTORS', 'WAYS', 'ARMS', 'STUDIES', 'instruction_part', 'Mixed',
            'mixed_texts', 'drawn_factor', 'DrawnOptimizer', 'share_right', 'one_of_each', 'make_extractor', 'on_unseen',
-           'run_choice']
+           'new_tasks', 'outer_of_choice', 'run_choice']
 
 # %% ../nbs/4_learned/45b_choice.ipynb #ch-imports
 import random
@@ -24,6 +24,7 @@ from instop_nb.extractor import (
 from .models import load_model
 from .natinst import encode
 from .operations import grouped_by
+from .outer import Outer
 from .probes import steps_of
 from .study import only_micro, studies_of
 from .tasks import Task
@@ -34,7 +35,7 @@ from .tuning import DEFINITION, NO_INSTRUCTION
 def instruction_part(
     task: Task,        # With an instance
     wording: int = 0,  # Of its definitions
-) -> str:
+) -> str:              # Ends where "Now complete .." begins
     "What a definition puts before the example that is asked."
     task, instance = task.reworded(wording), task.instances[0]
     return encode(task, instance, DEFINITION).removesuffix(encode(task, instance, NO_INSTRUCTION))
@@ -121,37 +122,55 @@ EXTRACTORS = {  # Name -> class, rate of phi
 
 def one_of_each(
     tasks: list[Task],  # Of any categories
-) -> list[Task]:
+) -> list[Task]:        # In the order in which the categories come
     "The first task of each category."
     return [some[0] for some in grouped_by(tasks, lambda t: t.category).values()]
 
+# %% ../nbs/4_learned/45b_choice.ipynb #ch-learn-x2
 def make_extractor(
     kind: str,          # A key of EXTRACTORS
-    model, tokenizer,   # That read the candidates
+    reader: tuple,      # Model and tokenizer that read the candidates
     tasks: list[Task],  # Each gets N candidates
     seed: int,          # Of the candidates
 ) -> tuple[Extractor, Tensor]:  # And which candidates are right, [T, N]
     "An extractor over mixed texts, which has learned nothing yet."
-    mixed = mixed_texts(tasks, N, seed)
+    (model, tokenizer), mixed = reader, mixed_texts(tasks, N, seed)
     candidates = tokenize_candidates(mixed.texts, tokenizer)
     return EXTRACTORS[kind][0](model, candidates), mixed.right
 
 # %% ../nbs/4_learned/45b_choice.ipynb #ch-unseen-x
 def on_unseen(
     extractor: InstanceExtractor,  # That has learned
-    model, tokenizer,   # That read the candidates
+    reader: tuple,      # Model and tokenizer that read the candidates
     tasks: list[Task],  # That it has not seen
     seed: int,          # Of their candidates
 ) -> dict[str, float]:  # As `share_right`, by another name
     "What an extractor chooses for new tasks, whose candidates are new texts to it."
-    other, right = make_extractor("ic", model, tokenizer, tasks, seed)
+    other, right = make_extractor("ic", reader, tasks, seed)
     other.V, other.W = extractor.V, extractor.W
-    found = share_right(other, tasks, right, tokenizer)
+    found = share_right(other, tasks, right, reader[1])
     return {f"{name}_unseen": percent for name, percent in found.items()}
+
+# %% ../nbs/4_learned/45b_choice.ipynb #ch-new-x
+def new_tasks() -> list[Task]:  # Of the tiers combination and category
+    "Tasks that no training has."
+    asked = tier_questions(300)
+    return asked["combination"] + asked["category"]
 
 # %% ../nbs/4_learned/45b_choice.ipynb #ch-run-x
 WAYS = {"score function": DrawnOptimizer, "straight through": InstructionOptimizer}
 
+def outer_of_choice(
+    kind: str,      # A key of EXTRACTORS
+    scale: float,   # Of the steps
+    changes: dict,  # Of chapter 45's `OUTER`
+) -> Outer:         # With the rate of the kind
+    "How an extractor learns."
+    how = {"start": steps_of(scale, OUTER.start), "phi_rate": EXTRACTORS[kind][1],
+           "meta_batch_size": 32}
+    return replace(OUTER, **how | changes)
+
+# %% ../nbs/4_learned/45b_choice.ipynb #ch-run-x2
 def run_choice(
     folder,        # Of the run
     seed: int,     # Of candidates, draws and meta batches
@@ -165,24 +184,19 @@ def run_choice(
     "Let an extractor choose among right and wrong texts."
     only_micro("choice", data, "right and wrong texts are made of generated tasks")
     if way not in WAYS: raise TaskError("choice", "way", way, f"choose from {[*WAYS]}")
-    (train, meta_test), (t5, tokenizer) = single_steps(seed), load_model(model, device="cpu")
+    (train, meta_test), reader = single_steps(seed), load_model(model, device="cpu")
     tasks = one_of_each(train)
-    extractor, right = make_extractor(kind, t5, tokenizer, tasks, seed)
-    how = {"start": steps_of(scale, OUTER.start), "phi_rate": EXTRACTORS[kind][1],
-           "meta_batch_size": 32}
+    extractor, right = make_extractor(kind, reader, tasks, seed)
     torch.manual_seed(seed)
     optimize(
-        t5, tokenizer, extractor, tasks, meta_test, folder, steps=steps_of(scale, STEPS),
-        outer=replace(OUTER, **how | (outer or {})), encoding=NO_INSTRUCTION, instance="own",
+        *reader, extractor, tasks, meta_test, folder=folder, steps=steps_of(scale, STEPS),
+        outer=outer_of_choice(kind, scale, outer or {}), encoding=NO_INSTRUCTION, instance="own",
         outer_encoding=DEFINITION, batch_size=BATCH, max_source=256, max_target=32, seed=seed,
         kind=WAYS[way], quiet=True,
     )
-    result = share_right(extractor, tasks, right, tokenizer)
-    if kind == "ic":
-        asked = tier_questions(300)
-        unseen = [t for tier in ("combination", "category") for t in asked[tier]]
-        result |= on_unseen(extractor, t5, tokenizer, unseen, seed)
-    return result | exact_matches((t5, tokenizer), max(4, steps_of(scale, QUESTIONS)))
+    result = share_right(extractor, tasks, right, reader[1])
+    if kind == "ic": result |= on_unseen(extractor, reader, new_tasks(), seed)
+    return result | exact_matches(reader, max(4, steps_of(scale, QUESTIONS)))
 
 # %% ../nbs/4_learned/45b_choice.ipynb #ch-study-x
 ARMS = {

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTER', 'STEPS', 'BATCH', 'QUESTIONS', 'ARMS', 'STUDIES', 'mislead', 'Planted', 'single_steps', 'plant',
-           'TaskWeights', 'row_losses', 'WeightOptimizer', 'separation', 'find_weights', 'shared_weights', 'tuned_on',
-           'exact_matches', 'kept_categories', 'run_control']
+           'TaskWeights', 'row_losses', 'WeightOptimizer', 'separation', 'find_weights', 'shared_weights',
+           'tuned_alike', 'exact_matches', 'kept_categories', 'weights_account', 'run_control']
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-imports
 import json, random
@@ -35,7 +35,7 @@ from .tuning import DEFINITION, draw_rows, get_tasks, tune
 def mislead(
     task: Task,           # With two different answers, or more
     rng: random.Random,   # Draws them
-) -> Task:
+) -> Task:                # A copy
     "The task with the answers of other instances, all of them wrong."
     answers = [i.output for i in task.instances]
     def wrong(output):
@@ -66,11 +66,12 @@ def single_steps(
     tasks = [t for t in tasks if isinstance(tiers_of()[t.name][0], Operation)]
     return meta_split(tasks, .2, seed, by)
 
+# %% ../nbs/4_learned/45_control.ipynb #ct-plant-x3
 def plant(
     seed: int,              # Of all draws
     n_instances: int = 24,  # Of each task
     by: str = "task",       # See `single_steps`
-) -> Planted:
+) -> Planted:               # The same for the same seed
     "Spoil the answers of every second category."
     rng, (train, meta_test) = random.Random(f"{seed} plant"), single_steps(seed, n_instances, by)
     categories = sorted({t.category for t in train})
@@ -141,9 +142,10 @@ OUTER = Outer(K=1, start=100, meta_batch_size=64, loss="expected error", phi_rat
               method="identity", n_terms=0, gamma=1., product="differences")
 STEPS, BATCH, QUESTIONS = 600, 32, 1000  # Inner steps, rows of each, questions of a tier
 
+# %% ../nbs/4_learned/45_control.ipynb #ct-find-x
 def find_weights(
     planted: Planted,  # Tasks
-    model, tokenizer,  # theta, trained in place
+    reader: tuple,     # A model, trained in place, and its tokenizer
     folder,            # Of the run
     seed: int,         # Of the order and of meta batches
     steps: int = STEPS,    # Inner steps
@@ -151,7 +153,7 @@ def find_weights(
 ) -> WeightOptimizer:  # After its last step
     "Tune a model on planted tasks, and learn on the way how much each category counts."
     return optimize(
-        model, tokenizer, TaskWeights(planted.groups), planted.train, planted.meta_test, folder,
+        *reader, TaskWeights(planted.groups), planted.train, planted.meta_test, folder=folder,
         steps=steps, outer=outer, batch_size=BATCH, max_source=256, max_target=32, seed=seed,
         kind=WeightOptimizer, quiet=True,
     )
@@ -171,14 +173,14 @@ def shared_weights(
     what = dict(seed=seed, steps=steps, model=model, by=by, outer=asdict(how))
     def make(home):
         reader = load_model(model, device="cpu")
-        trainer = find_weights(plant(seed, by=by), *reader, home, seed, steps, how)
+        trainer = find_weights(plant(seed, by=by), reader, home, seed, steps, how)
         write_whole(home/"weights.json", json.dumps({"path": trainer.path}))
         return reader
     tuned = made_once(Path(folder).parent, f"weights-{seed}", what, make)
     return tuned, json.loads((tuned.parent/"weights.json").read_text())
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-tuned-x
-def tuned_on(
+def tuned_alike(
     planted: Planted,  # Tasks
     chosen: set[str],  # Categories
     folder,            # Of the run
@@ -207,36 +209,44 @@ def exact_matches(
 def kept_categories(
     weights: list[float],  # Of each category
     planted: Planted,      # Their names
-) -> set[str]:
+) -> set[str]:             # Of `planted.categories`
     "The categories that count more than one half."
     return {c for c, w in zip(planted.categories, weights) if w > .5}
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-run-x2
+def weights_account(
+    path: list[list[float]],  # Weights after each outer step
+    planted: Planted,         # What they are weights of
+) -> dict:  # separation, auc (the same at every 25th step), weights, kept_spoiled
+    "What a run keeps of its weights."
+    kept = kept_categories(path[-1], planted)
+    return {"separation": separation(path[-1], planted), "weights": path[-1],
+            "auc": [separation(weights, planted) for weights in path[24::25]],
+            "kept_spoiled": len(kept & planted.spoiled)}
+
+# %% ../nbs/4_learned/45_control.ipynb #ct-run-x3
 def run_control(
     folder,        # Of the run; what is shared lies beside it
     seed: int,     # Of what is spoiled, of the draws and of meta batches
     scale: float,  # Of steps and questions
     data: str,     # "micro"; TaskError for anything else
     model: str,    # See `load_model`
-    tuned: str = "weighted",     # Or on "all", "good" or "kept" categories, unweighted
-    by: str = "task",            # See `plant`
+    tuned: str = "weighted",     # Or on "all", "good" or "kept" categories, all alike
+    by: str = "task",            # See `single_steps`
     outer: dict | None = None,   # Changes of `OUTER`
-) -> dict:  # Exact match by tier; of weights: separation, auc (at every 25th step), weights
+) -> dict:  # Exact match by tier; of weights also `weights_account`
     "Tune on tasks of which half mislead: weighted, all alike, or those that one should."
     only_micro("control", data, "wrong answers are planted in the generated tasks")
-    planted, steps = plant(seed, by=by), steps_of(scale, STEPS)
-    result, chosen = {}, {"all": set(planted.categories),
-                          "good": set(planted.categories) - planted.spoiled}
-    if tuned in ("weighted", "kept"):
+    planted, steps, account = plant(seed, by=by), steps_of(scale, STEPS), {}
+    every = set(planted.categories)
+    chosen = {"all": every, "good": every - planted.spoiled}
+    if tuned not in chosen:
         where, learned = shared_weights(folder, seed, scale, model, by, outer or {})
-        path = learned["path"]
-        chosen["kept"] = kept_categories(path[-1], planted)
-        result = {"separation": separation(path[-1], planted), "weights": path[-1],
-                  "auc": [separation(weights, planted) for weights in path[24::25]],
-                  "kept_spoiled": len(chosen["kept"] & planted.spoiled)}
+        chosen["kept"] = kept_categories(learned["path"][-1], planted)
+        account = weights_account(learned["path"], planted)
     if tuned == "weighted": reader = load_model(where, device="cpu")
-    else: reader = tuned_on(planted, chosen[tuned], folder, seed, steps, model)
-    return exact_matches(reader, max(4, steps_of(scale, QUESTIONS))) | result
+    else: reader = tuned_alike(planted, chosen[tuned], folder, seed, steps, model)
+    return exact_matches(reader, max(4, steps_of(scale, QUESTIONS))) | account
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-study-x
 ARMS = {
