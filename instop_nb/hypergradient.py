@@ -30,7 +30,7 @@ class Hypergradient(list):
         ratio: float = float("nan"),  # gamma ||H v1|| / ||v1||; nan if gamma or H takes no part
         warning: str = "",  # what is wrong with gamma or the curvature, in words
         gamma: float = float("nan"),  # that was taken
-        solution: list[Tensor] | None = None,  # v2, like theta: a start for the next one
+        solution: list[Tensor] | None = None,  # v2, like theta, if it was to be kept
     ):
         super().__init__(tensors)
         self.how, self.v_norm, self.ratio, self.warning = how, v_norm, ratio, warning
@@ -127,6 +127,11 @@ def _products(inner_loss, theta, product, reduce, terms=None):
         return Summed(PRODUCTS[product], _loss_list(loss, "inner_loss"), theta, reduce)
     return InTurn(make, inner_loss, terms, theta) if terms else make(inner_loss)
 
+def _for_all(theta, seen, values):
+    "Copies of values that some of theta have; zeros for the others."
+    held = {i: v.clone() for i, v in zip(seen, values)}
+    return [held[i] if i in held else torch.zeros_like(t) for i, t in enumerate(theta)]
+
 def implicit_term(
     inner_loss: Callable[[], Tensor] | list[Callable],  # computes L_in; a list is summed
     theta: list[Tensor],  # model parameters
@@ -141,6 +146,7 @@ def implicit_term(
     precondition: list[Tensor] | None = None,  # scales of theta
     start: list[Tensor] | None = None,  # an earlier v2, like theta
     terms: list | None = None,  # losses, one for each product with the Hessian
+    keep: bool = False,  # v2, as .solution
 ) -> Hypergradient:  # like phi
     "v2 times the mixed derivative of the inner loss (equation 11 in equation 10)."
     v_norm = length(v1)
@@ -157,8 +163,8 @@ def implicit_term(
             return Hypergradient(found, f"{method}, {product}", v_norm)
         watched = Watched(products.hessian, damping, _roots(seen(precondition)))
         v2, gamma = solve_system(watched, seen(v1), method, n_terms, gamma, seen(start))
-        found, held = products.mixed(v2, phi), dict(zip(products.seen, v2))
-    solution = [held[i] if i in held else torch.zeros_like(t) for i, t in enumerate(theta)]
+        solution = _for_all(theta, products.seen, v2) if keep else None
+        found = products.mixed(v2, phi)
     account = judge(watched.rows, method, n_terms, gamma)
     return Hypergradient(found, f"{method}, {product}", v_norm, *account, gamma, solution)
 
@@ -189,7 +195,8 @@ def unrolled(
             watched.hessian, seen = products.hessian, [v[i] for i in products.seen]
             if not seen: continue
             Hv = watched(seen)
-            found = [f.sub(m, alpha=gamma) for f, m in zip(found, products.mixed(seen, phi))]
+            moved = products.mixed([x.clone() for x in seen], phi)
+            found = [f.sub(m, alpha=gamma) for f, m in zip(found, moved)]
             for i, h in zip(products.seen, Hv): v[i] = v[i].sub(h, alpha=gamma)
     account = judge(watched.rows, "unrolled", n_terms, gamma)
     return Hypergradient(found, f"unrolled, {product}", v_norm, *account, gamma)
@@ -209,6 +216,7 @@ def hypergradient(
     precondition: list[Tensor] | None = None,  # scales like theta, above 0, as of `adam_scales`
     start: list[Tensor] | None = None,  # the .solution of an earlier one: where the solver begins
     terms: list | None = None,  # losses, in turn: a batch of its own for each product with H
+    keep: bool = False,  # the solution, to be the start of the next one: a copy like theta
 ) -> Hypergradient:  # a tensor like each of phi, and an account; no .grad is touched
     "Gradient of L_out(theta*(phi)) with respect to phi by implicit differentiation (eq. 10-12)."
     theta, phi = checked_parameters(theta, "theta"), checked_parameters(phi, "phi")
@@ -224,7 +232,8 @@ def hypergradient(
         if method == "unrolled": result = unrolled(inner_loss, outer_loss, theta, phi, **options)
         else:
             v1, direct = outer_gradient(outer_loss, theta, phi, reduce)
-            result = implicit_term(inner_loss, theta, phi, v1, method, **options, **more)
+            result = implicit_term(
+                inner_loss, theta, phi, v1, method, **options, **more, keep=keep)
             result[:] = [i + d for i, d in zip(result, direct)]
     if not all(r.isfinite().all() for r in result):
         how = f"{result.how}, gamma {gamma}, n_terms {n_terms}"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRODUCTS', 'filled', 'filled_gradient', 'loss_value', 'dependent', 'DoubleBackward', 'accumulated', 'set_values',
-           'move_along', 'kept', 'length', 'dot', 'same_draws', 'half_precision', 'Differences', 'Summed']
+           'move_along', 'kept', 'swapped', 'mirror', 'length', 'dot', 'same_draws', 'half_precision', 'Differences',
+           'Summed']
 
 # %% ../nbs/4_learned/40_products.ipynb #b4229d5f
 from collections.abc import Callable
@@ -145,6 +146,29 @@ def _frozen(theta):
     finally:
         for t in theta: t.requires_grad_(True)
 
+# %% ../nbs/4_learned/40_products.ipynb #swap-x
+@contextmanager
+def swapped(
+    theta: list[Tensor],  # moved in place
+    v: list[Tensor],      # like theta; overwritten
+    step: float,          # how far, in units of v
+):  # afterwards theta is as it was, bit for bit, even after an error
+    "Inside, theta stands a step along v, and v holds where it was."
+    with torch.no_grad():
+        for t, x in zip(theta, v):
+            ahead = t.add(x, alpha=step)
+            x.copy_(t); t.copy_(ahead)
+    try: yield
+    finally: set_values(theta, v)
+
+@torch.no_grad()
+def mirror(
+    theta: list[Tensor],   # Changed in place
+    centre: list[Tensor],  # Like theta
+):
+    "Go as far on the other side."
+    for t, c in zip(theta, centre): t.neg_().add_(c, alpha=2)
+
 # %% ../nbs/4_learned/40_products.ipynb #2c4db970
 def length(
     vs: list[Tensor],  # Taken as one long vector
@@ -206,27 +230,31 @@ class Differences:
         self.watched = True
         return value
 
-    def _along(self, v, inputs):
-        if not (norm := length(v)): return [torch.zeros_like(i) for i in inputs]
-        def loss(start, step):
-            set_values(self.theta, start); move_along(self.theta, v, step)
-            with same_draws(self.device): return self._value() / (2 * step)
-        with kept(self.theta) as start:
-            sides = [partial(loss, start, sign * self.radius / norm) for sign in (1, -1)]
-            return filled(accumulated(sides, inputs), inputs)
-
+    def _part(self, step):
+        with same_draws(self.device): return self._value() / (2 * step)
     def hessian(self,
         v: list[Tensor],  # like theta
     ) -> list[Tensor]:  # H v, like theta
         "The Hessian times v: how the gradient changes along v."
-        return self._along(v, self.theta)
-
+        if not (norm := length(v)): return [torch.zeros_like(t) for t in self.theta]
+        def loss(start, step):
+            set_values(self.theta, start); move_along(self.theta, v, step)
+            return self._part(step)
+        with kept(self.theta) as start:
+            sides = [partial(loss, start, sign * self.radius / norm) for sign in (1, -1)]
+            return filled(accumulated(sides, self.theta), self.theta)
     def mixed(self,
-        v: list[Tensor],  # like theta
+        v: list[Tensor],  # like theta; overwritten
         phi: list[Tensor],  # parameters of the instruction
     ) -> list[Tensor]:  # like phi
-        "The mixed derivative times v: how the gradient of phi changes along v."
-        with _frozen(self.theta): return self._along(v, phi)
+        "The mixed derivative times v: how the gradient of phi changes along v; v is lost."
+        if not (norm := length(v)): return [torch.zeros_like(p) for p in phi]
+        step = self.radius / norm
+        def behind():
+            mirror(self.theta, v)
+            return self._part(-step)
+        with _frozen(self.theta), swapped(self.theta, v, step):
+            return filled(accumulated([partial(self._part, step), behind], phi), phi)
 
 # %% ../nbs/4_learned/40_products.ipynb #8e884daf
 PRODUCTS = {"exact": DoubleBackward, "differences": Differences}
@@ -257,8 +285,10 @@ class Summed:
         "The Hessian of the sum, times v."
         return self._total(lambda part: part.hessian(v))
     def mixed(self,
-        v: list[Tensor],    # Those of theta that are seen
+        v: list[Tensor],    # Those of theta that are seen; overwritten
         phi: list[Tensor],  # Parameters of the instruction
     ) -> list[Tensor]:  # Like phi
-        "The mixed derivative of the sum, times v; frees the graph, so it comes last."
-        return self._total(lambda part: part.mixed(v, phi))
+        "The mixed derivative of the sum, times v; frees the graph and v, so it comes last."
+        more = iter([True] * (len(self.losses) - 1))
+        def spent(): return [x.clone() for x in v] if next(more, False) else v
+        return self._total(lambda part: part.mixed(spent(), phi))

@@ -125,10 +125,10 @@ def check_others(hypergradient, p):
               near)
         solved = torch.linalg.inv(P @ p.A + E / 5) @ P
         close(call(method="nystrom", n_terms=5, gamma=5., **there), p.answer(solved), near)
-        half = call(n_terms=3, gamma=.3, product=product)
+        half = call(n_terms=3, gamma=.3, product=product, keep=True)
         close(call(n_terms=3, gamma=.3, product=product, start=half.solution),
               p.answer(p.series(7, .3)), near)
-        half = call(n_terms=2, gamma=.1, **there)
+        half = call(n_terms=2, gamma=.1, keep=True, **there)
         close(call(n_terms=1, gamma=.1, start=half.solution, **there),
               p.answer(.1 * series(p.A, 4, .1) @ P), near)
         double_loss = lambda: 2 * p.inner()
@@ -491,7 +491,9 @@ def test_a_gamma_that_grows_with_the_terms_is_told_of_the_penalty():
 
 def test_the_account_tells_gamma_and_keeps_the_solution():
     p = Quadratic()
-    found = hypergradient(p.inner, p.outer, p.theta, p.phi, n_terms=2000, gamma="auto")
+    found = hypergradient(
+        p.inner, p.outer, p.theta, p.phi, n_terms=2000, gamma="auto", keep=True
+    )
     assert found.gamma == pytest.approx(1, rel=.2) and found.ratio > 1e-2
     v1 = torch.cat(p.theta).detach() - p.t
     close(found.solution, -torch.linalg.solve(p.A, v1), 1e-9)
