@@ -256,10 +256,11 @@ ARMS = {
     "cross entropy": {"outer": {"loss": "cross entropy"}},
     "from the first step": {"outer": {"start": 0}}, "judged by new categories": {"by": "category"},
     "a third of the rate": {"outer": {"phi_rate": .1}},
+    "new categories, cross entropy": {"by": "category", "outer": {"loss": "cross entropy"}},
 }
 _FIRST = ["learned", "signs by chance", "all alike", "tuned again", "good alone"]
 _WAYS = ["learned", "a third of the rate", "cross entropy", "from the first step",
-         "judged by new categories"]
+         "judged by new categories", "new categories, cross entropy"]
 STUDIES = studies_of("Isonuma et al. 2023", run_control, "control", ARMS, [
     ("control", "Half of the categories have wrong answers", "algorithm 1", _FIRST),
     ("control-ways", "The same, learned in other ways", "algorithm 1", _WAYS),
