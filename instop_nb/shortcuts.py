@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'WIDE', 'WINDOW', 'LENGTHS', 'LOOKS', 'STUDIES', 'weighted_loss', 'shuffled', 'area', 'Problem',
-           'horizon_problem', 'Asked', 'shortcut', 'over_batches', 'flat', 'told', 'look', 'run_horizon']
+           'horizon_tasks', 'horizon_problem', 'solved', 'units_of', 'shortcut', 'over_batches', 'flat', 'told',
+           'cuts_of', 'look', 'run_horizon']
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-imports
 import random
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from .batches import Collator, tokenize_tasks
 from .embedder import DirectEmbedder, with_prefix
+
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-imports2
 from .horizon import Path
 from .hypergradient import Hypergradient, implicit_term, outer_gradient
 from .micro import t5_optimizer
@@ -83,36 +86,44 @@ class Problem:
         "The outer loss: other tasks, with the manual instruction alone."
         return self.model(**self.asked).loss
 
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-tasks-def
+def horizon_tasks(
+    rng: random.Random,  # Of the choice
+    n: int,        # Tasks on each side
+    share: float,  # Of the inner ones that are spoiled
+) -> tuple[list[Task], list[Task], list[bool]]:  # Inner ones, outer ones, which are spoiled
+    "Tasks of the world, some of them spoiled."
+    tasks = rng.sample(micro_tasks("train", n_instances=64), 2 * n)
+    bad = [i < share * n for i in range(n)]
+    return [shuffled(t, rng) if b else t for t, b in zip(tasks, bad)], tasks[n:], bad
+
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-problem-def2
 def horizon_problem(
     seed: int,   # Of everything
     phi: str,    # "weights" or "prefix"
     share: float = 0.5,   # Of the tasks that are spoiled
-    weight: float = 1.0,  # Of the spoiled tasks during the run
     steps: int = 300,     # Batches
     n: int = 32,          # Tasks on each side, and rows of a batch
 ) -> Problem:  # With the shipped model
     "Draw all that a run needs."
-    rng = random.Random(f"{seed} horizon")
-    tasks = rng.sample(micro_tasks("train", n_instances=64), 2 * n)
-    bad = [i < share * n for i in range(n)]
-    inner = [shuffled(t, rng) if b else t for t, b in zip(tasks, bad)]
-    model, tokenizer = load_model("micro", device="cpu")
-    rows, others = (tokenize_tasks(some, tokenizer, DEFINITION, all_wordings=True, seed=seed)
-                    for some in (inner, tasks[n:]))
+    rng, (model, tokenizer) = random.Random(f"{seed} horizon"), load_model("micro", device="cpu")
+    *tasks, bad = horizon_tasks(rng, n, share)
+    inner, others = (tokenize_tasks(some, tokenizer, DEFINITION, all_wordings=True, seed=seed)
+                     for some in tasks)
     collate = Collator(tokenizer)
-    def draw(rows, size): return collate([rows[rng.randrange(len(rows))] for _ in range(size)])
-    asked = draw(others, 4 * n); asked.pop("task")
-    weights = torch.tensor([weight if b else 1. for b in bad]).requires_grad_(phi == "weights")
+    def draw(rows, n): return dict(collate([rows[rng.randrange(len(rows))] for _ in range(n)]))
+    asked = {name: x for name, x in draw(others, 4 * n).items() if name != "task"}
     instruction = DirectEmbedder.for_model(model, n, 2, seed) if phi == "prefix" else None
-    batches = [dict(draw(rows, n)) for _ in range(steps)]
-    return Problem(model, batches, dict(asked), weights, instruction, bad)
+    weights = torch.ones(n).requires_grad_(phi == "weights")
+    batches = [draw(inner, n) for _ in range(steps)]
+    return Problem(model, batches, asked, weights, instruction, bad)
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-ways-def
 WAYS = {
     "identity": dict(method="identity", n_terms=0, gamma=1.0),
     "the paper's": dict(n_terms=1, gamma=1e-5),
     "Neumann 5": dict(n_terms=5, steps=1.0),
-    "CG 10": dict(method="cg", n_terms=10, steps_damped=0.1),
+    "CG 10": dict(method="cg", n_terms=10, damping=0.1),
     "penalty 5": dict(method="penalty", n_terms=5, steps=1.0),
     "identity, Adam": dict(method="identity", n_terms=0, gamma=1.0, adam=True),
     "Neumann 5, Adam": dict(n_terms=5, steps=1.0, adam=True),
@@ -124,56 +135,51 @@ WAYS = {
 WIDE = ("identity", "identity, Adam", "Neumann 5, Adam")
 WINDOW, LENGTHS = 20, (1, 2, 5, 10, 20, 40)
 
-# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-asked-def
-class Asked:
-    "The end of a path, what the outer loss says there, and one over the largest curvature."
-    def __init__(self,
-        path: Path,  # A training, at its last point
-        problem,     # Its losses and its phi
-    ):
-        self.path, self.problem, self.theta = path, problem, path.theta
-        self.v1, _ = outer_gradient(problem.outer, self.theta, problem.phi)
-        self.scales = {False: None, True: adam_scales(path.optimizer, self.theta)}
-        self.usual = {adam: self.solved(adam, n_terms=0, gamma="auto").gamma for adam in (0, 1)}
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-solved-def
+def solved(
+    problem: Problem,  # In the middle of its run
+    path: Path,        # Of its last steps
+    back: int = 0,     # Steps ago
+    **options,         # Of `implicit_term`
+) -> Hypergradient:  # By one batch
+    "A hypergradient at the end of a path, or a few steps before."
+    theta, phi, moment = path.theta, problem.phi, path.moments[-max(1, back)]
+    with kept(theta):
+        if back: set_values(theta, moment.theta)
+        v1, _ = outer_gradient(problem.outer, theta, phi)
+        return implicit_term(moment.loss, theta, phi, v1, **options)
 
-    def solved(self,
-        adam: bool,  # In the units of Adam
-        **options,   # Of `implicit_term`
-    ) -> Hypergradient:  # By the last batch
-        "The hypergradient where the path ends."
-        return implicit_term(
-            self.path.moments[-1].loss, self.theta, self.problem.phi, [v.clone() for v in self.v1],
-            precondition=self.scales[adam], **options)
-
-    def earlier(self,
-        adam: bool,  # In the units of Adam
-        **options,   # Of `implicit_term`
-    ) -> list[Tensor]:  # v2
-        "The solution ten steps ago."
-        moment = self.path.moments[-min(10, len(self.path.moments))]
-        with kept(self.theta):
-            set_values(self.theta, moment.theta)
-            v1, _ = outer_gradient(self.problem.outer, self.theta, self.problem.phi)
-            return implicit_term(moment.loss, self.theta, self.problem.phi, v1,
-                                 precondition=self.scales[adam], **options).solution
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-units-def
+def units_of(
+    problem: Problem,  # In the middle of its run
+    path: Path,        # Of its last steps
+) -> dict[bool, tuple]:  # In the units of Adam? -> scales, and one over the largest curvature
+    "What a step is measured in."
+    scales = {False: None, True: adam_scales(path.optimizer, path.theta)}
+    def usual(scale):
+        return solved(problem, path, n_terms=0, gamma="auto", precondition=scale).gamma
+    return {adam: (scale, usual(scale)) for adam, scale in scales.items()}
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-shortcut-def
 def shortcut(
-    asked: Asked,  # The end of a path
+    problem: Problem,  # In the middle of its run
+    path: Path,        # Of its last steps
+    units: dict,       # From `units_of`
     adam: bool = False,   # In the units of Adam
     fresh: bool = False,  # A batch of its own for each product
     warm: bool = False,   # From the answer of ten steps before
-    steps: float | None = None,         # gamma, in units of one over the largest curvature
-    steps_damped: float | None = None,  # Damping, in units of the largest curvature
+    steps: float | None = None,  # gamma, in units of one over the largest curvature
+    damping: float = 0.0,        # In units of the largest curvature
     **options,            # Of `implicit_term`
 ) -> Hypergradient:  # By the last batch
     "One of the ways, at the end of a path."
-    if steps: options["gamma"] = steps * asked.usual[adam]
-    if steps_damped: options["damping"] = steps_damped / asked.usual[adam]
-    if warm: options["start"] = asked.earlier(adam, **options)
-    recent = list(asked.path.moments)[::-1]
-    if fresh: options["terms"] = [moment.loss for moment in recent[:options["n_terms"]]]
-    return asked.solved(adam, **options)
+    scale, usual = units[adam]
+    options |= {"precondition": scale, "damping": damping / usual}
+    if steps: options["gamma"] = steps * usual
+    earlier = min(10, len(path.moments))
+    if warm: options["start"] = solved(problem, path, earlier, **options).solution
+    if fresh: options["terms"] = [m.loss for m in list(path.moments)[::-1][:options["n_terms"]]]
+    return solved(problem, path, **options)
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-window-def
 def over_batches(
@@ -215,27 +221,35 @@ def told(
         "area": round(area(found[spoiled], found[~spoiled]), 4),
     }
 
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-cuts-def
+def cuts_of(
+    problem: Problem,  # In the middle of its run
+    path: Path,        # Of its last steps
+    units: dict,       # From `units_of`
+) -> tuple[dict, dict]:  # Way -> hypergradient, by the last batch; and by the window
+    "All short cuts."
+    cuts = {name: shortcut(problem, path, units, **way) for name, way in WAYS.items()}
+    window = [moment.loss for moment in list(path.moments)[-WINDOW:]]
+    wide = over_batches(window, path.theta, problem.phi, [cuts[name].solution for name in WIDE])
+    return cuts, dict(zip(WIDE, wide))
+
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-look-def
 def look(
     problem: Problem,  # In the middle of its run
     path: Path,        # Of its last steps
 ) -> dict:  # lengths, outer loss, and rows of truths and short cuts
     "The truth and all short cuts at one point of a run."
-    lengths = [K for K in LENGTHS if K <= len(path.moments)]
-    found = path.back(problem.outer, problem.phi, lengths)
-    truths, asked = [flat(found[K]) for K in lengths], Asked(path, problem)
-    cuts = {name: shortcut(asked, **way) for name, way in WAYS.items()}
-    window = [moment.loss for moment in list(path.moments)[-WINDOW:]]
-    wide = over_batches(window, path.theta, problem.phi, [cuts[name].solution for name in WIDE])
+    lengths, units = [K for K in LENGTHS if K <= len(path.moments)], units_of(problem, path)
+    truths = [flat(h) for h in path.back(problem.outer, problem.phi, lengths).values()]
+    cuts, wide = cuts_of(problem, path, units)
     spoiled = None if problem.instruction else torch.tensor(problem.spoiled)
     def row(h): return told(flat(h), truths, spoiled)
     return {
         "lengths": lengths, "outer_loss": round(problem.outer().item(), 4),
-        "gamma": asked.usual[False], "gamma_adam": asked.usual[True],
-        "ratio": cuts["the paper's"].ratio,
+        "gamma": units[False][1], "gamma_adam": units[True][1], "ratio": cuts["the paper's"].ratio,
         "truth": [{"norm": t.norm().item(), **row([t])} for t in truths],
         "batch": {name: row(h) for name, h in cuts.items()},
-        "window": {name: row(h) for name, h in zip(WIDE, wide)},
+        "window": {name: row(h) for name, h in wide.items()},
         "warnings": {name: h.warning for name, h in cuts.items() if h.warning},
     }
 
@@ -260,10 +274,10 @@ def run_horizon(
         if k + 1 in points: looks.append({"step": k + 1, **look(problem, path)})
     return {"looks": looks, "spoiled": problem.spoiled}
 
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-studies-def
 STUDIES = {"horizon": Study(
     "horizon", "Short cuts to the hypergradient beside the way through the actual steps",
     "Isonuma et al. 2023, equations 10-12", run_horizon, {
         "half spoiled": {"phi": "weights"},
         "prefix": {"phi": "prefix", "share": 0.0},
-        "good alone": {"phi": "weights", "weight": 0.0},
     })}
