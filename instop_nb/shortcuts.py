@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WAYS', 'WIDE', 'WINDOW', 'LENGTHS', 'LOOKS', 'STUDIES', 'weighted_loss', 'shuffled', 'area', 'Problem',
            'horizon_tasks', 'horizon_problem', 'solved', 'units_of', 'shortcut', 'over_batches', 'flat', 'told',
-           'cuts_of', 'look', 'run_horizon']
+           'cuts_of', 'look', 'looks_at', 'run_horizon']
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-imports
 import random
@@ -205,6 +205,7 @@ def flat(
     "All numbers of a hypergradient."
     return torch.cat([t.reshape(-1) for t in tensors])
 
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-told-def2
 def told(
     found: Tensor,         # A hypergradient, flat
     truths: list[Tensor],  # Of several lengths, flat
@@ -253,6 +254,18 @@ def look(
         "warnings": {name: h.warning for name, h in cuts.items() if h.warning},
     }
 
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-looks-def
+def looks_at(
+    problem: Problem,   # At the beginning of its run
+    points: list[int],  # Steps, in order
+) -> list[dict]:  # A look after each
+    "Tune, and look at some points of the run."
+    path, looks = Path(t5_optimizer(problem.model, 5e-4), keep=LENGTHS[-1]), []
+    for k in range(points[-1]):
+        path.step(problem.inner(k))
+        if k + 1 in points: looks.append({"step": k + 1, **look(problem, path)})
+    return looks
+
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-study-def
 LOOKS = (20, 100, 300)
 
@@ -263,16 +276,12 @@ def run_horizon(
     data: str,     # "micro"
     model: str,    # "micro"
     **what,        # Of `horizon_problem`
-) -> dict:  # looks: one for each point of the run
-    "Tune, and look at some points of the run."
+) -> dict:  # looks: one for each point of the run; and which tasks are spoiled
+    "Tune, and hold all short cuts against the truth."
     only_micro("horizon", data, "the spoiled tasks are made in the generated world")
     points = [max(2, round(scale * step)) for step in LOOKS]
-    problem, looks = horizon_problem(seed, steps=points[-1], **what), []
-    path = Path(t5_optimizer(problem.model, 5e-4), keep=LENGTHS[-1])
-    for k in range(points[-1]):
-        path.step(problem.inner(k))
-        if k + 1 in points: looks.append({"step": k + 1, **look(problem, path)})
-    return {"looks": looks, "spoiled": problem.spoiled}
+    problem = horizon_problem(seed, steps=points[-1], **what)
+    return {"looks": looks_at(problem, points), "spoiled": problem.spoiled}
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-studies-def
 STUDIES = {"horizon": Study(
