@@ -34,6 +34,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from instop_nb.hypergradient import implicit_term, outer_gradient
+from instop_nb.systems import adam_scales
 from rounds import cpu_seconds, spread, write_record
 
 SIZES = {"2M": dict(vocab_size=4096, d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4),
@@ -54,7 +55,7 @@ class Problem:
         self.prefix = torch.nn.Parameter(.5 * torch.randn(PREFIX, config.d_model))
         self.theta, self.phi = list(self.model.parameters()), [self.prefix]
         # a real step in all but length: the problem stays the same
-        self.optimizer = torch.optim.Adam(self.theta, lr=0.)
+        self.optimizer = torch.optim.Adam(self.theta, lr=1e-30)
         self.ids, self.labels = (
             torch.randint(2, config.vocab_size, (BATCH, n)) for n in (SOURCE, TARGET)
         )
@@ -141,13 +142,23 @@ def torchopt(problem, v1, M=1):
     return torch.autograd.grad(sum((t * v).sum() for t, v in zip(theta, v1)), problem.phi)
 
 
-def ours(method, product):
-    "Our engine."
+def ours(method, product, adam=False, fresh=False):
+    "Our engine; in the units of Adam, or with a batch of its own for each product."
     def run(problem, v1, M=1):
+        scales = adam_scales(problem.optimizer, problem.theta) if adam else None
         return implicit_term(
-            problem.inner, problem.theta, problem.phi, v1, method, M, GAMMA, product
+            problem.inner, problem.theta, problem.phi, v1, method, M, gamma=GAMMA, product=product,
+            precondition=scales, terms=[problem.inner] * M if fresh else None,
         )
     return run
+
+
+def warm(problem, v1, M=1):
+    "Our engine, from an earlier solution (here the outer gradient, as long as any)."
+    start = [v.clone() for v in v1]
+    return implicit_term(
+        problem.inner, problem.theta, problem.phi, v1, n_terms=M, gamma=GAMMA, start=start
+    )
 
 
 class Method(NamedTuple):
@@ -163,11 +174,18 @@ METHODS = {
     "differences": Method(ours("neumann", "differences"), micro=4),
     "identity, differences": Method(ours("identity", "differences"), micro=4),
     "identity, exact": Method(ours("identity", "exact")),
+    "exact, Adam": Method(ours("neumann", "exact", adam=True)),
+    "exact, fresh batches": Method(ours("neumann", "exact", fresh=True)),
+    "exact, warm": Method(warm),
+    "nystrom, exact": Method(ours("nystrom", "exact")),
+    "penalty": Method(ours("penalty", "differences"), micro=4),
     "the paper's arithmetic": Method(double_backward, "eager", "torch"),
     "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"),
     "betty-ml, darts": Method(betty("darts"), package="betty-ml"),
     "torchopt, custom_root": Method(torchopt, "eager", "torchopt"),
 }
+# compared with themselves in double precision: they do not compute equation 12
+OWN = ("exact, Adam", "exact, warm", "nystrom, exact", "penalty")
 # measured in the whole training loop, too
 LOOPED = ["exact", "differences", "identity, differences"]
 K = 20
@@ -250,11 +268,13 @@ def exact_layer_norm():
 
 
 @lru_cache
-def in_double_precision(size, M):
-    "What the paper's arithmetic gives there."
+def in_double_precision(size, M, name=None):
+    "What the paper's arithmetic gives there, or a method of ours."
     problem = Problem(size, attention="eager")
     problem.model.double(); problem.prefix.data = problem.prefix.data.double()
-    return double_backward(problem, meta_gradient(problem), M)[0]
+    problem.inner_step()
+    run = METHODS[name].run if name else double_backward
+    return run(problem, meta_gradient(problem), M)[0]
 
 
 def error(size, name, M):
@@ -262,12 +282,13 @@ def error(size, name, M):
     precision."""
     without_products = name.startswith("identity") or name == "betty-ml, darts"
     with exact_layer_norm():
-        expected = (
+        expected = in_double_precision(size, M, name) if name in OWN else (
             (M + 1) * in_double_precision(size, 0)
             if without_products
             else in_double_precision(size, M)
         )
         single = Problem(size, attention=METHODS[name].attention)
+        single.inner_step()
         found = METHODS[name].run(single, meta_gradient(single), M)[0]
     if name == "betty-ml, darts": found = found * GAMMA * (M + 1)  # it gives the direction alone
     return ((found.double() - expected).norm() / expected.norm()).item()

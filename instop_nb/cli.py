@@ -62,8 +62,8 @@ def demo_command(
 # %% ../nbs/9_appendix/99_cli.ipynb #07ee009d
 CHAPTERS = (
     "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
-    "hard_instructions", "told_and_asked", "world_study", "control", "choice", "paper",
-    "embedder_study",
+    "hard_instructions", "told_and_asked", "world_study", "control", "choice",
+    "shortcuts", "paper", "embedder_study",
 )
 
 def all_studies() -> dict:  # Name -> study

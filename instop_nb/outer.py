@@ -122,11 +122,9 @@ def unsharded(
     if outer.adam: yield "adam", True, "its scales are in parts: leave it out"
     if outer.gamma == "auto": yield "gamma", "auto", "give a number"
     if isinstance(instruction, Extractor):
-        name = type(instruction).__name__
-        yield "instruction", name, "its candidates cannot be read: take an embedder"
+        yield "instruction", type(instruction).__name__, "none can be read: take an embedder"
     if args.bf16: yield "bf16", True, "a difference cannot leave half precision: leave it out"
-    if args.eval_strategy != "no":
-        yield "every", args.eval_steps, "no model is whole: leave it at 0"
+    if args.eval_strategy != "no": yield "every", args.eval_steps, "none is whole: leave it at 0"
 
 # %% ../nbs/4_learned/44d_outer.ipynb #shard-out-3
 def check_sharded(
