@@ -161,6 +161,7 @@ def swapped(
     try: yield
     finally: set_values(theta, v)
 
+# %% ../nbs/4_learned/40_products.ipynb #swap-x2
 @torch.no_grad()
 def mirror(
     theta: list[Tensor],   # Changed in place

@@ -111,7 +111,7 @@ def horizon_problem(
     instruction = DirectEmbedder.for_model(model, n, 2, seed) if phi == "prefix" else None
     weights = torch.ones(n).requires_grad_(phi == "weights")
     batches = [draw(inner, n) for _ in range(steps)]
-    return Problem(model, batches, asked, weights, instruction, bad, loss)
+    return Problem(model, batches, asked, weights, instruction, spoiled=bad, loss=loss)
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-ways-def
 WAYS = {
