@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from instop_nb.horizon import Path, Rates, adam_back
-from instop_nb.products import PRODUCTS
 
 torch.set_num_threads(1)
 double = torch.float64
@@ -129,7 +128,8 @@ def test_all_lengths_come_from_one_way_and_leave_everything_as_it_was():
     found = path.back(problem.outer, problem.phi, [1, 3, 6])
     for K, answer in found.items():
         alone = path.back(problem.outer, problem.phi, [K])[K]
-        assert all(torch.equal(a, b) for a, b in zip(answer, alone)) and answer.how.startswith(f"{K} ")
+        assert all(torch.equal(a, b) for a, b in zip(answer, alone))
+        assert answer.how.startswith(f"{K} ")
     assert all(torch.equal(a, b) for a, b in zip(before, problem.theta + problem.phi))
     near = path.back(problem.outer, problem.phi, [6], "differences")[6]
     assert all((a - b).norm() < 1e-5 * b.norm() for a, b in zip(near, found[6]))
