@@ -205,5 +205,8 @@ ARMS = {
     "instance conversion": {"kind": "ic"},
 }
 STUDIES = studies_of("Isonuma et al. 2023", run_choice, "choice", ARMS, [
-    ("choice", "Half of an extractor's candidates say another task", "section 3.2", None),
-], seeds=8)
+    ("choice", "Half of an extractor's candidates say another task", "section 3.2",
+     ["drawn", "straight through", "signs by chance"]),
+    ("choice-conversion", "The same by instance conversion", "equation 7",
+     ["drawn", "instance conversion"]),
+], seeds=8, others={"choice-conversion": 4})
