@@ -72,7 +72,7 @@ def plant(
     n_instances: int = 24,  # Of each task
     by: str = "task",       # See `single_steps`
 ) -> Planted:               # The same for the same seed
-    "Spoil the answers of every second category."
+    "Spoil the answers of half of the categories, drawn by chance."
     rng, (train, meta_test) = random.Random(f"{seed} plant"), single_steps(seed, n_instances, by)
     categories = sorted({t.category for t in train})
     spoiled = frozenset(rng.sample(categories, len(categories) // 2))
