@@ -241,6 +241,8 @@ def run_control(
     planted, steps, account = plant(seed, by=by), steps_of(scale, STEPS), {}
     every = set(planted.categories)
     chosen = {"all": every, "good": every - planted.spoiled}
+    if tuned not in (known := ["weighted", "kept", *chosen]):
+        raise TaskError("control", "tuned", tuned, f"choose from {known}")
     if tuned not in chosen:
         where, learned = shared_weights(folder, seed, scale, model, by, outer or {})
         chosen["kept"] = kept_categories(learned["path"][-1], planted)

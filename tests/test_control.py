@@ -1,5 +1,6 @@
 """What phi may be beside a prefix: weights of rows, and a candidate that is drawn. A step is its
 rows however it is cut, a run goes on where it stopped, and theta is never left elsewhere."""
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from instop_nb.bilevel import MetaTrainer, optimize
 from instop_nb.causal import as_read
 from instop_nb.choice import DrawnOptimizer
-from instop_nb.control import TaskWeights, WeightOptimizer, row_losses
+from instop_nb.control import TaskWeights, WeightOptimizer, row_losses, run_control
+from instop_nb.core import TaskError
 from instop_nb.models import load_model
 from instop_nb.outer import Outer, OuterLoop
 from instop_nb.products import Differences, DoubleBackward, Summed
@@ -95,7 +97,8 @@ def test_the_hypergradient_is_one_product_for_each_row(way, tiny, tmp_path, monk
     places = []
     monkeypatch.setattr(OuterLoop, "move", noted); monkeypatch.setattr(OuterLoop, "draw", kept)
     with torch.no_grad():
-        for p in trainer.instruction.parameters(): p.copy_(torch.linspace(-1, 1, p.numel()).view(p.shape))
+        for p in trainer.instruction.parameters():
+            p.copy_(torch.linspace(-1, 1, p.numel()).view(p.shape))
     phi = trainer.instruction
     if way == "weights": factor = (phi.values() * (1 - phi.values())).detach()
     p = phi.v.softmax(-1).detach() if way == "drawn" else None
@@ -104,7 +107,9 @@ def test_the_hypergradient_is_one_product_for_each_row(way, tiny, tmp_path, monk
     for i, slope in enumerate(slopes(trainer, places[0])):
         group = phi.group[task[i]] if way == "weights" else task[i]
         if way == "weights": wanted[group] -= slope * factor[group]
-        else: wanted[group] -= slope * (torch.eye(p.shape[1])[trainer.batch["drawn"][i]] - p[group])
+        else:
+            one = torch.eye(p.shape[1])[trainer.batch["drawn"][i]]
+            wanted[group] -= slope * (one - p[group])
     assert (found[0][0] - wanted).norm() < 1e-4 * wanted.norm() and wanted.norm() > 0
 
 
@@ -127,7 +132,7 @@ def test_what_is_drawn_stays_for_the_outer_step(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_goes_on_where_it_stopped(way, tiny, tmp_path):
     saving = {"arguments": dict(save_strategy="steps", save_steps=1), "steps": 6,
-              "double": False, "outer": {"perturbation": .1, "product": "exact"}}
+              "double": False, "outer": {"perturbation": .1 * (way == "weights")}}
     whole = made(tiny, tmp_path / "whole", way, **saving)
     made(tiny, tmp_path / "cut", way, callbacks=[StopAt(3)], **saving)
     resumed = made(tiny, tmp_path / "cut", way, resume=True, **saving)
@@ -141,6 +146,13 @@ def test_noise_moves_the_weights_of_theta_s_steps(tiny, tmp_path):
     near, far = (trainer.inner_loss(trainer.model, batch, phi).item()
                  for phi in (None, {"phi": torch.full((4,), 2., dtype=torch.double)}))
     assert near < far and set(trainer.noisy) == {"phi"}
+
+
+def test_what_would_have_no_effect_is_refused(tiny, tmp_path):
+    with pytest.raises(TaskError, match="perturbation: found 0.1; leave it at 0"):
+        made(tiny, tmp_path, "drawn", outer={"perturbation": .1})
+    with pytest.raises(TaskError, match="tuned: found 'best'; choose from"):
+        run_control(tmp_path / "run", 0, .01, "micro", "micro", tuned="best")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -168,8 +180,7 @@ def test_theta_comes_back_after_an_error_ahead_of_it_or_behind(call):
     for product in (lambda: Differences(loss, theta).mixed([x.clone() for x in v], [phi]),
                     lambda: Summed(Differences, [loss, loss], theta).mixed(v, [phi])):
         calls.clear()
-        try: product()
-        except KeyError: pass
+        with suppress(KeyError): product()
         assert all(t.equal(b) and t.requires_grad and t.grad is None for t, b in zip(theta, before))
         assert not calls[0][0].equal(before[0]), "the loss is asked elsewhere"
 
@@ -177,8 +188,8 @@ def test_theta_comes_back_after_an_error_ahead_of_it_or_behind(call):
 def test_two_sides_are_as_far_and_each_of_several_losses_sees_them():
     rng = torch.Generator().manual_seed(0)
     def draw(*shape): return torch.randn(*shape, generator=rng, dtype=torch.double)
-    theta, phi, seen = [draw(4).requires_grad_(), draw(3).requires_grad_()], draw(4).requires_grad_(), []
-    mixes = [draw(4, 3) for _ in range(3)]
+    theta, phi = [draw(4).requires_grad_(), draw(3).requires_grad_()], draw(4).requires_grad_()
+    mixes, seen = [draw(4, 3) for _ in range(3)], []
     def loss(A):
         seen.append([t.detach().clone() for t in theta])
         return ((theta[0] * phi).tanh() @ A @ theta[1]).sin()
@@ -206,7 +217,8 @@ def test_a_model_that_continues_is_judged_by_the_next_token():
     batch = as_read(gpt, {"input_ids": ids, "attention_mask": ids.ne(0).long(), "labels": labels})
     errors = []
     for row in range(2):
-        p = gpt(**{k: x[row:row + 1] for k, x in batch.items() if k != "labels"}).logits[0].softmax(-1)
+        read = {name: x[row:row + 1] for name, x in batch.items() if name != "labels"}
+        p = gpt(**read).logits[0].softmax(-1)
         errors += [1 - p[2 + m, y].item() for m, y in enumerate(labels[row].tolist()) if y >= 0]
     trainer = SimpleNamespace(model=gpt, outer=Outer(loss="expected error"))
     found = MetaTrainer.outer_loss(trainer, batch).item()
