@@ -107,7 +107,8 @@ def row_losses(
 class WeightOptimizer(InstructionOptimizer):
     "Algorithm 1 whose phi says how much each row counts."
     @property
-    def path(self):  # The weights after each outer step; checkpoints have them, too
+    def path(self) -> list[list[float]]:
+        "The weights after each outer step; checkpoints have them, too."
         return [row["weights"] for row in self.state.log_history if "weights" in row]
     def inner_loss(self,
         model,        # `self.model`, as the trainer has wrapped it
