@@ -141,7 +141,10 @@ class MetaTrainer(PrefixTrainer):
         batch: dict,  # As `meta_batch`
     ) -> Tensor:      # A scalar that depends on theta
         "What is to become small (equation 3)."
-        return OUTER_LOSSES[self.outer.loss](self.model(**batch), batch["labels"])
+        labels = batch["labels"]
+        if not self.model.config.is_encoder_decoder:  # Each place says what the next one holds
+            labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        return OUTER_LOSSES[self.outer.loss](self.model(**batch), labels)
 
     def _outer_losses(self, batch):
         "The outer loss, in micro-batches as the inner one, and a list of what they return."

@@ -74,6 +74,11 @@ def drawn_factor(
 # %% ../nbs/4_learned/45b_choice.ipynb #ch-trainer-x
 class DrawnOptimizer(InstructionOptimizer):
     "Algorithm 1 whose extractor draws, and learns by the score function."
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if noise := self.outer.perturbation:
+            advice = "leave it at 0: what is drawn varies anyway"
+            raise TaskError("DrawnOptimizer", "perturbation", noise, advice)
     def drawn(self,
         batch: dict,  # From `Collator`; the draw is kept in it
         p: Tensor,    # [B, N]

@@ -106,9 +106,10 @@ def row_losses(
 # %% ../nbs/4_learned/45_control.ipynb #ct-trainer-x
 class WeightOptimizer(InstructionOptimizer):
     "Algorithm 1 whose phi says how much each row counts."
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.path = []  # The weights after each outer step
+    @property
+    def path(self) -> list[list[float]]:
+        "The weights after each outer step; checkpoints have them, too."
+        return [row["weights"] for row in self.state.log_history if "weights" in row]
     def inner_loss(self,
         model,        # `self.model`, as the trainer has wrapped it
         batch: dict,  # From `Collator`, with task [B]
@@ -125,7 +126,8 @@ class WeightOptimizer(InstructionOptimizer):
     def outer_step(self):
         "As in chapter 44."
         row = super().outer_step()
-        self.path.append([round(w, 3) for w in self.instruction.values().tolist()])
+        weights = [round(w, 3) for w in self.instruction.values().tolist()]
+        self.state.log_history.append({"step": self.state.global_step, "weights": weights})
         return row
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-found-x
@@ -240,6 +242,8 @@ def run_control(
     planted, steps, account = plant(seed, by=by), steps_of(scale, STEPS), {}
     every = set(planted.categories)
     chosen = {"all": every, "good": every - planted.spoiled}
+    if tuned not in (known := ["weighted", "kept", *chosen]):
+        raise TaskError("control", "tuned", tuned, f"choose from {known}")
     if tuned not in chosen:
         where, learned = shared_weights(folder, seed, scale, model, by, outer or {})
         chosen["kept"] = kept_categories(learned["path"][-1], planted)
