@@ -170,8 +170,9 @@ def shared_weights(
     outer: dict,    # Changes of `OUTER`
 ) -> tuple[Path, dict]:  # The tuned model; path: weights after each outer step
     "Learn weights, once for all runs that need them."
-    how = replace(OUTER, **{"start": steps_of(scale, OUTER.start)} | outer)
     steps = steps_of(scale, STEPS)
+    start = min(steps_of(scale, OUTER.start), steps - 1)  # So that there is an outer step
+    how = replace(OUTER, **{"start": start} | outer)
     what = dict(seed=seed, steps=steps, model=model, by=by, outer=asdict(how))
     def make(home):
         reader = load_model(model, device="cpu")

@@ -224,7 +224,7 @@ def hypergradient(
     _check_tensors(theta, phi)
     _check_options(method, n_terms, gamma, product, damping)
     more = dict(precondition=precondition, start=start, terms=terms)
-    check_suits(method, **{name: x is not None for name, x in more.items()},
+    check_suits(method, keep=keep, **{name: x is not None for name, x in more.items()},
                 **{"gamma 'auto'": gamma == "auto" and method not in ("cg", "exact")})
     for name in ("precondition", "start"): check_like(more[name], theta, name)
     options = dict(n_terms=n_terms, gamma=gamma, product=product, damping=damping, reduce=reduce)

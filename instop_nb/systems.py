@@ -137,6 +137,7 @@ def penalty_term(
 SUITS = {
     "precondition": ("neumann", "identity", "cg", "nystrom"),
     "start": ("neumann", "identity", "cg", "nystrom"),
+    "keep": ("neumann", "identity", "cg", "nystrom", "exact"),
     "terms": ("neumann",), "gamma 'auto'": ("neumann", "identity", "nystrom"),
 }
 
