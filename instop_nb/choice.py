@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from .batches import Collator, tokenize_tasks
 from .bilevel import SOURCE, InstructionOptimizer, optimize
-from .control import OUTER, exact_matches, row_losses, single_steps
+from .control import OUTER, exact_matches, single_steps, weighted_mean
 from .core import TaskError
 from .embedder import with_prefix
 from instop_nb.extractor import (
@@ -98,8 +98,7 @@ class DrawnOptimizer(InstructionOptimizer):
         ids, shown = self.instruction.ids[task, j], self.instruction.shown[task, j]
         made = with_prefix(self.model, batch, self.instruction.embed(ids) * shown[..., None], shown)
         said = model(**{name: made[name] for name in SOURCE})
-        loss = (drawn_factor(p, j) * row_losses(said.logits, labels)).sum()
-        loss = loss / labels.ne(-100).sum()
+        loss = weighted_mean(drawn_factor(p, j), said.logits, labels)
         if self.tokens is not None: loss = loss * self.weight(labels, self.tokens)
         return (loss, said) if outputs else loss
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTER', 'STEPS', 'BATCH', 'QUESTIONS', 'ARMS', 'STUDIES', 'mislead', 'Planted', 'single_steps', 'plant',
-           'TaskWeights', 'row_losses', 'WeightOptimizer', 'separation', 'find_weights', 'shared_weights',
-           'tuned_alike', 'exact_matches', 'kept_categories', 'weights_account', 'run_control']
+           'TaskWeights', 'row_losses', 'weighted_mean', 'WeightOptimizer', 'separation', 'find_weights',
+           'shared_weights', 'tuned_alike', 'exact_matches', 'kept_categories', 'weights_account', 'run_control']
 
 # %% ../nbs/4_learned/45_control.ipynb #ct-imports
 import json, random
@@ -103,6 +103,14 @@ def row_losses(
     "The cross entropy of each row, summed over its tokens."
     return cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
 
+def weighted_mean(
+    factors: Tensor,  # [B], of the rows
+    logits: Tensor,   # [B, M, v]
+    labels: Tensor,   # [B, M]; -100 where there is none
+) -> Tensor:  # Nats a token; at factors of 1 the usual loss
+    "The cross entropy of a batch whose rows do not all count alike."
+    return (factors * row_losses(logits, labels)).sum() / labels.ne(-100).sum()
+
 # %% ../nbs/4_learned/45_control.ipynb #ct-trainer-x
 class WeightOptimizer(InstructionOptimizer):
     "Algorithm 1 whose phi says how much each row counts."
@@ -120,7 +128,7 @@ class WeightOptimizer(InstructionOptimizer):
         labels = batch["labels"]
         said = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
         weights = functional_call(self.instruction, phi or {}, (batch,))
-        loss = (weights * row_losses(said.logits, labels)).sum() / labels.ne(-100).sum()
+        loss = weighted_mean(weights, said.logits, labels)
         if self.tokens is not None: loss = loss * self.weight(labels, self.tokens)
         return (loss, said) if outputs else loss
     def outer_step(self):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'WIDE', 'WINDOW', 'LENGTHS', 'LOOKS', 'STUDIES', 'weighted_loss', 'shuffled', 'Problem', 'horizon_tasks',
-           'horizon_problem', 'solved', 'units_of', 'shortcut', 'over_batches', 'flat', 'told', 'cuts_of', 'look',
-           'looks_at', 'run_horizon']
+           'horizon_problem', 'solved', 'units_of', 'shortcut', 'over_batches', 'told', 'cuts_of', 'look', 'looks_at',
+           'run_horizon']
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-imports
 import random
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from sklearn.metrics import roc_auc_score
 from .batches import Collator, tokenize_tasks
-from .control import row_losses
+from .control import weighted_mean
 from .embedder import DirectEmbedder, with_prefix
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-imports2
@@ -26,6 +26,7 @@ from .microworld import micro_tasks
 from .models import load_model
 from .outer import OUTER_LOSSES
 from .products import DoubleBackward, filled_gradient, kept, set_values
+from .solvers import flat
 from .study import Study, only_micro
 from .systems import adam_scales
 from .tasks import Task
@@ -42,8 +43,8 @@ def weighted_loss(
     source = {name: batch[name] for name in ("input_ids", "attention_mask")}
     if instruction is not None: source = with_prefix(model, source, *instruction(batch))
     labels = batch["labels"]
-    losses = row_losses(model(**source, labels=labels).logits, labels)
-    return (weights[batch["task"]] * losses).sum() / labels.ne(-100).sum()
+    logits = model(**source, labels=labels).logits
+    return weighted_mean(weights[batch["task"]], logits, labels)
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-spoil-def
 def shuffled(
@@ -127,6 +128,8 @@ WAYS = {
     "Neumann 5, Adam, warm": dict(n_terms=5, steps=1.0, adam=True, warm=True),
     "Nystrom 10, Adam": dict(method="nystrom", n_terms=10, steps=10.0, adam=True),
 }
+
+# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-wide-def
 WIDE = ("identity", "identity, Adam", "Neumann 5, Adam")
 WINDOW, LENGTHS = 20, (1, 2, 5, 10, 20, 40)
 
@@ -193,13 +196,6 @@ def over_batches(
             found = filled_gradient(part.grads, phi, seen, retain_graph=True)
             for t, f in zip(total, found): t.add_(f)
     return totals
-
-# %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-told-def
-def flat(
-    tensors: list[Tensor],  # Of any shapes
-) -> Tensor:  # One long vector
-    "All numbers of a hypergradient."
-    return torch.cat([t.reshape(-1) for t in tensors])
 
 # %% ../nbs/4_learned/46b_shortcuts.ipynb #h46b-told-def2
 def told(
