@@ -71,7 +71,7 @@ class ArmRun(Begun):
         return optimize(
             self.model, self.tokenizer, self.instruction(), self.meta_train,
             as_shown(self.parts.meta_test, shown), folder=self.folder, outer=outer or self.outer,
-            encoding=SHOWN[arm.behind], outer_encoding=SHOWN[shown], instance="own",
+            encoding=SHOWN[arm.behind], outer_encoding=SHOWN[shown], instance=arm.instance,
             seed=self.seed, quiet=True, callbacks=callbacks, **setup.limits,
             **{name: getattr(setup, name) for name in names},
         )
