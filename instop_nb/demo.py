@@ -47,7 +47,7 @@ ARMS = {  # Arm -> fields of `Arm`
     "definition + embedder": {"instruction": "embedder-dp", "outer": {"phi_rate": 1e-2}},
     "no instruction": {"behind": "nothing", "asked": "nothing"},
 }
-SETUP = Setup(base_steps=0, steps=STEPS, batch_size=64, learning_rate=5e-4, max_target=24)
+SETUP = Setup(steps=STEPS, batch_size=64, max_target=24, outer={"K": 10, "start": STEPS // 2})
 
 def _name(arm, seed): return f"{arm.replace(' ', '')}-{seed}"
 

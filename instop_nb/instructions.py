@@ -30,10 +30,12 @@ class Arm:
     asked: str = "definition"        # What test, validation and outer loss show
     outer_shown: str | None = None   # Control: the outer loss shows this instead
     learned: bool = True             # False: phi stays at its start
+    rate: float = 1.0                # Of phi, in units of the setup's rate for its kind
     start: str = "normal"            # Of the direct embedder: a key of STARTS
     blanks: int = 0                  # Blank candidates beside the exemplars (section 4.2)
     lean: float = 0.0                # Of an extractor: head start of the blank
     instance: str = "own"            # That instance conversion reads: "own" (the paper) or "another"
+    drawn: bool = False              # An extractor draws its candidate, see chapter 45b
     visible: bool = False            # The model sees the candidates' padding (released code)
     trained_too: bool = False        # Control: the meta-test tasks are in the inner loss, too
     split: int | None = None         # See `parts_of`

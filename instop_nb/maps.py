@@ -90,11 +90,11 @@ def _plane(saved):
 
 # %% ../nbs/4_learned/47d_maps.ipynb #0bbf1673
 def draw_map(
-    record: dict,  # Of `reproduce`; not read
+    record: dict,  # Of `reproduce`, with direct embedders
     folder,        # Its runs
 ) -> dict:  # map: arm -> definition and learned, [n, 2]; categories; words, see `save_map`
     "Definitions and learned instructions on a plane (figure 4), from seed 0."
-    arms = "definition + embedder DP", "definition + frozen prefix"
+    arms = [*dict.fromkeys(run["arm"] for run in record["runs"])]
     places = {arm: Path(folder) / f"{arm}-0" / "map.pt" for arm in arms}
     saved = {arm: torch.load(place, weights_only=True) for arm, place in places.items()}
     first = saved[arms[0]]

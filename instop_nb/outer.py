@@ -55,11 +55,12 @@ class Outer:
     phi_rate: float = 1e-2     # Learning rate of phi, Adam; 0: frozen, the loss is only measured
     schedule: str = "linear"   # Of that rate over all outer steps; one of SCHEDULES
     warmup: int = 0            # Outer steps in which the rate rises (the paper: none)
-    method: str = "neumann"    # Of `hypergradient`
+    beta2: float = 0.999       # Of phi's Adam: how long it remembers the size of gradients
+    method: str = "identity"   # Of `hypergradient` (the paper: "neumann"); see chapter 46
     n_terms: int = 1           # M of equation 12
     gamma: float | str = 1e-5  # gamma of equation 12; or "auto"
     adam: bool = False         # In the units of theta's Adam, see chapter 40c
-    product: str = "exact"     # Second derivatives: "exact" or "differences"
+    product: str = "differences"  # Second derivatives: "exact" (the paper) or "differences"
     l2: float = 0.0            # Stabiliser: weight decay of phi
     perturbation: float = 0.0  # Stabiliser: uniform noise on phi, in units of its root mean square
     faithful: bool = False     # As the released code: see chapter 44
@@ -68,6 +69,8 @@ class Outer:
     def __post_init__(self):
         positive("Outer", K=self.K, meta_batch_size=self.meta_batch_size)
         if self.gamma != "auto": positive("Outer", gamma=self.gamma)
+        if not 0 <= self.beta2 < 1:
+            raise TaskError("Outer", "beta2", self.beta2, "give 0 or more, below 1")
         for name in ("phi_rate", "warmup", "start", "n_terms", "l2", "perturbation"):
             if getattr(self, name) != 0: positive("Outer", **{name: getattr(self, name)})
         choices = {"method": METHODS, "product": PRODUCTS, "schedule": SCHEDULES,
@@ -175,7 +178,7 @@ class OuterLoop:
         self.noise = torch.Generator().manual_seed(seed)
         if not self.learns: return
         phi = instruction.parameters()
-        self.optimizer = torch.optim.Adam(phi, outer.phi_rate, weight_decay=outer.l2)
+        self.optimizer = torch.optim.Adam(phi, outer.phi_rate, (.9, outer.beta2), weight_decay=outer.l2)
         n = steps if outer.faithful else max(1, steps // outer.K - outer.start // outer.K)
         self.schedule = get_scheduler(outer.schedule, self.optimizer, outer.warmup, n)
 

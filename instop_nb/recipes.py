@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainingArguments
 from .batches import tokenize_tasks
 from .bilevel import Outer
 from .core import TaskError
-from .meta import kmeans_splits, meta_split, split_instances
+from .meta import kmeans_splits, meta_split, named_split, split_instances
 from .microworld import novelty
 from .models import load_model
 from .natinst import Encoding
@@ -74,8 +74,8 @@ class Setup:
     n_valid: Count = 2           # Validation instances of a task
     n_test: Size = 10            # Test instances of a task
     all_wordings: bool = True    # Draw one of a definition's wordings for each instance
-    base_steps: Count = 200      # Of the model that a seed's arms start from; 0: `model` itself
-    steps: Size = 200            # Inner steps
+    base_steps: Count = 0        # Of a base that a seed's arms start from; 0: `model` itself
+    steps: Size = 300            # Inner steps
     base_batch_size: Size = 64   # Of a step of the base
     batch_size: Size = 32        # Of an inner step
     learning_rate: Rate = 5e-4   # Of theta
@@ -83,14 +83,15 @@ class Setup:
     max_target: Size = 32        # Tokens
     max_instance: Size = 128     # Tokens of an instance that is read (equation 4)
     meta_share: Share = 0.2      # Meta-test tasks, of those that may be
-    by: Annotated[str, _BY] = "task"  # What is drawn for meta-test; "category": as in the paper
+    by: Annotated[str, _BY] = "category"  # What is drawn for meta-test (the paper: categories)
+    meta_test: list = field(default_factory=list)  # Categories that are it; none: they are drawn
     l: Size = 4                  # Length of a learned instruction
     n_candidates: Size = 32      # N, of an extractor
     rates: dict = field(default_factory=lambda: dict(RATES))  # Learning rate of phi, by kind
     balanced: bool = True        # See `optimize`
     bias_rate: Annotated[float | None, _FROM_0] = None  # See `tune`
     probes: Count = 0            # Looks at the test score; for figures, never for a choice
-    outer: dict = field(default_factory=dict)      # Of `Outer`
+    outer: dict = field(default_factory=lambda: {"K": 4, "start": 100})  # Of `Outer`
     arguments: dict = field(default_factory=dict)  # Of `training_arguments`
 
     @property
@@ -233,7 +234,8 @@ def parts_of(
     tasks, valid = split_instances(tasks, setup.n_valid)
     base, rest = meta_split(tasks, 0.5, seed) if setup.base_steps else ([], tasks)
     number = seed if split is None else split
-    if group is None: inner, outer = meta_split(rest, setup.meta_share, number, setup.by)
+    if setup.meta_test: inner, outer = named_split(rest, setup.meta_test)
+    elif group is None: inner, outer = meta_split(rest, setup.meta_share, number, setup.by)
     else: inner, outer = kmeans_splits(rest, *reader)[group]
     return Parts(base, base + inner, outer, valid, _test_tasks(data, setup.n_test))
 
