@@ -171,14 +171,14 @@ class Method(NamedTuple):
 
 METHODS = {
     "exact": Method(ours("neumann", "exact")),
-    "differences": Method(ours("neumann", "differences"), micro=4),
-    "identity, differences": Method(ours("identity", "differences"), micro=4),
+    "differences": Method(ours("neumann", "differences"), micro=BATCH),
+    "identity, differences": Method(ours("identity", "differences"), micro=BATCH),
     "identity, exact": Method(ours("identity", "exact")),
     "exact, Adam": Method(ours("neumann", "exact", adam=True)),
     "exact, fresh batches": Method(ours("neumann", "exact", fresh=True)),
     "exact, warm": Method(warm),
     "nystrom, exact": Method(ours("nystrom", "exact")),
-    "penalty": Method(ours("penalty", "differences"), micro=4),
+    "penalty": Method(ours("penalty", "differences"), micro=BATCH),
     "the paper's arithmetic": Method(double_backward, "eager", "torch"),
     "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"),
     "betty-ml, darts": Method(betty("darts"), package="betty-ml"),

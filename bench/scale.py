@@ -40,17 +40,18 @@ MODELS = {"0.5M": dict(vocab_size=1000, d_model=128, d_kv=32, d_ff=256, num_laye
           "9M": dict(vocab_size=8192, d_model=384, d_kv=64, d_ff=768, num_layers=2, num_heads=6)}
 TEXT = dict(batch_size=4, max_source=192, max_target=32, max_instance=32, l=16)
 PHI, TASKS = "embedder-dp", 20
+EXACT = {"outer": {"method": "neumann", "product": "exact"}}
+DIFFERENCES = {"outer": {"method": "neumann"}}
+CHECKPOINTS = {"arguments": {CHECKPOINTING: True}}
 SETTINGS = {  # Name -> instruction, fields of the recipe
     "tune": (None, {}),
-    "tune, checkpointing": (None, {"arguments": {CHECKPOINTING: True}}),
+    "tune, checkpointing": (None, CHECKPOINTS),
     "tune, bf16": (None, {"arguments": {"bf16": True}}),
-    "neumann, exact": (PHI, {}),
-    "neumann, exact, checkpointing": (PHI, {"arguments": {CHECKPOINTING: True}}),
-    "neumann, differences": (PHI, {"outer": {"product": "differences"}}),
-    "differences, checkpointing": (
-        PHI, {"outer": {"product": "differences"}, "arguments": {CHECKPOINTING: True}}
-    ),
-    "identity, exact": (PHI, {"outer": {"method": "identity"}}),
+    "neumann, exact": (PHI, EXACT),
+    "neumann, exact, checkpointing": (PHI, EXACT | CHECKPOINTS),
+    "neumann, differences": (PHI, DIFFERENCES),
+    "differences, checkpointing": (PHI, DIFFERENCES | CHECKPOINTS),
+    "identity, exact": (PHI, {"outer": {"product": "exact"}}),
 }
 # Ratios: name -> instruction, fields; the first is what the others are divided by
 PLAIN = "an inner step"

@@ -314,22 +314,22 @@ def test_reproduce_runs_a_study_once_and_shows_its_record(tmp_path):
         "{n_instances: 4, n_valid: 1, max_target: 4, base_batch_size: 8, n_candidates: 2}"
     )
     recipe = ["--recipe", tmp_path / "few.yaml", "--workers", 1, "--quiet", "--out", tmp_path]
-    study = ["reproduce", "table6", "--seeds", 1, "--scale", 0.01, *recipe]
+    study = ["reproduce", "table3", "--seeds", 1, "--scale", 0.01, *recipe]
     first = call(*study)
     assert "ROUGE" in first or "rougeL" in first
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/result.json")}
-    assert len(stamps) == 4 and "CPU minutes" in first
+    assert len(stamps) == 6 and "CPU minutes" in first
     assert (
         call(*study) == first
         and {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/result.json")} == stamps
     )
-    record = json.loads(call("reproduce", "table6", "--show", "--out", tmp_path))
-    assert record["name"] == "table6" and len(record["runs"]) == 4 and record["scale"] == 0.01
+    record = json.loads(call("reproduce", "table3", "--show", "--out", tmp_path))
+    assert record["name"] == "table3" and len(record["runs"]) == 6 and record["scale"] == 0.01
     assert "other settings" in fail(
-        "reproduce", "table6", "--seeds", 1, "--scale", 0.02, *recipe
+        "reproduce", "table3", "--seeds", 1, "--scale", 0.02, *recipe
     )
-    assert "table2" in fail("reproduce", "no-such-study") and "instop reproduce table6" in fail(
-        "reproduce", "table6", "--show", "--out", tmp_path / "nowhere"
+    assert "table2" in fail("reproduce", "no-such-study") and "instop reproduce table3" in fail(
+        "reproduce", "table3", "--show", "--out", tmp_path / "nowhere"
     )
 
 

@@ -1,6 +1,5 @@
 """The paper's studies: each arm runs, pairs share what they must, nothing is chosen by the test,
 and the recipe is the paper's."""
-import copy
 import json
 from pathlib import Path
 
@@ -9,28 +8,22 @@ import torch
 import yaml
 from transformers import T5ForConditionalGeneration
 
-from instop_nb import ahead
-from instop_nb.ahead import after_steps, one_step, pushes, run_ahead
-from instop_nb.arms import ONE_SHOT, ArmRun, run_arm
-from instop_nb.batches import Collator, tokenize_tasks
-from instop_nb.bilevel import SOURCE
+from instop_nb.arms import run_arm
 from instop_nb.core import TaskError
-from instop_nb.embedder import DirectEmbedder, with_prefix
-from instop_nb.extractor import InstanceExtractor, draw_candidates
-from instop_nb.hypergradient import hypergradient
-from instop_nb.instructions import STARTS, Arm, make_instruction
+from instop_nb.embedder import DirectEmbedder
+from instop_nb.embedder_study import SEARCH, arms_after
+from instop_nb.instructions import Arm, make_instruction
 from instop_nb.maps import draw_map, spread
 from instop_nb.microworld import few_of
 from instop_nb.models import load_model
-from instop_nb.natinst import Encoding
 from instop_nb.operations import is_held_out
-from instop_nb.outer import Outer, chosen_share
-from instop_nb.paper import CHOICES, SPLITS, STUDIES, best_embedder, best_splits, search_arms
+from instop_nb.outer import Outer
+from instop_nb.paper import SPLITS, STUDIES, best_splits
 from instop_nb.recipes import Setup, base_model, parts_of, read_recipe, scaled
 from instop_nb.tables import RECORDS
 from instop_nb.micro import micro_config, new_t5, train_tokenizer
 from instop_nb.tasks import load_tasks, write_task
-from instop_nb.tuning import DEFINITION, get_tasks
+from instop_nb.tuning import get_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -42,7 +35,7 @@ SMALL = {
 def small(arm, **more):
     return {
         **arm, "setup": {**arm.get("setup", {}), **SMALL, **more},
-        "outer": {**arm.get("outer", {}), "K": 2},
+        "outer": {**arm.get("outer", {}), "K": 2, "start": 0},
     }
 
 ALL_ARMS = {
@@ -79,30 +72,21 @@ def test_every_arm_of_every_study_runs(home, name, arm):
     learns = arm.get("learned", True) and arm.get("instruction", "none").startswith(
         ("embedder", "extractor")
     )
-    assert (result["phi_moved"] > 0) == ("gamma_Hv" in result) == learns
+    assert (result["phi_moved"] > 0) == learns
+    assert ("gamma_Hv" in result) == (learns and arm["outer"]["method"] == "neumann")
     assert ("selected" in result) == (
         arm.get("instruction") in ("one exemplar", "blank", "coin", "extractor-dp", "extractor-ic")
     )
     json.dumps(result)
 
 
-def test_a_frozen_arm_stays_frozen_whatever_rate_the_search_has_drawn(tmp_path):
-    chosen = best_embedder(
-        [
-            {"arm": name, "seed": 100, "valid_rougeL": 50.0 + (name == "embedder 6")}
-            for name in search_arms()
-        ]
-    )
+def test_a_frozen_arm_stays_frozen_whatever_rate_the_search_has_found(tmp_path):
+    arms = arms_after([{"arm": name, "valid_rougeL": 50.0} for name in SEARCH])
     moved = {
-        name: run_arm(tmp_path / name, 0, **small(arm))["phi_moved"] for name, arm in chosen.items()
+        name: run_arm(tmp_path / name, 0, **small(arms[name]))["phi_moved"]
+        for name in ("IC, ahead", "IC, frozen")
     }
-    assert (
-        chosen["definition + the same, frozen"]["outer"]["phi_rate"] > 0
-        and chosen["definition + the same, frozen"]["instruction"] == "embedder-ic"
-    )
-    assert moved["definition + the same, frozen"] == 0 < moved["definition + chosen embedder"], (
-        moved
-    )
+    assert moved["IC, frozen"] == 0 < moved["IC, ahead"], moved
 
 
 def test_always_exemplar_always_blank_and_coin_select_what_they_say(tmp_path):
@@ -178,6 +162,17 @@ def test_parts_keep_the_four_kinds_of_tasks_apart():
     }
 
 
+def test_meta_test_by_name_is_what_the_paper_names(few_real_tasks, tmp_path):
+    "On real tasks: a split by named categories; names that no task has are an error that says so."
+    kinds = sorted({t.category for t in load_tasks(few_real_tasks, "train", 3)})
+    setup = Setup(n_instances=2, n_valid=1, n_test=1, meta_test=kinds[:1])
+    parts = parts_of(str(few_real_tasks), setup, 0)
+    assert {t.category for t in parts.meta_test} == {kinds[0]}
+    assert kinds[0] not in {t.category for t in parts.meta_train}
+    with pytest.raises(TaskError, match="meta_test: found .*Stance Detection.*choose some"):
+        parts_of("micro", scaled(read_recipe("paper"), 0.01), 0)
+
+
 def test_what_is_asked_is_one_tier_at_a_time():
     parts = parts_of("micro", Setup(n_instances=2, n_test=2), 0)
     assert [*parts.test] == ["combination", "category"]
@@ -217,53 +212,32 @@ def test_spread_by_hand():
 
 # Search and choice
 
-def test_search_covers_every_choice_and_chooses_by_paired_validation():
-    arms = search_arms(60)
-    used = [a for name, a in arms.items() if name.startswith("embedder")]
-    for name, value in (
-        (k, v)
-        for k, vs in CHOICES.items()
-        if k in ("K", "gamma", "n_terms", "l2", "perturbation")
-        for v in vs
-    ):
-        assert any(a["outer"][name] == value for a in used)
-    assert {a["setup"]["l"] for a in used} == set(CHOICES["l"]) and {
-        a["start"] for a in used
-    } == set(CHOICES["start"]) <= set(STARTS)
-    arms = search_arms()
-    runs = []
-    for seed in (100, 101):
-        for name in arms:
-            # A control that is itself high must not help the arms of its regime
-            value = (
-                50 + 10 * ("poor" in name)
-                if name.startswith("definition")
-                else 55 + (30 if name == "embedder 7" else 0) - seed / 100
-            )
-            runs.append(
-                {
-                    "arm": name, "seed": seed, "valid_rougeL": value,
-                    "rougeL": 100 * (name == "embedder 1"),
-                }
-            )
-    chosen = best_embedder(runs)
-    assert chosen["definition + chosen embedder"] == arms["embedder 7"] and chosen[
-        "definition + the same, frozen"
-    ] == {**arms["embedder 7"], "learned": False}
+def test_the_rate_is_chosen_by_validation_alone_for_each_kind_and_method():
+    wanted = {("DP", "as published"): 5.0, ("DP", "ahead"): 0.2, ("IC", "as published"): 1.0,
+              ("IC", "ahead"): 5.0}
+    runs = [
+        {"arm": arm, "seed": seed, "rougeL": 100 * (settings["rate"] == 1),
+         "valid_rougeL": 50 + 2 * (arm in {f"{k}, {h}, {f}" for (k, h), f in wanted.items()})}
+        for arm, settings in SEARCH.items() for seed in (100, 101)
+    ]
+    arms = arms_after(runs)
+    assert {key: arms["{}, {}".format(*key)]["rate"] for key in wanted} == wanted
+    assert arms["signs by chance"]["rate"] == 0.2
 
 
 def test_splits_are_chosen_by_validation_alone():
     runs = [
-        {"arm": name, "seed": 100, "valid_rougeL": i == 5 or i == 20, "rougeL": i}
+        {"arm": name, "seed": 100, "valid_rougeL": i == 5 or i == 12, "rougeL": i}
         for i, name in enumerate(SPLITS)
     ]
     chosen = best_splits(runs)
     assert [c.get("split", c.get("group")) for c in chosen.values()] == [1005, 4]
-    assert len(SPLITS) == 32
+    assert len(SPLITS) == 16
 
 
 def test_a_map_of_equal_definitions_has_one_place_for_all(tmp_path):
-    for arm in ("definition + embedder DP", "definition + frozen prefix"):
+    arms = "learned", "frozen"
+    for arm in arms:
         (tmp_path / f"{arm}-0").mkdir()
         torch.save(
             {
@@ -272,7 +246,7 @@ def test_a_map_of_equal_definitions_has_one_place_for_all(tmp_path):
             },
             tmp_path / f"{arm}-0/map.pt",
         )
-    for parts in draw_map({}, tmp_path)["map"].values():
+    for parts in draw_map({"runs": [{"arm": arm} for arm in arms]}, tmp_path)["map"].values():
         assert parts["definition"] == [[0, 0]] * 4 and len(set(map(tuple, parts["learned"]))) == 4
 
 
@@ -289,7 +263,9 @@ def test_recipe_is_the_appendix():
     assert recipe.rates == {
         "embedder-dp": 1e-5, "embedder-ic": 1e-6, "extractor-dp": 5e-5, "extractor-ic": 1e-5,
     }
+    assert len(recipe.meta_test) == 10 and recipe.by == "category"  # Table 4
     outer = Outer(**recipe.outer)
+    assert (outer.method, outer.product) == ("neumann", "exact")
     assert (
         outer.K, outer.meta_batch_size, outer.n_terms, outer.gamma, outer.schedule, outer.warmup,
     ) == (20, 8, 1, 1e-5, "linear", 0)
@@ -384,7 +360,7 @@ def test_the_paper_s_recipe_runs_offline_on_a_random_t5_base(tmp_path):
     model.save_pretrained(tmp_path / "t5"); tokenizer.save_pretrained(tmp_path / "t5"); del model
     values = yaml.safe_load((ROOT / "instop_nb" / "recipes" / "paper.yaml").read_text())
     values |= {
-        "steps": 2, "n_instances": 2, "n_valid": 1, "n_test": 1, "max_target": 8,
+        "steps": 2, "n_instances": 2, "n_valid": 1, "n_test": 1, "max_target": 8, "meta_test": [],
         "outer": {**values["outer"], "K": 2},
     }
     (tmp_path / "few.yaml").write_text(yaml.safe_dump(values))
@@ -417,136 +393,6 @@ def test_real_tasks_at_a_tiny_size(tmp_path, few_real_tasks):
             model=str(tmp_path / "t5"), **{**arm, "setup": sizes, "outer": {"K": 2}},
         )
         assert result["phi_moved"] > 0 and len(result["per_category"]) >= 4
-
-
-# Single outer steps
-
-def test_a_push_is_where_a_small_step_goes():
-    "What `pushes` foretells to first order, a small step against the hypergradient does."
-    model, tokenizer = load_model("micro", device="cpu")
-    tasks, found, did = get_tasks("micro", "train", 12)[:6], [], []
-    candidates = draw_candidates(tasks, tokenizer, 4, 4)
-    rows, meta = (
-        tokenize_tasks(tasks, tokenizer, Encoding(definition=False), instance="own"),
-        tokenize_tasks(get_tasks("micro", "train", 4)[6:9], tokenizer, DEFINITION),
-    )
-    for seed in range(6):
-        extractor = InstanceExtractor(model, candidates, seed=seed, exclude_own=True)
-        batch, asked = (
-            Collator(tokenizer)(list(part.select(range(seed, len(part), 7))))
-            for part in (rows, meta)
-        )
-        found.append(pushes(model, extractor, [batch], [asked]))
-        def loss(batch, names): return model(**{name: batch[name] for name in names}).loss
-        h = hypergradient(
-            lambda: loss(with_prefix(model, dict(batch), *extractor(batch)), SOURCE),
-            lambda: loss(asked, ("input_ids", "attention_mask", "labels")), model.parameters(),
-            extractor.parameters(), method="identity",
-        )
-        before, size = (
-            chosen_share(extractor, batch)["p_selected"], sum((x**2).sum() for x in h).sqrt(),
-        )
-        with torch.no_grad():
-            for p, x in zip(extractor.parameters(), h): p -= 1e-2 * x / size
-        did.append(100 * (chosen_share(extractor, batch)["p_selected"] > before))
-    assert found == did and 0 < sum(found) < 600, "both ways occur"
-
-
-def _six(seed, tokenizer):
-    "Tasks, an inner batch and an outer one; other instances for each seed."
-    tasks = get_tasks("micro", "train", 12)
-    rows, meta = (
-        tokenize_tasks(tasks[:6], tokenizer, Encoding(definition=False), instance="own"),
-        tokenize_tasks(tasks[6:9], tokenizer, DEFINITION),
-    )
-    return tasks[:6], *(
-        Collator(tokenizer)(list(part.select(range(seed, len(part), 7)))) for part in (rows, meta)
-    )
-
-
-def _always(model, tokenizer, tasks):
-    return [
-        make_instruction(model, tokenizer, tasks, Arm(name), Setup(), 0)
-        for name in ("one exemplar", "blank")
-    ]
-
-
-def test_one_step_says_what_a_small_step_does():
-    """Two copies of the model take a small step, one with exemplars and one with blanks; which has
-    the lower outer loss?"""
-    model, tokenizer = load_model("micro", device="cpu", dtype=torch.float64)
-    found, turned, did = [], [], []
-    for seed in range(7):
-        tasks, batch, asked = _six(seed, tokenizer)
-        always = _always(model, tokenizer, tasks)
-        found.append(one_step(model, *always, [batch], [asked]))
-        turned.append(one_step(model, *always[::-1], [batch], [asked]))
-        after = []
-        for place in range(2):
-            stepped = copy.deepcopy(model)
-            instruction = _always(stepped, tokenizer, tasks)[place]
-            made = with_prefix(stepped, batch, *instruction(batch))
-            stepped(**{name: made[name] for name in SOURCE}).loss.backward()
-            with torch.no_grad():
-                for p in stepped.parameters(): p -= 1e-6 * p.grad
-                after.append(
-                    stepped(
-                        **{name: asked[name] for name in ("input_ids", "attention_mask", "labels")}
-                    ).loss.item()
-                )
-        did.append(100 * (after[0] < after[1]))
-    assert found == did and turned == [100 - share for share in did]
-
-
-def test_steps_ahead_are_the_steps_that_would_be_taken():
-    """In the middle of a training: the copy ends where the model itself ends with the same batches,
-    bit for bit, and the model has not moved before."""
-    model, tokenizer = load_model("micro", device="cpu")
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    batches = [_six(seed, tokenizer)[1] for seed in range(4)]
-    tasks = _six(0, tokenizer)[0]
-    def walk(batches):
-        instruction = _always(model, tokenizer, tasks)[0]
-        for batch in batches:
-            optimizer.zero_grad()
-            made = with_prefix(model, batch, *instruction(batch))
-            model(**{name: made[name] for name in SOURCE}).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-    walk(batches[:2])
-    before = [p.clone() for p in model.parameters()]
-    later = after_steps(model, optimizer, batches[2:], lambda m: _always(m, tokenizer, tasks)[0])
-    assert all(map(torch.equal, before, model.parameters()))
-    walk(batches[2:])
-    assert all(map(torch.equal, later.parameters(), model.parameters())) and not all(
-        map(torch.equal, before, model.parameters())
-    )
-
-
-def test_a_look_ahead_leaves_the_training_as_it_was(tmp_path, monkeypatch):
-    trained, train = [], ArmRun.train
-    sizes = {
-        "batch_size": 8, "n_instances": 8, "n_candidates": 4,
-        "outer": {"K": 3, "meta_batch_size": 8},
-    }
-    monkeypatch.setattr(ahead, "ONE_SHOT", {**ONE_SHOT, **sizes})
-    monkeypatch.setattr(
-        ArmRun, "train", lambda *args, **options: trained.append(train(*args, **options))
-    )
-    looks = run_ahead(tmp_path / "seen" / "run", 0, 0.06, tuned="coin", n=2)["looks"]
-    assert [row[:2] for row in looks] == [
-        [step, shown] for step in (4, 8) for shown in ("exemplar", "blank")
-    ]
-    assert all(row[2] != 0 and row[3] in (0, 50, 100) and row[4] in (0, 50, 100) for row in looks)
-    monkeypatch.setattr(
-        ahead, "ask_ahead",
-        lambda *args: lambda model, optimizer: [["exemplar", 0, 0, 0], ["blank", 0, 0, 0]],
-    )
-    assert run_ahead(tmp_path / "unseen" / "run", 0, 0.06, tuned="coin", n=2)["looks"][0] == [
-        4, "exemplar", 0, 0, 0,
-    ]
-    seen, unseen = (trainer.model.parameters() for trainer in trained)
-    assert all(map(torch.equal, seen, unseen))
 
 
 # Records

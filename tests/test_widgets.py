@@ -51,7 +51,7 @@ WIDGETS = {
     "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
     "from instop_nb.tables import read_record\n"
-    "selection_player(read_record('fig3'), ['extractor IC', 'extractor DP'])",
+    "selection_player(read_record('fig3'), ['IC, drawn, judged by blanks', 'DP, as published, judged by blanks'])",
     "map": "from instop_nb.maps import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
     "deaf.children[2].unobserve_all()  # its slider moves, and nobody listens\n"
