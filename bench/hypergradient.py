@@ -173,6 +173,7 @@ METHODS = {
     "exact": Method(ours("neumann", "exact")),
     "differences": Method(ours("neumann", "differences"), micro=BATCH),
     "identity, differences": Method(ours("identity", "differences"), micro=BATCH),
+    "identity, Adam": Method(ours("identity", "differences", adam=True), micro=BATCH),  # SAMA
     "identity, exact": Method(ours("identity", "exact")),
     "exact, Adam": Method(ours("neumann", "exact", adam=True)),
     "exact, fresh batches": Method(ours("neumann", "exact", fresh=True)),
@@ -181,11 +182,11 @@ METHODS = {
     "penalty": Method(ours("penalty", "differences"), micro=BATCH),
     "the paper's arithmetic": Method(double_backward, "eager", "torch"),
     "betty-ml, neumann": Method(betty("neumann"), "eager", "betty-ml"),
-    "betty-ml, darts": Method(betty("darts"), package="betty-ml"),
+    "betty-ml, darts": Method(betty("darts"), package="betty-ml", micro=BATCH),
     "torchopt, custom_root": Method(torchopt, "eager", "torchopt"),
 }
 # compared with themselves in double precision: they do not compute equation 12
-OWN = ("exact, Adam", "exact, warm", "nystrom, exact", "penalty")
+OWN = ("identity, Adam", "exact, Adam", "exact, warm", "nystrom, exact", "penalty")
 # measured in the whole training loop, too
 LOOPED = ["exact", "differences", "identity, differences"]
 K = 20

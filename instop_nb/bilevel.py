@@ -286,6 +286,9 @@ def optimize(
     if every and validate is None:
         advice = "give a function that scores the model, or leave `every` at 0"
         raise TaskError("optimize", "validate", None, advice)
+    if outer.phi_rate and not quiet and not any(map(outer.due, range(1, steps + 1))):
+        warnings.warn(f"no outer step in {steps} inner ones (K = {outer.K}, start = "
+                      f"{outer.start}): the instruction stays as it is", stacklevel=2)
     limits = {"max_source": max_source, "max_target": max_target, "all_wordings": all_wordings,
               "seed": seed}
     rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance,

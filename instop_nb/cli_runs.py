@@ -163,9 +163,10 @@ def optimize_command(
         help="Train without the manual instruction: the learned one stands in its place",
     ),
     k: Optional[int] = typer.Option(
-        None, "--inner-steps", min=1, max=HUGE, help="K: inner steps for one outer step"
+        None, "--inner-steps", min=1, max=HUGE,
+        help="K: inner steps for one outer step; --set start=N: before the N-th there is none"
     ),
-    method: Optional[str] = typer.Option(None, help="neumann, identity or cg"),
+    method: Optional[str] = typer.Option(None, help="identity, neumann (the paper), cg, .."),
     n_terms: Optional[int] = typer.Option(
         None, min=0, max=1024, help="M: terms of the Neumann series"
     ),
@@ -174,7 +175,9 @@ def optimize_command(
     phi_rate: Optional[float] = typer.Option(
         None, help="Learning rate of the instruction; 0 freezes it; if left out, that of its kind"
     ),
-    meta_share: Optional[float] = typer.Option(None, help="Share of meta-test tasks"),
+    meta_share: Optional[float] = typer.Option(
+        None, help="Share of the categories that is meta-test, drawn; wins over a recipe's names"
+    ),
     meta_batch_size: Optional[int] = typer.Option(
         None, min=1, max=65_536, help="Instances of one outer step"
     ),
@@ -192,7 +195,7 @@ def optimize_command(
     "Instruction optimization (Algorithm 1); then the scores on test tasks beside those of copying."
     options = dict(locals())
     from instop_nb.bilevel import optimize
-    from instop_nb.meta import meta_split, split_instances
+    from instop_nb.meta import split_instances
     from instop_nb.metrics import score
     from instop_nb.instructions import INSTRUCTIONS, Arm, make_instruction
     from instop_nb.settings import encoding_of, outer_of
@@ -210,7 +213,8 @@ def optimize_command(
             max_source=how.max_source, max_new_tokens=how.max_target,
         )
         return score(rows)["overall"]["rougeL"]
-    meta_train, meta_test = meta_split(train, how.meta_share, seed, how.by)
+    if meta_share is not None: how = replace(how, meta_test=[])
+    meta_train, meta_test = how.split(train, seed)
     made = make_instruction(t5, tokenizer, meta_train, Arm(instruction), how, seed)
     steps = how.steps_for(sum(len(t.instances) for t in meta_train))
     opened.save_options(test, steps=steps)

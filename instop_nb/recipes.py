@@ -97,6 +97,14 @@ class Setup:
     @property
     def limits(self): return {k: getattr(self, k) for k in ("max_source", "max_target")}
 
+    def split(self,
+        tasks: list[Task],  # Training tasks
+        seed: int,          # Of the draw, unless `meta_test` names categories
+    ) -> tuple[list[Task], list[Task]]:  # Meta-train and meta-test tasks
+        "Split training tasks for the inner and the outer loss."
+        if self.meta_test: return named_split(tasks, self.meta_test)
+        return meta_split(tasks, self.meta_share, seed, self.by)
+
 # %% ../nbs/4_learned/44c_recipes.ipynb #0476c002
 _CONFIG = ConfigDict(arbitrary_types_allowed=True)
 
@@ -234,8 +242,7 @@ def parts_of(
     tasks, valid = split_instances(tasks, setup.n_valid)
     base, rest = meta_split(tasks, 0.5, seed) if setup.base_steps else ([], tasks)
     number = seed if split is None else split
-    if setup.meta_test: inner, outer = named_split(rest, setup.meta_test)
-    elif group is None: inner, outer = meta_split(rest, setup.meta_share, number, setup.by)
+    if group is None: inner, outer = setup.split(rest, number)
     else: inner, outer = kmeans_splits(rest, *reader)[group]
     return Parts(base, base + inner, outer, valid, _test_tasks(data, setup.n_test))
 

@@ -51,7 +51,8 @@ WIDGETS = {
     "attention_explorer(*load_model('micro', device='cpu'), micro_tasks('train', 2)[0])",
     "selections": "from instop_nb.extractor import selection_player\n"
     "from instop_nb.tables import read_record\n"
-    "selection_player(read_record('fig3'), ['IC, drawn, judged by blanks', 'DP, as published, judged by blanks'])",
+    "arms = [f'{kind}, drawn, judged by blanks' for kind in ('IC', 'DP')]\n"
+    "selection_player(read_record('fig3'), arms)",
     "map": "from instop_nb.maps import map_explorer\nmap_explorer(read_record('fig4'))",
     "broken": "deaf = template_explorer(TEMPLATES, {'micro_nli': micro_rows('nli', 3)})\n"
     "deaf.children[2].unobserve_all()  # its slider moves, and nobody listens\n"
