@@ -84,7 +84,7 @@ class Setup:
     max_instance: Size = 128     # Tokens of an instance that is read (equation 4)
     meta_share: Share = 0.2      # Meta-test tasks, of those that may be
     by: Annotated[str, _BY] = "category"  # What is drawn for meta-test (the paper: categories)
-    meta_test: list = field(default_factory=list)  # Categories that are it; none: they are drawn
+    meta_test: tuple[str, ...] = ()  # Categories that are it; none: they are drawn
     l: Size = 4                  # Length of a learned instruction
     n_candidates: Size = 32      # N, of an extractor
     rates: dict = field(default_factory=lambda: dict(RATES))  # Learning rate of phi, by kind

@@ -165,7 +165,7 @@ def test_parts_keep_the_four_kinds_of_tasks_apart():
 def test_meta_test_by_name_is_what_the_paper_names(few_real_tasks, tmp_path):
     "On real tasks: a split by named categories; names that no task has are an error that says so."
     kinds = sorted({t.category for t in load_tasks(few_real_tasks, "train", 3)})
-    setup = Setup(n_instances=2, n_valid=1, n_test=1, meta_test=kinds[:1])
+    setup = Setup(n_instances=2, n_valid=1, n_test=1, meta_test=(kinds[0],))
     parts = parts_of(str(few_real_tasks), setup, 0)
     assert {t.category for t in parts.meta_test} == {kinds[0]}
     assert kinds[0] not in {t.category for t in parts.meta_train}
@@ -286,7 +286,8 @@ def test_recipe_is_the_appendix():
     ("learning_rate: fast", "learning_rate"), ("learning_rate: .inf", "learning_rate"),
     ("learning_rate: .nan", "learning_rate"), ("learning_rate: -1e-3", "learning_rate"),
     ("learning_rate: null", "learning_rate"), ("bias_rate: -1", "bias_rate"),
-    ("meta_share: 1.5", "meta_share"), ("by: clan", "by"), ("by: 3", "by"), ("rates: [1]", "rates"),
+    ("meta_share: 1.5", "meta_share"), ("meta_test: [1]", "meta_test"), ("meta_test: x", "meta_test"),
+    ("by: clan", "by"), ("by: 3", "by"), ("rates: [1]", "rates"),
     ("rates: {embedder: 1}", "rates.embedder"), ("rates: {embedder-dp: -1}", "rates.embedder-dp"),
     ("rates: {embedder-dp: x}", "rates.embedder-dp"), ("outer: 3", "outer"),
     ("outer: {k: 1}", "outer.k"), ("outer: {K: -1}", "outer.K"), ("outer: {K: 2.5}", "outer.K"),
