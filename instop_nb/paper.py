@@ -73,10 +73,11 @@ FIGURE3 = {
 }
 
 # %% ../nbs/4_learned/47_paper.ipynb #pa-sizes-x
-FIGURE5 = {"definition": {}, "DP, ahead": found_arm(), "frozen": found_arm(learned=False)}
+_FROZEN = {"instruction": KINDS["DP"], "learned": False}
+FIGURE5 = {"definition": {}, "DP, ahead": found_arm(), "frozen": _FROZEN}
 for _l in (1, 64):
     FIGURE5 |= {f"l = {_l}": found_arm(setup={"l": _l}),
-                f"l = {_l}, frozen": found_arm(setup={"l": _l}, learned=False)}
+                f"l = {_l}, frozen": _FROZEN | {"setup": {"l": _l}}}
 FIGURE6 = {
     "definition": {}, "DP, ahead": found_arm(),
     "definition, 50% kept out": {"setup": {"meta_share": .5}},
