@@ -118,7 +118,7 @@ def reproduce_command(
         None, help="Folder of the runs; runs/ and the study's own if left out"
     ),
     recipe: Optional[str] = typer.Option(
-        None, help="tables 2 and 3, figures: paper, small, or a file; the course's sizes if left out"
+        None, help="of chapter 47: paper, small, or a YAML file; the course's sizes if left out"
     ),
     keep: bool = typer.Option(
         False, "--keep", help="Also make it the record that the package ships"
