@@ -34,7 +34,7 @@ class Arm:
     start: str = "normal"            # Of the direct embedder: a key of STARTS
     blanks: int = 0                  # Blank candidates beside the exemplars (section 4.2)
     lean: float = 0.0                # Of an extractor: head start of the blank
-    instance: str = "own"            # That instance conversion reads: "own" (the paper) or "another"
+    instance: str = "own"            # That conversion reads: "own" (the paper), "another"
     drawn: bool = False              # An extractor draws its candidate, see chapter 45b
     visible: bool = False            # The model sees the candidates' padding (released code)
     trained_too: bool = False        # Control: the meta-test tasks are in the inner loss, too
