@@ -178,7 +178,8 @@ class OuterLoop:
         self.noise = torch.Generator().manual_seed(seed)
         if not self.learns: return
         phi = instruction.parameters()
-        self.optimizer = torch.optim.Adam(phi, outer.phi_rate, (.9, outer.beta2), weight_decay=outer.l2)
+        betas = .9, outer.beta2
+        self.optimizer = torch.optim.Adam(phi, outer.phi_rate, betas, weight_decay=outer.l2)
         n = steps if outer.faithful else max(1, steps // outer.K - outer.start // outer.K)
         self.schedule = get_scheduler(outer.schedule, self.optimizer, outer.warmup, n)
 
