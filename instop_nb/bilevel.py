@@ -113,8 +113,8 @@ def _outer_gradient(trainer, outer_losses):
             reduce=trainer.reduced, **trainer.outer.asks(theta, trainer.optimizer))
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
-EARLY = ("outer steps begin with an expected error of {:.2f} on meta-test tasks: the model does not "
-         "know yet what an answer looks like; let them begin later (start: found {}, chapter 46)")
+EARLY = ("outer steps begin with an expected error of {:.2f} on meta-test tasks: the model does "
+         "not know yet what an answer looks like; let them begin later (start: found {})")
 
 def _mean(rows):
     if not rows: return {}

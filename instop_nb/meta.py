@@ -53,7 +53,7 @@ def named_split(
     known = sorted({t.category for t in tasks})
     outer = [t for t in tasks if t.category in names]
     if 0 < len(outer) < len(tasks): return [t for t in tasks if t.category not in names], outer
-    advice = f"choose some, not all, of the {len(known)} categories there: {', '.join(known[:6])} .."
+    advice = f"choose some, not all, of {len(known)} categories: {', '.join(known[:6])} .."
     raise TaskError("named_split", "meta_test", names, advice)
 
 # %% ../nbs/4_learned/44b_meta.ipynb #01e91600
