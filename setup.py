@@ -24,7 +24,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=" + settings["min_python"],
     packages=[package],
-    package_data={package: ["checkpoints/*/*", "recipes/*", "records/*", "templates/*"]},
+    package_data={
+        package: [
+            "checkpoints/*/*", "natural/tasks/*", "natural/splits/default/*", "recipes/*",
+            "records/*", "templates/*",
+        ]
+    },
     install_requires=settings["requirements"].split(),
     extras_require={
         extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench", "site")

@@ -100,7 +100,7 @@ def begin_arm(
     seed: int,     # Of everything
     arm: Arm,      # What is special about it
     scale: float = 1.0,    # Of steps and questions
-    data: str = "micro",   # Or a folder of tasks
+    data: str = "micro",   # Or "natural", or a folder of tasks
     model: str = "micro",  # For `load_model`
     recipe: str | None = None,  # For `read_recipe`
 ) -> ArmRun:       # With sizes, tasks and base model
@@ -186,7 +186,7 @@ def run_arm(
     folder,        # Of the run; base models lie beside it
     seed: int,     # Of everything
     scale: float = 1.0,  # Of steps and questions
-    data: str = "micro",   # Or a folder of tasks
+    data: str = "micro",   # Or "natural", or a folder of tasks
     model: str = "micro",  # For `load_model`
     recipe: str | None = None,  # For `read_recipe`
     **arm,         # Fields of `Arm`

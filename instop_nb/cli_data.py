@@ -16,8 +16,8 @@ from .words import WORDS
 # %% ../nbs/9_appendix/94_cli_data.ipynb #60c70fa9
 @app.command("tasks")
 def list_tasks(
-    folder: Path = typer.Argument(
-        ..., metavar="DIR", help="Folder in the layout of natural-instructions"
+    folder: str = typer.Argument(
+        ..., metavar="DIR", help="'natural', or a folder in the layout of natural-instructions"
     ),
 ):
     "List and validate the tasks of a folder, and point out their flaws; exit 1 if a file is bad."
@@ -79,7 +79,7 @@ def ask_once(
 # %% ../nbs/9_appendix/94_cli_data.ipynb #d1b71f7a
 @app.command("doctor")
 def check_machine(
-    tasks: Optional[Path] = typer.Option(None, help="A clone of real tasks"),
+    tasks: Optional[str] = typer.Option(None, help="A clone of real tasks, or 'natural'"),
 ):
     "Versions, device, memory, disk, models, data: what is missing and what to do; exit 1 if so."
     from instop_nb.doctor import environment

@@ -185,7 +185,7 @@ LAYOUTS = {
 
 @app.command("encode")
 def print_encoded(
-    data: str = typer.Option("micro", help="'micro' or a folder of tasks"),
+    data: str = typer.Option("micro", help="'micro', 'natural' or a folder of tasks"),
     task: Optional[str] = typer.Option(None, help="Name of one task; all if left out"),
     layout: str = typer.Option(
         "tk-instruct", "--format",

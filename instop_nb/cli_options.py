@@ -15,7 +15,9 @@ from .console import ENDLESS, HUGE, add_row, print_table, rich_table, warn
 from .core import TaskError
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #77b39b30
-DATA = typer.Option("micro", help="'micro' or a folder in the layout of natural-instructions")
+DATA = typer.Option(
+    "micro", help="'micro', 'natural' or a folder in the layout of natural-instructions"
+)
 MODEL = typer.Option(
     "micro",
     help="'micro', 'micro-tuned', a folder, or a name on the hub such as google/t5-base-lm-adapt",
@@ -83,7 +85,7 @@ def check_rates(
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #13614aae
 def check_places(
-    data: str,     # 'micro' or a folder of tasks
+    data: str,     # 'micro', 'natural' or a folder of tasks
     out,           # The run's folder, or None
     *splits: str,  # That the tasks must have
 ):  # TaskError for tasks that are not there, and for what can be no folder of a run

@@ -15,6 +15,7 @@ import psutil
 from IPython.display import Markdown
 from packaging.requirements import Requirement
 from .course import as_plain
+from .tasks import collection
 
 # %% ../nbs/9_appendix/92_doctor.ipynb #aebca020
 class Check(NamedTuple):
@@ -79,7 +80,7 @@ def _room(what, free, wanted, advice):
 # %% ../nbs/9_appendix/92_doctor.ipynb #b1707e4d
 def _real_tasks(folder):
     "Count the task files of a natural-instructions clone."
-    n = len(list(Path(folder).glob("tasks/*.json")))
+    n = len(list(collection(folder).glob("tasks/*.json")))
     address = "https://github.com/allenai/natural-instructions"
     clone = f"nothing, or for real tasks `git clone --depth 1 {address} {folder}`"
     return Check("real tasks", f"{n} in `{folder}`", "" if n else clone)

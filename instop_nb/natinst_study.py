@@ -172,7 +172,7 @@ def run_natinst(
     folder,                        # Of the run
     seed: int,                     # Of tasks, instances, split, draw and order
     scale: float,                  # Of steps, instances and questions
-    data: str,                     # "micro" or a folder of tasks
+    data: str,                     # "micro", "natural" or a folder of tasks
     model: str,                    # For `load_model`
     split: str = "random",         # What is left out; see `draw_split`
     element: str = "Def+Prompt",   # What is shown, in training and in the test; see `ELEMENTS`

@@ -103,7 +103,7 @@ def _book_text(rng):
 
 # %% ../nbs/2_model/22_pretraining.ipynb #a8dbfcf9
 def documents(
-    data: str = "micro",  # "micro" or a folder of tasks (its training split)
+    data: str = "micro",  # "micro", "natural" or a folder of tasks (its training split)
     n: int = 60_000,      # How many
     seed: int = 0,        # Of the choice
 ) -> list[tuple[str, str]]:  # (what is given, what follows)
@@ -122,7 +122,7 @@ def documents(
 @dataclass(frozen=True)
 class Recipe:
     "How to make a T5 from text: everything that decides the result."
-    data: str = "micro"          # "micro" or a folder of tasks; see `documents`
+    data: str = "micro"          # "micro", "natural" or a folder of tasks; see `documents`
     n_documents: int = 60_000    # Texts, each seen again and again
     vocab_size: int = 1024       # Tokens at most
     d_model: int = 64            # Size of an embedding

@@ -77,7 +77,7 @@ def chance_score(
 
 # %% ../nbs/3_studies/31d_probes.ipynb #fe5ccd91
 def halves(
-    data: str,     # "micro" or a folder in the layout of natural-instructions
+    data: str,     # "micro", "natural" or a folder in the layout of natural-instructions
     n_train: int,  # Instances of each task to train on, at most
     n_ask: int,    # Instances of each task to ask, at most; of a folder's never more than half
     seed: int = 0, # Of the generated instances; a folder's come in their order

@@ -230,7 +230,7 @@ def _test_tasks(data, n_test):
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #4bd79479
 def parts_of(
-    data: str,     # "micro" or a folder of tasks
+    data: str,     # "micro", "natural" or a folder of tasks
     setup: Setup,  # Sizes
     seed: int,     # Of generated instances, and of the split unless `split` is given
     split: int | None = None,  # Number of a random split

@@ -17,6 +17,7 @@ from .core import TaskError, write_whole
 from .jobs import run_jobs
 from .runs import positive
 from .seals import fingerprint
+from .tasks import collection
 from .trainer import save_model
 
 # %% ../nbs/3_studies/31_study.ipynb #b8359eac
@@ -60,9 +61,9 @@ def contents(
     job: dict,  # Settings of a run
 ) -> dict[str, str]:  # Name -> fingerprint, of those that are a file or folder; or which world
     "What lies where the settings of a run point to."
-    def is_place(value): return value != "micro" and Path(str(value)).exists()
-    places = {name: job[name] for name in ("data", "model", "recipe") if name in job}
-    found = {name: fingerprint(Path(value)) for name, value in places.items() if is_place(value)}
+    named = [name for name in ("data", "model", "recipe") if job.get(name, "micro") != "micro"]
+    def place(name): return collection(job[name]) if name == "data" else Path(str(job[name]))
+    found = {name: fingerprint(place(name)) for name in named if place(name).exists()}
     return found | ({"data": f"world {WORLD}"} if job.get("data") == "micro" else {})
 
 # %% ../nbs/3_studies/31_study.ipynb #only-micro-x
@@ -129,7 +130,7 @@ def reproduce(
     seeds: int | None = None,  # Runs of each arm; None: as many as the study asks for
     workers: int = 2,     # Processes
     scale: float = 1.0,   # Of steps and questions; smaller for a smoke run
-    data: str = "micro",  # "micro" or a folder of tasks
+    data: str = "micro",  # "micro", "natural" or a folder of tasks
     model: str = "micro", # For `load_model`
     quiet: bool = False,  # No progress bar
     backend: str = "loky",  # "loky", "dask" or "ray"

@@ -42,7 +42,7 @@ def in_turn(
 
 # %% ../nbs/3_studies/35_superni_study.ipynb #sn-worlds-x
 def worlds(
-    data: str,     # "micro" or a folder in the layout of natural-instructions
+    data: str,     # "micro", "natural" or a folder in the layout of natural-instructions
     seed: int = 0, # Draws the tasks that are asked
     n: int = 40,   # How many of each tier, at most
 ) -> dict[str, list[Task]]:  # "train", and what is asked: three tiers; of a folder "test"
@@ -175,7 +175,7 @@ def run_superni(
     folder,             # Of the run
     seed: int,          # Of tasks, instances, draw and order
     scale: float,       # Of steps and questions
-    data: str,          # "micro" or a folder of tasks
+    data: str,          # "micro", "natural" or a folder of tasks
     model: str,         # For `load_model`
     learn: str = "train",    # "train"; "test": what is asked; "nothing"; or one of `HEURISTICS`
     encoding: str = "Def",   # In training and when asked; a name of `ENCODINGS`

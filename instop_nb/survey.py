@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from .core import NOTHING, TaskError, Unquoted, in_brief
 from .task_schema import EXAMPLES, KEYS, TEXTS
-from .tasks import Task, checked_value, parse_task, split_names, task_files
+from .tasks import Task, checked_value, collection, parse_task, split_names, task_files
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #4b3c3f81
 def _valid_tasks(files, problems):
@@ -36,7 +36,7 @@ def _split_lists(folder, files, problems):
             problems += [error] * (error.value is not NOTHING)
     advice, counts = "list it once, in one split", Counter(chain(*lists.values()))
     twice = [name for name, n in counts.items() if n > 1]
-    problems += [TaskError(Path(folder)/"splits", "task", name, advice) for name in twice]
+    problems += [TaskError(collection(folder)/"splits", "task", name, advice) for name in twice]
     return lists
 
 # %% ../nbs/1_instructions/11b_survey.ipynb #eb159ca5

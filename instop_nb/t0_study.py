@@ -56,7 +56,7 @@ def _world(seed, n_rows, n_asked):
 
 # %% ../nbs/3_studies/33_t0_study.ipynb #t0-tasks-b
 def t0_tasks(
-    data: str,     # "micro" or a folder in the layout of natural-instructions
+    data: str,     # "micro", "natural" or a folder in the layout of natural-instructions
     seed: int,     # Of the split, the rows and the questions
     scale: float,  # Of rows and questions
 ) -> tuple[list[Task], dict[str, list[Task]]]:  # To train on; tier -> to ask
@@ -231,7 +231,7 @@ def run_t0(
     folder,        # Of the run
     seed: int,     # Of split, rows, prompts, families, order
     scale: float,  # Of steps, rows and questions
-    data: str,     # "micro" or a folder in the layout of natural-instructions
+    data: str,     # "micro", "natural" or a folder in the layout of natural-instructions
     model: str,    # See `load_model`
     p: int | str | None = 12,  # See `choose_prompts`; None: the model is not tuned
     n_pos: int = 0,            # Examples behind each prompt that is asked

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Example', 'Instance', 'Task', 'need_references', 'parse_task', 'checked_value', 'read_task', 'write_task',
-           'task_files', 'split_names', 'load_tasks', 'task_file', 'leave_out', 'random_split']
+           'collection', 'task_files', 'split_names', 'load_tasks', 'task_file', 'leave_out', 'random_split']
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #0e798521
 import json, os, random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from importlib import resources
 from itertools import chain
 from pathlib import Path
 from .cards import task_card
@@ -190,26 +191,36 @@ def write_task(
     "Write one task file; reading it gives the same JSON value again."
     return write_whole(path, json.dumps(task.to_json(), indent=1) + "\n")
 
+# %% ../nbs/1_instructions/11_tasks.ipynb #collection-x
+def collection(
+    name,  # "natural": the tasks of the package; any other text, and any `Path`: a folder
+) -> Path:  # TaskError for "natural" where the working directory has a folder of this name
+    "Where tasks lie; `./natural` is always a folder."
+    if name != "natural": return Path(name)
+    advice = "write ./natural for this folder; for the tasks of the package work elsewhere"
+    if os.path.isdir(name): raise TaskError("natural", "tasks", "a folder of this name", advice)
+    return Path(str(resources.files("instop_nb")))/"natural"
+
 # %% ../nbs/1_instructions/11_tasks.ipynb #faf7da55
 def task_files(
-    folder,  # A collection (with `tasks/` in it), or a folder of task files
+    folder,  # "natural", a collection (with `tasks/` in it), or a folder of task files
 ) -> dict[str, Path]:  # By the name of the task, sorted; TaskError if there is none
     "Find the files of a collection; none is read."
-    inner = Path(folder)/"tasks"
-    place = inner if os.path.isdir(inner) else Path(folder)
+    home = collection(folder)
+    place = home/"tasks" if os.path.isdir(home/"tasks") else home
     files = sorted(place.glob("*.json")) if os.path.isdir(place) else []
-    advice = "give a folder of task files, or one with `tasks/` in it"
+    advice = "give a folder of task files, or one with `tasks/` in it, or 'natural'"
     if not files: raise TaskError(place, "*.json", NOTHING, advice)
     return {file.stem: file for file in files}
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #4244673c
 def split_names(
-    folder,      # A collection (with `splits/` in it)
+    folder,      # "natural", or a collection (with `splits/` in it)
     split: str,  # "train", "test" or "excluded"
     files,       # Names that have a file, see `task_files`
 ) -> list[str]:  # TaskError if there is no such list, or one of its names has no file
     "Read the names of the tasks of an official split."
-    path = Path(folder)/"splits/default"/f"{split}_tasks.txt"
+    path = collection(folder)/"splits/default"/f"{split}_tasks.txt"
     if not path.exists():
         there = sorted(p.name.removesuffix("_tasks.txt") for p in path.parent.glob("*_tasks.txt"))
         raise TaskError(
@@ -226,7 +237,7 @@ def split_names(
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #0d23ac12
 def load_tasks(
-    dir,  # A collection (`tasks/`, `splits/`) or a folder of task files  # noqa: A002 (contract)
+    dir,  # "natural", a collection or a folder of task files  # noqa: A002 (contract)
     split: str | None = None,        # "train", "test", "excluded", from `splits/default`; None: all
     n_instances: int | None = None,  # Of each task, or all if it has no more; None: all
     seed: int | None = None,         # Draws them, in the order drawn; None: the first of the file

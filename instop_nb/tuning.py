@@ -31,7 +31,7 @@ from .trainer import LogToRun, T5Trainer, train_in, training_arguments
 
 # %% ../nbs/2_model/26_tuning.ipynb #1d34ed16
 def get_tasks(
-    data: str = "micro",     # "micro" or a folder in the layout of natural-instructions
+    data: str = "micro",     # "micro", "natural" or a folder in the layout of natural-instructions
     split: str = "train",    # "train" or "test"; of "micro" any that `micro_tasks` knows
     n_instances: int = 100,  # Instances per task, at most
     seed: int = 0,           # Of the instances; those of a "test" in files are the first

@@ -25,7 +25,7 @@ from instop_nb.superni_study import (
     BATCH, HEURISTICS, STEPS, answered_in, copied_answers, drawn_rows, in_turn, scores_of,
     tuned_on, with_instances,
 )
-from .tasks import Task, load_tasks
+from .tasks import Task, collection, load_tasks
 from .words import FORMS, KINDS
 
 # %% ../nbs/3_studies/35b_xlingual_study.ipynb #sn-zor-x
@@ -126,7 +126,7 @@ def finnish(
     n_ask: int = 12,  # Instances of each task, at most
 ) -> list[Task]:    # TaskError where there are none
     "The Finnish test tasks."
-    folder = Path(data)/"tasks_fi"
+    folder = collection(data)/"tasks_fi"
     if data != "micro" and folder.is_dir(): return load_tasks(folder, None, n_ask)
     advice = ("this study needs translated tasks: give --data FOLDER, "
               "with tasks/, splits/ and tasks_fi/ in it")
