@@ -134,7 +134,8 @@ def test_a_lesson_that_cannot_be_given_is_named(field, value):
     with pytest.raises(TaskError, match=field): Lesson(**{field: value})
 
 
-@pytest.mark.parametrize("arm", [*({"learned": way} for way in LEARNED), {"n_rows": 3, "l": 1}])
+@pytest.mark.parametrize("arm", [*({"learned": way} for way in LEARNED), {"n_rows": 3, "l": 1},
+                                 {"tuned": "without"}])
 def test_every_kind_of_arm_runs(arm, tiny, tmp_path):
     job = dict(seed=0, scale=.01, data="micro", model=tiny)
     assert [*run_prompt(tmp_path / "all", **job, **arm)] == [*TIERS_ASKED]
