@@ -99,12 +99,12 @@ def test_peft_says_the_same_for_the_same_vectors(rows):
 def test_a_prompt_of_words_answers_like_the_text():
     model, tokenizer = load_model("micro-tuned", "cpu")
     task = get_tasks("micro", "train", 4)[0]
-    front = f"Definition: {task.definition[0]} "
+    front = f"Definition: {task.definition[0]}"
     ids = tokenizer(front, add_special_tokens=False, return_tensors="pt")["input_ids"]
     prompted = Prompted(model, DirectEmbedder(model.get_input_embeddings()(ids)))
     inputs = [f"Input: {i.input}" for i in task.instances]
     assert answers(prompted, tokenizer, inputs) == answers(
-        model, tokenizer, [front + text for text in inputs])
+        model, tokenizer, [f"{front} {text}" for text in inputs])
 
 
 # Runs
