@@ -73,6 +73,7 @@ BATCH, STEPS, OWN_STEPS, QUESTIONS = 32, 400, 120, 400  # Rows; steps of both st
 STARTS = {"normal": normal_start, "vocabulary": vocabulary_start}
 LEARNED = "prompt", "weights", "frozen", "nothing"
 
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-lesson-xx
 @dataclass(frozen=True)
 class Lesson:
     "What is learned, and how."
@@ -134,9 +135,7 @@ def checkpoint(
         return reader
     return made_once(Path(folder).parent, "without", {"model": model, "scale": scale}, make)
 
-# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-run-x
-TIERS_ASKED = "argument", "combination", "category", "untold"
-
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-percent-x
 def percent_of(
     learner,         # A model in eval mode, or a `Prompted` one
     tokenizer,       # Of the model
@@ -146,6 +145,9 @@ def percent_of(
     "The numbers that a run keeps."
     scores = exact_match_by_tier(ask_tiers(learner, tokenizer, asked, shown))
     return {name: round(percent, 2) for name, percent in scores.items()}
+
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-run-x
+TIERS_ASKED = "argument", "combination", "category", "untold"
 
 def run_prompt(
     folder,        # Of the run
@@ -201,6 +203,7 @@ def own_score(
     learner = teach(reader, rows, lesson, Path(folder)/task.name, seed)
     return percent_of(learner, reader[1], {"own": [new]}, shown)["own"]
 
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-run-own-x
 def run_own(
     folder,        # Of the run
     seed: int,     # Of tasks, instances and start
@@ -232,6 +235,7 @@ CHECKPOINTS = {"micro": {}, "micro-tuned": {"tuned": "with definitions"},
                "tuned without": {"tuned": "without"}}
 WEIGHTS = {"learned": "weights", "rate": 5e-4}
 
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-rates-of-x
 def rates_of(
     arms: dict[str, dict],  # Arm -> settings
 ) -> dict[str, dict]:  # With a rate each
@@ -261,6 +265,7 @@ def prompt_arms(
         "micro-tuned, no prompt": {"learned": "nothing", "tuned": "with definitions"},
     }
 
+# %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-checkarms-x
 def checkpoint_arms(
     runs: list[dict],  # Of the search
 ) -> dict[str, dict]:  # Arm -> settings
