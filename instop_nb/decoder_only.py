@@ -150,7 +150,7 @@ def chat_evaluate(
     encoding: Encoding = DEFINITION,  # See `turns`
     options: dict[str, list[str]] | None = None,  # Task -> answers to show; None: none
     max_source: int = 1024,  # Tokens of a prompt
-    batch_size: int = 8,  # Prompts answered at once; changes no answer
+    batch_size: int = 12,  # Prompts answered at once; changes no answer
     saved=None,  # A file of this model's answers; see `ids_answered`
 ) -> list[dict]:  # Rows for `score`, in the order of the tasks
     "Let a model answer all instances of some tasks, each in a dialogue of its own."
