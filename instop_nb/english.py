@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from .core import Table, TaskError, cell
 from .decoder_only import chat_evaluate, chat_rows, known_answers, rank_chat
-from .metrics import score
+from .metrics import MEASURES, score
 from .models import english_file, load_model
 from .natinst import Encoding
 from .predictions import copy_input, prediction_rows
@@ -37,6 +37,7 @@ def _all_tasks(data):
     if data == "micro": return get_tasks(data, "test", INSTANCES, 0)
     return load_tasks(data, None, INSTANCES)
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-task-x2
 def asked_task(
     data: str,    # "micro", or what `load_tasks` takes
     number: int,  # From 0, in the order of their names
@@ -60,6 +61,7 @@ def common_answer(
 @cache
 def _reader(model): return load_model(model, device="cpu")
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-run-x2
 def run_english(
     folder,        # Of the run
     seed: int,     # The number of a task
@@ -101,14 +103,14 @@ OPTION_ARMS = {arm: {**how, "labelled": True} for arm, how in _LABELS.items()}
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-cat-x
 def category_table(
     record: dict,  # Of a study whose seeds are tasks
-    metric: str = "exact_match",  # Or rougeL
+    metric: str = "exact_match",  # A key of MEASURES
 ) -> Table:  # Percent, mean ± half width of the 95 % t interval over tasks
     "The scores of each arm, by category of task."
     values = defaultdict(list)
     for run in record["runs"]: values[run["arm"], run["category"]].append(run[metric])
     arms, categories = (sorted({key[k] for key in values}) for k in (0, 1))
     arms = sorted(arms, key=[run["arm"] for run in record["runs"]].index)
-    head = [metric, *(f"{c} (n = {len(values[arms[0], c])})" for c in categories)]
+    head = [MEASURES[metric], *(f"{c} (n = {len(values[arms[0], c])})" for c in categories)]
     rows = [[arm, *(interval(values[arm, c]) for c in categories)] for arm in arms]
     lines = [head, ["---"] * len(head), *rows]
     return Table("\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines))
@@ -147,6 +149,7 @@ def lora_split(
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x
 STEPS, BATCH, RATE = 24, 8, 1e-3
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x1
 def _lora_tuned(model, tokenizer, tasks, told, folder, seed, steps):
     rows = draw_rows(chat_rows(tokenizer, tasks, told, 512), tasks, steps * BATCH, seed)
     return tune(
@@ -154,6 +157,7 @@ def _lora_tuned(model, tokenizer, tasks, told, folder, seed, steps):
         seed=seed, warmup=max(1, steps // 8), quiet=True,
     )
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x2
 def run_lora(
     folder,        # Of the run
     seed: int,     # Of tasks, instances, matrices and order
@@ -180,6 +184,7 @@ def run_lora(
 LORA_ARMS = {"untuned": {}, "tuned": {"told": "definition"},
              "tuned without definitions": {"told": "nothing"}}
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-studies-x2
 def weights_said(
     record: dict,  # From `reproduce`
     folder,        # Not used
@@ -188,6 +193,7 @@ def weights_said(
     file = english_file() if record["model"] == "smollm2" else None
     return {"weights": file.name if file else record["model"]}
 
+# %% ../nbs/5_beyond/53b_english.ipynb #eng-studies-x3
 _ASKED = "none of their tables; FLAN's questions, a small model"
 STUDIES = {study.name: study for study in (
     Study("english", "A definition and two examples, in English", f"Wei et al. 2022, {_ASKED}",

@@ -55,6 +55,7 @@ def _question_batch(model, questions, options):
         "attention_mask": _padded(model, masks, 0), "labels": _padded(model, options, -100),
     }
 
+# %% ../nbs/2_model/25b_ranking.ipynb #continued-2a
 def _last_logits(model, n):
     "Nearly all models that continue can leave out the logits of what they read."
     can = "logits_to_keep" in inspect.signature(type(model).forward).parameters

@@ -213,9 +213,8 @@ def answers(
     "The model's greedy answers; texts of equal ids are answered once."
     positive("answers", max_source=max_source)
     rows = [tuple(ids) for ids in source_ids(tokenizer, texts, max_source)]
-    return ids_answered(
-        model, tokenizer, rows, max_new_tokens, batch_size, quiet=quiet, saved=saved
-    )
+    how = dict(quiet=quiet, saved=saved)
+    return ids_answered(model, tokenizer, rows, max_new_tokens, batch_size, **how)
 
 # %% ../nbs/2_model/26_tuning.ipynb #d7de65c3
 def evaluate(
