@@ -81,7 +81,7 @@ def check_chat(
 # %% ../nbs/5_beyond/53_decoder_only.ipynb #dec-prompt-x
 def _shortened(tokenizer, dialogue, over):
     "A dialogue whose last turn has lost some tokens at its end."
-    ids = _text_ids(tokenizer, dialogue[-1]["content"])
+    ids = _text_ids(tokenizer, dialogue[-1]["content"].strip())
     kept = tokenizer.decode(ids[:max(0, len(ids) - over)]).rstrip("\ufffd")  # Half a letter
     return [*dialogue[:-1], {**dialogue[-1], "content": kept}]
 
