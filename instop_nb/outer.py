@@ -96,6 +96,22 @@ class Outer:
         "Whether an outer step follows it."
         return number > self.start and number % self.K == 0
 
+    def never(self,
+        steps: int,  # Inner steps of a run
+    ) -> str:  # What is wrong; nothing if there is an outer step, or phi is frozen
+        "Does no outer step come in a run?"
+        if not self.phi_rate or any(map(self.due, range(1, steps + 1))): return ""
+        return (f"no outer step in {steps} inner ones (K: found {self.K}, start: found "
+                f"{self.start}): the instruction stays as it is")
+
+    def early(self,
+        error: float,  # Expected error on meta-test tasks at the first outer step
+    ) -> str:  # What to do about it; nothing up to one half
+        "Does the first outer step come before the model knows what an answer looks like?"
+        if error <= .5: return ""
+        return (f"outer steps begin with an expected error of {error:.2f}: the model does not know "
+                f"yet what an answer looks like; let them begin later (start: found {self.start})")
+
     def check(self,
         processes: int,      # That share out each meta batch
         dtype: torch.dtype,  # Of the model's weights
