@@ -150,8 +150,8 @@ def all_findings(
             for f in findings(record, by_study[name])]
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-x
-def _rounded(value): return f"{value:.1f}" if value == 0 or abs(value) >= .05 else f"{value:.1g}"
-def _number(value, unit=""): return "" if value is None else f"{_rounded(value)} {unit}".strip()
+def _small(value): return f"{value:.1f}" if value == 0 or abs(value) >= .05 else f"{value:.1g}"
+def _number(value, unit=""): return "" if value is None else f"{_small(value)} {unit}".strip()
 def _or_dash(text): return "–" if text in (None, "") else str(text)
 
 # %% ../nbs/3_studies/31f_claims.ipynb #cl-table-xx
@@ -161,7 +161,8 @@ def findings_table(
     "Claims, effects and verdicts as a table that a notebook renders."
     head = ["claim", "better − worse", "ours", "paper", "p (Holm)", "told from", "seeds (needed)"]
     rows = [[
-        f.claim.says, f"{f.claim.better} − {f.claim.worse}", f"{_rounded(f.mean)} ± {_rounded(f.half)}",
+        f.claim.says, f"{f.claim.better} − {f.claim.worse}",
+        f"{_small(f.mean)} ± {_small(f.half)}",
         f"within ±{f.claim.none:g}" if f.claim.none else _number(f.claim.paper, f.claim.unit),
         f"{f.p:.2g}", _or_dash(_number(f.least)), f"{f.seeds} ({_or_dash(f.needed)})", f.verdict,
     ] for f in found]
