@@ -161,16 +161,17 @@ class MetaTrainer(PrefixTrainer):
     def _too_early(self, batch):
         "What to say of the first outer step, if the model does not know yet how to answer."
         if self.loop.optimizer.state: return ""
+        self.model.eval()
         few = {name: rows[:self.args.train_batch_size] for name, rows in batch.items()}
         return self.outer.early(self.reduced([self.outer_loss(few, "expected error")])[0].item())
 
     def outer_step(self) -> dict:  # What is logged: loss, phi's account, an extractor's choices
         "One step for phi (algorithm 1, last line); theta stays."
-        training, row = self.model.training, {}
-        self.model.train(self.outer.faithful)  # Dropout
-        losses, found = self._outer_losses(batch := self.draw_meta_batch())
+        training, row = self.model.training, {}  # Of dropout
+        early = self._too_early(batch := self.draw_meta_batch()) if self.loop.learns else ""
+        self.model.train(self.outer.faithful)
+        losses, found = self._outer_losses(batch)
         if self.loop.learns:
-            early = self._too_early(batch)
             if early and not self.args.disable_tqdm: warnings.warn(early, stacklevel=2)
             row = self.loop.move(_outer_gradient(self, losses), self.args.max_grad_norm)
             row["warning"] = "; ".join(filter(None, (early, row["warning"])))
@@ -228,8 +229,8 @@ class InstructionOptimizer(MetaTrainer):
         if folder is not None: self.loop.load_state_dict(_saved_phi(folder), self.args.device)
 
     def _load_best_model(self):
-        best = Path(self.state.best_model_checkpoint)
-        best = Path(self.args.output_dir)/best.name  # The run may have been moved since
+        name = Path(self.state.best_model_checkpoint).name
+        best = Path(self.args.output_dir)/name  # The run may have been moved since
         self.state.best_model_checkpoint = str(best)
         super()._load_best_model()
         self.instruction.load_state_dict(_saved_phi(best)["instruction"])
@@ -259,7 +260,7 @@ def optimize(
     every: int = 0,          # Inner steps between validations; the best model is kept; 0: none
     patience: int = 3,       # Validations without a better score after which the run stops
     seed: int = 0,           # Of wordings and order, and of meta batches in a stream of their own
-    quiet: bool = False,     # No progress bar, and warnings stand in the log alone
+    quiet: bool = False,     # No progress bar; that outer steps begin early, the log alone says
     resume: bool = False,    # Go on from the last checkpoint of this folder
     kind: type = InstructionOptimizer,  # Or a subclass with an inner loss of its own (chapter 45)
     callbacks: list = (),    # More callbacks of transformers' trainer
@@ -267,11 +268,9 @@ def optimize(
 ) -> InstructionOptimizer:  # With .model in eval mode, and .instruction
     "Instruction optimization (algorithm 1): tune a model and its learnable instruction together."
     check_pair("optimize", model, tokenizer)
-    arguments = arguments or {}
-    if every and validate is None:
-        advice = "give a function that scores the model, or leave `every` at 0"
-        raise TaskError("optimize", "validate", None, advice)
-    if (said := outer.never(steps)) and not quiet: warnings.warn(said, stacklevel=2)
+    arguments, advice = arguments or {}, "give a function that scores the model, or every=0"
+    if every and validate is None: raise TaskError("optimize", "validate", None, advice)
+    if said := outer.never(steps): warnings.warn(said, stacklevel=2)
     limits = {"max_source": max_source, "max_target": max_target, "all_wordings": all_wordings,
               "seed": seed}
     rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance,

@@ -213,7 +213,6 @@ def optimize_command(
             max_source=how.max_source, max_new_tokens=how.max_target,
         )
         return score(rows)["overall"]["rougeL"]
-    if meta_share is not None: how = replace(how, meta_test=())
     meta_train, meta_test = how.split(train, seed)
     made = make_instruction(t5, tokenizer, meta_train, Arm(instruction), how, seed)
     steps = how.steps_for(sum(len(t.instances) for t in meta_train))

@@ -6,7 +6,7 @@
 __all__ = ['split_instances', 'meta_split', 'named_split', 'kmeans_splits']
 
 # %% ../nbs/4_learned/44b_meta.ipynb #d0fcb835
-import random
+import random, warnings
 from dataclasses import replace
 from .core import TaskError
 from .embedder import encoder_mean
@@ -50,7 +50,9 @@ def named_split(
     names: list[str],   # Categories that become meta-test
 ) -> tuple[list[Task], list[Task]]:  # Meta-train and meta-test tasks; TaskError if one is empty
     "Split training tasks by the names of categories (table 4)."
-    known = sorted({t.category for t in tasks})
+    names, known = [names] if isinstance(names, str) else names, sorted({t.category for t in tasks})
+    if lost := [name for name in names if name not in known]:
+        warnings.warn(f"meta_test: no task there is of {lost}", stacklevel=2)
     outer = [t for t in tasks if t.category in names]
     if 0 < len(outer) < len(tasks): return [t for t in tasks if t.category not in names], outer
     advice = f"choose some, not all, of {len(known)} categories: {', '.join(known[:6])} .."

@@ -108,7 +108,7 @@ class Outer:
         error: float,  # Expected error on meta-test tasks at the first outer step
     ) -> str:  # What to do about it; nothing up to one half
         "Does the first outer step come before the model knows what an answer looks like?"
-        if error <= .5: return ""
+        if not error > .5: return ""
         return (f"outer steps begin with an expected error of {error:.2f}: the model does not know "
                 f"yet what an answer looks like; let them begin later (start: found {self.start})")
 

@@ -118,6 +118,7 @@ def _advice(value, kind):
     if slip is None: return None
     if slip["type"] == "value_error": return str(slip["ctx"]["error"])
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(plain) is tuple: return "write a list of names: [Verification, ..]"
     return f"write {getattr(plain, '__name__', plain)}"
 
 # %% ../nbs/4_learned/44c_recipes.ipynb #e53eacb2

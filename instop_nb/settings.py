@@ -119,7 +119,8 @@ def _with_options(values, options, kind):
     for name, value in options.items():
         name = OPTION_NAMES.get(name, name)
         if value is not None and name in homes: values = _put(values, homes, name, value)
-    return values
+    drawn = options.get("meta_share") is not None and "meta_test" in homes
+    return values | ({"meta_test": []} if drawn else {})
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-set-1d
 def change_recipe(
@@ -131,6 +132,8 @@ def change_recipe(
     "A recipe with fields changed; what a command was given as an option wins."
     values = recipe_fields(recipe)
     if recipe: make_setup(values, recipe, kind)  # The file's own mistakes, in its own name
+    whole = {f.name: f.default_factory() for f in fields(kind) if f.name == "outer"}
+    values = whole | values  # One of its fields is changed, and the others stay
     for text in sets: values = _set_field(values, text, kind)
     make_setup(values, "--set", kind)
     return make_setup(_with_options(values, options, kind), "the options", kind)
