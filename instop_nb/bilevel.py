@@ -168,7 +168,8 @@ class MetaTrainer(PrefixTrainer):
     def outer_step(self) -> dict:  # What is logged: loss, phi's account, an extractor's choices
         "One step for phi (algorithm 1, last line); theta stays."
         training, row = self.model.training, {}  # Of dropout
-        early = self._too_early(batch := self.draw_meta_batch()) if self.loop.learns else ""
+        batch = self.draw_meta_batch()
+        early = self._too_early(batch) if self.loop.learns else ""
         self.model.train(self.outer.faithful)
         losses, found = self._outer_losses(batch)
         if self.loop.learns:
