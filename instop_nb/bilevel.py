@@ -159,8 +159,8 @@ class MetaTrainer(PrefixTrainer):
 
     @torch.no_grad()
     def _too_early(self, batch):
-        "What to say of the first outer step, if the model does not know yet how to answer."
-        if self.loop.optimizer.state: return ""
+        "Words for a first outer step that comes too early; none with fsdp."
+        if self.args.fsdp or self.loop.optimizer.state: return ""
         self.model.eval()
         few = {name: rows[:self.args.train_batch_size] for name, rows in batch.items()}
         return self.outer.early(self.reduced([self.outer_loss(few, "expected error")])[0].item())
