@@ -293,7 +293,7 @@ def test_optimize_learns_any_instruction_and_validates(tmp_path, kind, some_task
     out = call(
         "optimize", *SMALL, "--data", some_tasks, "--inner-steps", 2, "--instruction", kind,
         "--n-instances", 6, "--candidates", 4, "--in-place", "--every", 2, "--n-valid", 1,
-        "--out", tmp_path / "o",
+        "--set", "start=0", "--out", tmp_path / "o",
     )
     rows = [
         json.loads(line) for line in (tmp_path / "o" / "metrics.jsonl").read_text().splitlines()
