@@ -178,7 +178,8 @@ def rehearsal(
     else:
         phi, outer = planned_instruction(kind, model, how, n_tasks), outer_of(how, kind)
         share = -(-outer.meta_batch_size // processes)
-        made = _OuterRehearsal(model, args, _staying(phi), share, replace(outer, K=1), **given)
+        at_once = replace(outer, K=1, start=0)
+        made = _OuterRehearsal(model, args, _staying(phi), share, at_once, **given)
         made.how = how
         if made.loop.learns: _make_states(made.loop.optimizer)
     _make_states(made.create_optimizer())
@@ -235,8 +236,7 @@ def _phi_bytes(trainer):
 # %% ../nbs/5_beyond/51_scale.ipynb #scale-vectors
 def _shards(made): return not [*unsharded(made.outer, made.instruction, made.args)]
 
-# As long as theta, at the highest moment of an outer step
-VECTORS = {"identity": 1, "neumann": 2, "cg": 3}
+VECTORS = {"identity": 1, "neumann": 2, "cg": 3}  # As long as theta, at most, in an outer step
 def _vectors(outer):
     "Their number; differences also keep a copy of theta."
     return VECTORS.get(outer.method, 1) + (outer.product == "differences")
