@@ -261,7 +261,7 @@ def optimize(
     every: int = 0,          # Inner steps between validations; the best model is kept; 0: none
     patience: int = 3,       # Validations without a better score after which the run stops
     seed: int = 0,           # Of wordings and order, and of meta batches in a stream of their own
-    quiet: bool = False,     # No progress bar; that outer steps begin early, the log alone says
+    quiet: bool = False,     # No progress bar; of early outer steps the log alone tells
     resume: bool = False,    # Go on from the last checkpoint of this folder
     kind: type = InstructionOptimizer,  # Or a subclass with an inner loss of its own (chapter 45)
     callbacks: list = (),    # More callbacks of transformers' trainer
@@ -271,7 +271,7 @@ def optimize(
     check_pair("optimize", model, tokenizer)
     arguments, advice = arguments or {}, "give a function that scores the model, or every=0"
     if every and validate is None: raise TaskError("optimize", "validate", None, advice)
-    if said := outer.never(steps): warnings.warn(said, stacklevel=2)
+    if (said := outer.never(steps)) and not quiet: warnings.warn(said, stacklevel=2)
     limits = {"max_source": max_source, "max_target": max_target, "all_wordings": all_wordings,
               "seed": seed}
     rows = tokenize_tasks(meta_train, tokenizer, encoding, instance=instance,
