@@ -115,7 +115,7 @@ def _outer_gradient(trainer, outer_losses):
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #444ca557
 def _mean(rows):
-    return {name: sum(row[name] for row in rows) / len(rows) for name in dict(*rows[:1])}
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
 
 # %% ../nbs/4_learned/44_bilevel.ipynb #3b78ecc0
 class MetaTrainer(PrefixTrainer):

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'KINDS', 'FACTORS', 'SEARCH', 'STUDIES', 'learned_arm', 'b
 
 # %% ../nbs/4_learned/47e_embedder_study.ipynb #ea-imports
 from .arms import run_arm
-from .study import Study
+from .study import Study, best_arm
 
 # %% ../nbs/4_learned/47e_embedder_study.ipynb #ea-rates-x
 METHODS = {
@@ -39,9 +39,8 @@ def best_factor(
     how: str,          # A key of METHODS
 ) -> float:  # Of FACTORS
     "The rate with the best validation score, over all seeds of the search."
-    def valid(factor):
-        return sum(r["valid_rougeL"] for r in runs if r["arm"] == f"{kind}, {how}, {factor}")
-    return max(FACTORS, key=valid)
+    factor_of = {f"{kind}, {how}, {factor}": factor for factor in FACTORS}
+    return factor_of[best_arm(runs, factor_of, "valid_rougeL")]
 
 # %% ../nbs/4_learned/47e_embedder_study.ipynb #ea-arms-x
 def arms_after(

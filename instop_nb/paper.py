@@ -10,7 +10,7 @@ __all__ = ['FOUND', 'ALONE', 'CHOOSERS', 'TABLE3', 'LOOKS', 'FIGURE3', 'FIGURE5'
 from .arms import run_arm
 from .embedder_study import KINDS, METHODS, learned_arm
 from .maps import draw_map
-from .study import Study
+from .study import Study, best_arm
 
 # %% ../nbs/4_learned/47_paper.ipynb #pa-found
 FOUND = .2  # Of FACTORS, by the search of table 2
@@ -105,8 +105,7 @@ def best_splits(
 ) -> dict[str, dict]:  # Two arms
     "The split of each kind with the best validation score (section 5.2)."
     def best(kind):
-        rows = [r for r in runs if r["arm"].startswith(kind)]
-        arm = max(rows, key=lambda r: r["valid_rougeL"])["arm"]
+        arm = best_arm(runs, [arm for arm in SPLITS if arm.startswith(kind)], "valid_rougeL")
         return {**SPLITS[arm], "setup": {}}
     return {"best random split": best("random"), "best split of similar tasks": best("similar")}
 

@@ -25,7 +25,7 @@ from .models import load_model
 from .probes import some_tasks, steps_of
 from .runs import positive
 from .seals import fingerprint
-from .study import Study, made_once, only_micro
+from .study import Study, best_arm, made_once, only_micro
 from .tasks import Task
 from .tiers import ask_tiers, exact_match_by_tier, tier_questions
 from .tuning import DEFINITION, NO_INSTRUCTION, draw_rows, get_tasks, tune
@@ -248,9 +248,10 @@ def best_rates(
     arms: dict[str, dict],  # The same
 ) -> dict[str, dict]:  # Each arm with its rate
     "The rate of the best validation score of each arm, over all seeds of the search."
-    def score(name, rate): return sum(r["valid"] for r in runs if r["arm"] == f"{name}, {rate}")
-    return {name: arm | {"rate": max(RATES, key=lambda rate: score(name, rate))}
-            for name, arm in arms.items()}
+    def best(name):
+        rate_of = {f"{name}, {rate}": rate for rate in RATES}
+        return rate_of[best_arm(runs, rate_of, "valid")]
+    return {name: arm | {"rate": best(name)} for name, arm in arms.items()}
 
 # %% ../nbs/5_beyond/52_prompt_tuning.ipynb #pt-arms-x
 def prompt_arms(
