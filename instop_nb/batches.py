@@ -43,7 +43,8 @@ def _rows(tasks, encoding, all_wordings, seed):
         for n, instance in enumerate(task.instances):
             if not instance.output: raise _reference_missing(task, instance)
             k = wording.randrange(len(heads))
-            row = t, n, k, heads[k] + encoding.question(instance.input), reference.choice(instance.output)
+            source = heads[k] + encoding.question(instance.input)
+            row = t, n, k, source, reference.choice(instance.output)
             for column, value in zip(rows.values(), row): column.append(value)
     return rows
 

@@ -57,8 +57,7 @@ def planned_config(
     except OSError as error:
         if error.errno is not None: raise  # The system's own words
         raise OSError(f"{error}; or give a size: {', '.join(T5_SIZES)}") from error
-    unscaled = getattr(config, "scale_decoder_outputs", True) is False  # As with a head of its own
-    config.own_head = config.model_type == "mt5" or unscaled
+    config.own_head = config.model_type == "mt5"
     return config
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-peaks
