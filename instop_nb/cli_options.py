@@ -274,4 +274,4 @@ def open_run(
     model, tokenizer = load_model(options["model"], options["device"])
     training = _fitted(command, options, training, model)
     run = Run(out or Path("runs") / command)
-    return Opened(command, options, training, run, model, tokenizer, counter)
+    return Opened(command, options, training, run, model, tokenizer, counter=counter)
