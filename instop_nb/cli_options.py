@@ -93,7 +93,10 @@ def check_places(
 ):  # TaskError for tasks that are not there, and for what can be no folder of a run
     "Check the folders of a command."
     from instop_nb.tasks import task_files, split_names
-    files = {} if data == "micro" and track == "default" else task_files(data)
+    if data == "micro" and track != "default":
+        advice = "the small world has no such track: give a folder that has it, --data DIR"
+        raise TaskError("micro", "track", track, advice)
+    files = {} if data == "micro" else task_files(data)
     for split in splits if files else (): split_names(data, split, files, track)
     for place in [] if out is None else [out, *out.parents]:
         try: os.lstat(place)

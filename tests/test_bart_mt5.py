@@ -361,7 +361,7 @@ def test_what_is_missing_is_missed_before_anything_is_trained(mt5, numbers, tmp_
         (numbers, [], "gpt2: neither a folder with a tokenizer nor one"),
         (numbers, ["--set", "track=../xlingual"], "track: found '../xlingual'; name a folder in"),
         (numbers, ["--set", "track=default"], "into splits/default"),
-        ("natural", [], "into splits/xlingual"), ("micro", [], "give a folder of task files"),
+        ("natural", [], "into splits/xlingual"), ("micro", [], "micro: track: found"),
     ):
         assert says in fail("tune", *words, "--data", data, *more), says
         assert says in fail("evaluate", *words, "--data", data, *more), says
