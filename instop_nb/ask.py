@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from .core import TaskError, read_object
-from .natinst import Encoding, encode
+from .natinst import encode
+from .natinst_v1 import TASK_FORMATS
 from .operations import as_sentence
 from .t5 import SHIPPED, T5, greedy, read_t5
 from .tasks import Instance, Task
@@ -23,12 +24,15 @@ from .words import FORMS, WORDS
 def question(
     instruction: str,  # What to do, in words
     text: str,         # What to do it with
-) -> str:  # As Super-NaturalInstructions writes it
+    layout: str = "tk-instruct",  # A key of TASK_FORMATS
+) -> str:  # With the instruction as the definition of a task
     "The text that a model reads."
     said = instruction.strip()
     if not said: raise TaskError("ask", "instruction", instruction, "say what to do")
+    if layout not in TASK_FORMATS:
+        raise TaskError("ask", "format", layout, f"choose from {[*TASK_FORMATS]}")
     task = Task("asked", [said if said[-1] in ".?!" else as_sentence(said)])
-    return encode(task, Instance("asked-0", text, []), Encoding(n_pos=0))
+    return encode(task, Instance("asked-0", text, []), TASK_FORMATS[layout](n_pos=0))
 
 # %% ../nbs/2_model/26b_ask.ipynb #ask-quick-1
 def _control_names(tokenizer, said):
@@ -87,10 +91,11 @@ def ask(
     text: str,         # What to do it with
     model=None,        # Of `model_to_ask` or `load_model`; None: "micro-tuned"
     tokenizer=None,    # The model's
+    layout: str = "tk-instruct",  # Of the text; see `question`
 ) -> str:  # Its greedy answer
     "One answer."
     if model is None: model, tokenizer = model_to_ask()
-    said = question(instruction, text)
+    said = question(instruction, text, layout)
     if isinstance(model, T5): return _written_answer(model, tokenizer, said)
     from instop_nb.tuning import answers
     return answers(model, tokenizer, [said])[0]

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq
 from .causal import continues, source_ids, target_ids
 from .core import TaskError
-from .natinst import Encoding, complete, encode, instruction, sources
+from .natinst import Encoding, encode, sources
 from .seals import checksum
 from .tasks import Task
 from .trainer import no_bars
@@ -39,11 +39,12 @@ def _rows(tasks, encoding, all_wordings, seed):
         wording = random.Random(f"{seed} {task.name} wording")
         reference = random.Random(f"{seed} {task.name} reference")
         worded = _wordings(task, encoding, all_wordings)
-        heads = ["".join(part.text for part in instruction(w, encoding)) for w in worded]
+        heads = ["".join(part.text for part in encoding.parts(w)) for w in worded]
         for n, instance in enumerate(task.instances):
             if not instance.output: raise _reference_missing(task, instance)
             k = wording.randrange(len(heads))
-            row = t, n, k, heads[k] + complete(instance.input), reference.choice(instance.output)
+            source = heads[k] + encoding.question(instance.input)
+            row = t, n, k, source, reference.choice(instance.output)
             for column, value in zip(rows.values(), row): column.append(value)
     return rows
 

@@ -8,7 +8,7 @@ __all__ = ['list_tasks', 'score_file', 'ask_once', 'check_machine']
 # %% ../nbs/9_appendix/94_cli_data.ipynb #e60b0b54
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Optional
 import typer
 from .console import add_row, app, print_table, rich_table, safe_json, warn
 from .words import WORDS
@@ -64,15 +64,18 @@ def ask_once(
     instruction: str = typer.Argument(..., metavar="INSTRUCTION", help="What to do, in words"),
     text: str = typer.Argument("", metavar="INPUT", help=f"What to do it with: {_NOUNS}"),
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
+    layout: Annotated[
+        str, typer.Option("--format", help="Layout of the text, that of the tuning; or ni-v1")
+    ] = "tk-instruct",
 ):
     "One answer of a model."
     from instop_nb.ask import ask, hints, model_to_ask, question
     from instop_nb.core import printable
     t5, tokenizer = model_to_ask(model)
-    print(f"It reads: {printable(question(instruction, text))}", file=sys.stderr)
+    print(f"It reads: {printable(question(instruction, text, layout))}", file=sys.stderr)
     if model.startswith("micro"):
         for line in hints(instruction, text, tokenizer): print(line, file=sys.stderr)
-    answer = ask(instruction, text, t5, tokenizer)
+    answer = ask(instruction, text, t5, tokenizer, layout)
     if not answer: print("Its answer is empty", file=sys.stderr)
     print(printable(answer))
 

@@ -74,17 +74,10 @@ def _tk_instruct_rows(o):
 # %% ../nbs/9_appendix/95_cli_encode.ipynb #c76372a6
 def _v1_fields(o):
     "The fields that the options ask for, and the number of examples."
+    from instop_nb.natinst_v1 import V1Encoding
     if o.field: return tuple(o.field), o.n_pos
-    if o.n_pos and o.n_neg and o.n_pos != o.n_neg:
-        raise TaskError(
-            "encode", "n_neg", o.n_neg,
-            f"ni-v1 shows as many bad as good examples, {o.n_pos}, or none",
-        )
-    texts = ["Definition"] * o.definition + ["Prompt", "Things to Avoid", "Emphasis & Caution"]
-    good = f"Positive Examples Full {'Explanations' if o.explanations else 'Only'}"
-    return (
-        *texts, *["Negative Examples Full Explanations"] * bool(o.n_neg), *[good] * bool(o.n_pos),
-    ), max(o.n_pos, o.n_neg)
+    shown = V1Encoding(o.task_name, o.definition, o.n_pos, o.n_neg, o.explanations)
+    return shown.fields, max(o.n_pos, o.n_neg)
 
 def _ni_v1_rows(o):
     "The text of Natural Instructions v1."
@@ -193,7 +186,9 @@ def print_encoded(
         "tk-instruct", "--format",
         help="tk-instruct or ni-v1, for tasks; promptsource or flan, for rows",
     ),
-    definition: bool = typer.Option(True, help="Show the definition"),
+    definition: bool = typer.Option(
+        True, help="Show the definition; ni-v1: and prompt, things to avoid, emphasis"
+    ),
     n_pos: int = typer.Option(2, help="Good examples"),
     n_neg: int = typer.Option(0, help="Bad examples"),
     explanations: bool = typer.Option(False, "--explanations", help="Explain the examples"),

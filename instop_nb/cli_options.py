@@ -28,8 +28,8 @@ SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of data order, wordings 
 DEVICE = typer.Option(None, help="cpu, cuda or mps; the best at hand if left out")
 RECIPE = typer.Option(
     None, metavar="NAME|FILE",
-    help="micro, tk-instruct, natinst, t0, flan, paper, a YAML file, or the config.json of a run; "
-         "if left out, micro for our models and tk-instruct for any other",
+    help="micro, tk-instruct, mtk-instruct, natinst, t0, flan, paper, a YAML file, or the "
+         "config.json of a run; if left out, micro for our models and tk-instruct for any other",
 )
 SETS = typer.Option(
     [], "--set", metavar="FIELD=VALUE",
@@ -89,11 +89,15 @@ def check_places(
     data: str,     # 'micro', 'natural' or a folder of tasks
     out,           # The run's folder, or None
     *splits: str,  # That the tasks must have
+    track: str = "default",  # See `load_tasks`
 ):  # TaskError for tasks that are not there, and for what can be no folder of a run
     "Check the folders of a command."
     from instop_nb.tasks import task_files, split_names
+    if data == "micro" and track != "default":
+        advice = "the small world has no such track: give a folder that has it, --data DIR"
+        raise TaskError("micro", "track", track, advice)
     files = {} if data == "micro" else task_files(data)
-    for split in splits if files else (): split_names(data, split, files)
+    for split in splits if files else (): split_names(data, split, files, track)
     for place in [] if out is None else [out, *out.parents]:
         try: os.lstat(place)
         except (FileNotFoundError, NotADirectoryError): continue
@@ -102,7 +106,7 @@ def check_places(
         return
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #40dde0c8
-def _compared(rows, tasks):
+def _compared(rows, tasks, counter=None):
     "What the table shows: name -> scores; of the generated world tier by tier."
     from instop_nb.metrics import score
     from instop_nb.predictions import copy_example, copy_input
@@ -112,7 +116,7 @@ def _compared(rows, tasks):
     if all(t.positive for t in tasks):
         said["copy an example"] = [r for t in tasks for r in copy_example(t)]
     if not all(t.name in tiers_of() for t in tasks):
-        return {name: score(given)["overall"] for name, given in said.items()}
+        return {name: score(given, counter)["overall"] for name, given in said.items()}
     groups = {name: group_scores(given) for name, given in said.items()}
     return {f"{tier}: {name}": scores[tier]
             for tier in groups["this model"] for name, scores in groups.items()}
@@ -122,16 +126,17 @@ def report_scores(
     rows: list[dict],  # From `evaluate`
     tasks: list,       # Whose instances were asked
     title: str,        # Above the table
+    counter=None,      # See `score`; None: ROUGE counts English words
 ):
     "Print the scores of a model beside the heuristics that copy."
     from instop_nb.metrics import script_warnings
     from instop_nb.runs import is_first
     if not is_first(): return
     table = rich_table("", "exact match", "ROUGE-1", "ROUGE-L", "n", title=f"{title}, in percent")
-    for name, s in _compared(rows, tasks).items():
+    for name, s in _compared(rows, tasks, counter).items():
         add_row(table, name, *(f"{s[m]:.1f}" for m in ("exact_match", "rouge1", "rougeL")), s["n"])
     print_table(table)
-    warn(script_warnings(rows))
+    warn(script_warnings(rows, counter is not None))
 
 # %% ../nbs/9_appendix/96_cli_options.ipynb #open-2
 def saved_options(
@@ -179,6 +184,7 @@ class Opened:
     run: Any       # The folder
     model: Any     # To train or ask
     tokenizer: Any # The model's
+    counter: Any = None  # Whose tokens ROUGE counts; None: English words
 
     def draws_wordings(self) -> bool:  # See `tokenize_tasks`
         "Whether each row draws its wording."
@@ -207,7 +213,8 @@ class Opened:
             saved=self.run.folder/"answers.jsonl",
         )
         self.run.save_predictions(rows)
-        report_scores(rows, tasks, title)
+        if how.rouge_tokenizer: title += f", ROUGE on the tokens of {how.rouge_tokenizer}"
+        report_scores(rows, tasks, title, self.counter)
     def end(self,
         tasks: list,  # To be asked
         title: str,   # Of the table
@@ -252,19 +259,22 @@ def open_run(
 ) -> Opened:        # TaskError for what cannot be
     "Check the options, choose the recipe and load the model."
     import torch
+    from instop_nb.metrics import gpt2_tokenizer
     from instop_nb.models import load_config, load_model
     from instop_nb.runs import Run
     from instop_nb.settings import choose_training
     check_rates(command, options)
-    splits = ("test",) if command == "evaluate" else ("train", "test")
-    check_places(options["data"], options["out"], *splits)
+    check_places(data := options["data"], out := options["out"])
     config = load_config(options["model"])
     training = choose_training(config, options["recipe"], options["sets"], options)
+    splits = ("test",) if command == "evaluate" else ("train", "test")
+    check_places(data, out, *splits, track=training.track)
     _check_processes(command, training)
     known = {"steps": None} if training.epochs else {}  # They follow from the rows
     if command != "evaluate": check_rates(command, asdict(training) | known)
     torch.set_num_threads(options["threads"])
+    counter = gpt2_tokenizer(training.rouge_tokenizer) if training.rouge_tokenizer else None
     model, tokenizer = load_model(options["model"], options["device"])
     training = _fitted(command, options, training, model)
-    run = Run(options["out"] or Path("runs") / command)
-    return Opened(command, options, training, run, model, tokenizer)
+    run = Run(out or Path("runs") / command)
+    return Opened(command, options, training, run, model, tokenizer, counter=counter)

@@ -88,8 +88,8 @@ def _say_fit(command, o, config, kind, first):
 @app.command("plan")
 def plan_command(
     model: str = typer.Option(
-        "micro", help="t5-v1_1-small to t5-v1_1-xxl, t5-small to t5-11b, 'micro', a folder, or a "
-                      "name on the hub; no weights are read"
+        "micro", help="t5-v1_1-small to t5-v1_1-xxl, t5-small to t5-11b, mt5-small to mt5-xxl, "
+                      "'micro', a folder, or a name on the hub; no weights are read"
     ),
     recipe: Optional[str] = RECIPE, sets: list[str] = SETS,
     instruction: str = typer.Option("embedder-dp", help="embedder-dp or embedder-ic"),

@@ -97,8 +97,8 @@ def _both_splits(o):
     "Training and test tasks of a command."
     from instop_nb.tuning import check_disjoint, get_tasks
     data, seed, how = o.options["data"], o.options["seed"], o.training
-    train = get_tasks(data, "train", how.n_instances, seed)
-    test = get_tasks(data, "test", how.n_test, 1000)
+    train = get_tasks(data, "train", how.n_instances, seed, how.track)
+    test = get_tasks(data, "test", how.n_test, 1000, how.track)
     check_disjoint(train, test)
     return train, test
 
@@ -199,12 +199,13 @@ def optimize_command(
     from instop_nb.metrics import score
     from instop_nb.instructions import INSTRUCTIONS, Arm, make_instruction
     from instop_nb.settings import encoding_of, outer_of
-    from instop_nb.tuning import NO_INSTRUCTION, evaluate
+    from instop_nb.tuning import evaluate
     if instruction not in INSTRUCTIONS:
         raise TaskError("optimize", "instruction", instruction, f"choose from {list(INSTRUCTIONS)}")
     opened = open_run("optimize", options)
     t5, tokenizer, how = opened.model, opened.tokenizer, opened.training
     shown = encoding_of(how)
+    nothing = replace(shown, definition=False, n_pos=0, n_neg=0)
     train, test = _both_splits(opened)
     train, valid = split_instances(train, how.n_valid) if every else (train, [])
     def validate(model):
@@ -212,14 +213,14 @@ def optimize_command(
             model, tokenizer, valid, shown, batch_size=how.eval_batch_size,
             max_source=how.max_source, max_new_tokens=how.max_target,
         )
-        return score(rows)["overall"]["rougeL"]
+        return score(rows, opened.counter)["overall"]["rougeL"]
     meta_train, meta_test = how.split(train, seed)
     made = make_instruction(t5, tokenizer, meta_train, Arm(instruction), how, seed)
     steps = how.steps_for(sum(len(t.instances) for t in meta_train))
     opened.save_options(test, steps=steps)
     optimize(
         t5, tokenizer, made, meta_train, meta_test, opened.run.folder, steps=steps,
-        outer=outer_of(how, instruction), encoding=NO_INSTRUCTION if in_place else shown,
+        outer=outer_of(how, instruction), encoding=nothing if in_place else shown,
         outer_encoding=shown, batch_size=how.batch_size, learning_rate=how.learning_rate,
         all_wordings=opened.draws_wordings(), max_instance=how.max_instance, instance="own",
         balanced=how.balanced, bias_rate=how.bias_rate, validate=validate, every=every, seed=seed,
@@ -248,7 +249,8 @@ def evaluate_command(
     opened = open_run("evaluate", dict(locals()))
     from instop_nb.runs import writing
     from instop_nb.tuning import get_tasks
-    test = get_tasks(data, "test", opened.training.n_test, seed)
+    how = opened.training
+    test = get_tasks(data, "test", how.n_test, seed, how.track)
     with writing(opened.run.folder):
         if not resume:  # The rest of the folder may be the model's own run
             opened.run.restart("predictions.jsonl", "answers.jsonl")

@@ -6,13 +6,14 @@
 __all__ = ['SMOLLM2', 'DEPTHS', 'best_device', 'english_file', 'load_config', 'load_tokenizer', 'load_model']
 
 # %% ../nbs/2_model/23_models.ipynb #684763ca
-import os, re
+import json, os, re
 from contextlib import nullcontext, redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 import torch
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, decoders, pre_tokenizers
+from tokenizers.models import Unigram
 from transformers import (
     AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig,
     PreTrainedModel, PreTrainedTokenizerFast, T5Tokenizer,
@@ -115,6 +116,16 @@ def _cut_controls(tokenizer):
     own = [backend.pre_tokenizer] if backend.pre_tokenizer else []
     backend.pre_tokenizer = pre_tokenizers.Sequence([*own, cut])
 
+# %% ../nbs/2_model/23_models.ipynb #bytes-2
+def _spell_with_bytes(tokenizer):
+    "Let a vocabulary of pieces that holds all bytes spell with them what it lacks."
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(getattr(backend, "model", None), Unigram): return
+    held = json.loads(backend.to_str())["model"] if backend.token_to_id("<0x00>") else {}
+    if held.get("byte_fallback", True): return
+    backend.model = Unigram([*map(tuple, held["vocab"])], held["unk_id"], byte_fallback=True)
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
+
 # %% ../nbs/2_model/23_models.ipynb #tok-kind-2
 def _read_tokenizer(name, config):
     "The tokenizer of a name; transformers has none for an UMT5 with spiece.model alone."
@@ -143,6 +154,7 @@ def _tokenizer_of(name, config):
     tokenizer.split_special_tokens = True
     tokenizer.padding_side = "right" if config.is_encoder_decoder else "left"
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
+    _spell_with_bytes(tokenizer)
     _cut_controls(tokenizer)
     return tokenizer
 

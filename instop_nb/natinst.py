@@ -28,6 +28,16 @@ class Encoding:
             n = getattr(self, part)
             if not isinstance(n, int) or n < 0:
                 raise TaskError("Encoding", part, n, "give a number of examples, 0 or more")
+    def parts(self,
+        task: Task,     # What is to be done
+    ) -> list[Part]:    # See `instruction`
+        "What a source shows of a task."
+        return instruction(task, self)
+    def question(self,
+        text: str,  # The input of an instance
+    ) -> str:       # See `complete`
+        "The end of a source."
+        return complete(text)
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #9e266fc5
 def _closed(label, text):
@@ -70,13 +80,13 @@ def instruction(task: Task,                       # Its first wording and first 
 # %% ../nbs/1_instructions/13_natinst.ipynb #4d03bea4
 def _fitting(parts, question, tokenizer, max_length):
     "The parts; examples that do not fit are marked as cut."
-    kept, full, fitted = {"definition": [], "positive": [], "negative": []}, set(), []
+    kept, full, fitted = {"positive": [], "negative": []}, set(), []
+    said = "".join(text for kind, text, _ in parts if kind not in ("task name", *kept))
     for kind, text, _ in parts:
-        if kind in ("positive", "negative") and kind not in full:
-            before = "".join(kept["definition"]) + " ".join(kept["positive"])
-            tried = before + " ".join(kept["negative"]) + text + question
+        if kind in kept and kind not in full:
+            tried = said + " ".join(kept["positive"]) + " ".join(kept["negative"]) + text + question
             if len(tokenizer(tried)["input_ids"]) > max_length: full.add(kind)
-        if kind in kept and kind not in full: kept[kind].append(text)
+            else: kept[kind].append(text)
         fitted.append(Part(kind, text, cut=kind in full))
     return fitted
 
@@ -117,8 +127,8 @@ def encode(task: Task,                       # What is to be done
            max_length: int | None = None,    # Limit in tokens, the end token among them
           ) -> str:                          # The source text, to the byte as Tk-Instruct builds it
     "The text that a model reads for one instance (Wang et al. 2022, section 4)."
-    parts = instruction(task, encoding)
-    return _kept_text(_laid_out(parts, complete(instance.input), tokenizer, max_length))
+    parts, question = encoding.parts(task), encoding.question(instance.input)
+    return _kept_text(_laid_out(parts, question, tokenizer, max_length))
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #d35e97eb
 def sources(task: Task,                       # Whose instances are encoded
@@ -127,9 +137,9 @@ def sources(task: Task,                       # Whose instances are encoded
             max_length: int | None = None,    # Limit in tokens; None: no limit
            ) -> Iterator[tuple[Instance, str]]:  # Each instance with its source
     "The same texts as from `encode` for all instances; the instruction is laid out once."
-    parts = instruction(task, encoding)
+    parts = encoding.parts(task)
     for instance in task.instances:
-        question = complete(instance.input)
+        question = encoding.question(instance.input)
         yield instance, _kept_text(_laid_out(parts, question, tokenizer, max_length))
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #59931f20
@@ -140,8 +150,8 @@ def highlight(task: Task,                       # What is to be done
               max_length: int | None = None,    # Tokens; what is cut is struck out; None: no limit
              ) -> Highlighted:                  # The same text as from `encode`, with colours
     "The source of an instance with definition, examples, question and target told apart by colour."
-    question = complete(instance.input)
-    parts = _laid_out(instruction(task, encoding), question, tokenizer, max_length)
+    question = encoding.question(instance.input)
+    parts = _laid_out(encoding.parts(task), question, tokenizer, max_length)
     return coloured(parts, "".join(instance.output[:1]), tokenizer)
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #1b7dc7ff

@@ -25,19 +25,21 @@ _FIRST = {"small": (512, 2048, 6, 8, 64), "base": (768, 3072, 12, 12, 64),
           "large": (1024, 4096, 24, 16, 64), "3b": (1024, 16384, 24, 32, 128),
           "11b": (1024, 65536, 24, 128, 128)}
 T5_SIZES = {f"t5-v1_1-{size}": numbers for size, numbers in _SECOND.items()}
+T5_SIZES |= {f"mt5-{size}": numbers for size, numbers in _SECOND.items()}
 T5_SIZES |= {f"t5-{size}": numbers for size, numbers in _FIRST.items()}
 _HUB = re.compile(r"google/(?:flan-)?t5-(?:v1_1-)?(small|base|large|xl|xxl)(?:-lm-adapt)?")
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-sized
 def sized_config(
     name: str,  # A key of T5_SIZES
-) -> T5Config:  # Of a first T5, or of version 1.1
+) -> T5Config:  # Of a first T5, of version 1.1, or of an mT5
     "The configuration of a T5 of a well-known size."
     d_model, d_ff, layers, heads, width = T5_SIZES[name]
-    second = "v1_1" in name
+    many = name.startswith("mt5")
+    second = many or "v1_1" in name
     config = T5Config(
-        vocab_size=32128, d_model=d_model, d_ff=d_ff, d_kv=width, num_layers=layers,
-        num_heads=heads, feed_forward_proj="gated-gelu" if second else "relu",
+        vocab_size=250112 if many else 32128, d_model=d_model, d_ff=d_ff, d_kv=width,
+        num_layers=layers, num_heads=heads, feed_forward_proj="gated-gelu" if second else "relu",
         tie_word_embeddings=not second, decoder_start_token_id=0,
     )
     config.own_head = second  # transformers would share the words' weights with it
@@ -49,11 +51,14 @@ def planned_config(
 ):  # A configuration; OSError for a name that nobody knows
     "The configuration of a model; for a T5 on the hub the hub is not asked."
     if found := _HUB.fullmatch(name): name = f"t5-v1_1-{found[1]}"
-    if (size := name.removeprefix("google-t5/")) in T5_SIZES: return sized_config(size)
-    try: return load_config(name)
+    size = re.sub("^google(-t5)?/", "", name)
+    if size in T5_SIZES: return sized_config(size)
+    try: config = load_config(name)
     except OSError as error:
         if error.errno is not None: raise  # The system's own words
         raise OSError(f"{error}; or give a size: {', '.join(T5_SIZES)}") from error
+    config.own_head = config.model_type == "mt5"
+    return config
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-peaks
 # TFLOP/s of an A100 at its best, from its data sheet

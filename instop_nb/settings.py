@@ -6,7 +6,7 @@
 __all__ = ['OPTION_NAMES', 'Training', 'encoding_of', 'outer_of', 'default_recipe', 'change_recipe', 'choose_training']
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-imports
-import math, os
+import math, os, re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated
@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainingArguments
 from .bilevel import Outer
 from .core import TaskError
 from .natinst import Encoding
+from .natinst_v1 import TASK_FORMATS
 from instop_nb.recipes import (
     RATES, Count, Epochs, Setup, Size, make_setup, recipe_fields,
 )
@@ -24,7 +25,13 @@ from .yaml_files import plain_value
 def _nothing(value):
     if value: raise ValueError("leave it out: a command starts from --model, and looks at its end")
     return value
-_NONE_HERE = AfterValidator(_nothing)
+def _format(value):
+    if value not in TASK_FORMATS: raise ValueError(f"choose from {[*TASK_FORMATS]}")
+    return value
+def _track(value):
+    if not re.fullmatch(r"\w[\w.-]*", value): raise ValueError("name a folder in splits/")
+    return value
+_NONE_HERE, _FORMAT, _TRACK = map(AfterValidator, (_nothing, _format, _track))
 
 # %% ../nbs/4_learned/44f_settings.ipynb #settings-rows
 def _rows_a_step(batch_size, arguments):
@@ -36,9 +43,13 @@ def _rows_a_step(batch_size, arguments):
 @dataclass(frozen=True)
 class Training(Setup):
     "What `instop tune`, `optimize` and `evaluate` run: a setup, and what an arm would say."
+    format: Annotated[str, _FORMAT] = "tk-instruct"  # Layout of the texts; or "ni-v1"
     definition: bool = True        # Show the definition
     n_pos: Count = 0               # Good examples shown
     n_neg: Count = 0               # Bad examples shown
+    explanations: bool = False     # Say why they are good or bad
+    track: Annotated[str, _TRACK] = "default"  # See `load_tasks`
+    rouge_tokenizer: str | None = None  # See `gpt2_tokenizer`; None: ROUGE counts English words
     epochs: Epochs = None          # Times that all rows are seen; None: `steps` decides
     all_wordings: bool | None = None  # Draw each row's; None: in the small world alone
     eval_batch_size: Size = 200    # Questions answered at once; fewer where memory runs out
@@ -58,9 +69,10 @@ class Training(Setup):
 def encoding_of(
     training: Training,  # What a command runs
 ) -> Encoding:           # For `encode`
-    "What the texts show."
+    "What the texts show, and in which layout."
     how = training
-    return Encoding(definition=how.definition, n_pos=how.n_pos, n_neg=how.n_neg)
+    shown = dict(n_pos=how.n_pos, n_neg=how.n_neg, explanations=how.explanations)
+    return TASK_FORMATS[how.format](definition=how.definition, **shown)
 
 def outer_of(
     training: Training,  # What a command runs
@@ -155,6 +167,7 @@ def choose_training(
     "What a command trains with."
     recipe = recipe or default_recipe(config)
     chosen = change_recipe(recipe, [*_few_at_once(config, recipe), *sets], options)
+    encoding_of(chosen)  # TaskError for examples that do not go together
     if chosen.bias_rate is not None and "optim" in chosen.arguments:
         raise TaskError(
             "the recipe", "bias_rate", chosen.bias_rate,

@@ -218,15 +218,16 @@ def split_names(
     folder,      # "natural", or a collection (with `splits/` in it)
     split: str,  # "train", "test" or "excluded"
     files,       # Names that have a file, see `task_files`
+    track: str = "default",  # Folder of the list; "xlingual": tests are not in English
 ) -> list[str]:  # TaskError if there is no such list, or one of its names has no file
     "Read the names of the tasks of an official split."
-    path = collection(folder)/"splits/default"/f"{split}_tasks.txt"
+    path = collection(folder)/"splits"/track/f"{split}_tasks.txt"
     if not path.exists():
         there = sorted(p.name.removesuffix("_tasks.txt") for p in path.parent.glob("*_tasks.txt"))
         raise TaskError(
             path, "split", NOTHING,
             f"choose from {there}, or None for all tasks; to split a folder of your own, write "
-            "train_tasks.txt and test_tasks.txt into splits/default, a line with the name of each "
+            f"train_tasks.txt and test_tasks.txt into splits/{track}, a line with the name of each "
             "task",
         )
     names = read_text(path).split()
@@ -238,16 +239,17 @@ def split_names(
 # %% ../nbs/1_instructions/11_tasks.ipynb #0d23ac12
 def load_tasks(
     dir,  # "natural", a collection or a folder of task files  # noqa: A002 (contract)
-    split: str | None = None,        # "train", "test", "excluded", from `splits/default`; None: all
+    split: str | None = None,        # "train", "test", "excluded", from `splits/TRACK`; None: all
     n_instances: int | None = None,  # Of each task, or all if it has no more; None: all
     seed: int | None = None,         # Draws them, in the order drawn; None: the first of the file
+    track: str = "default",          # See `split_names`
 ) -> list[Task]:                     # Sorted by name; `TaskError` for the first slip
     "Load the tasks of a collection, or of one of its official splits."
     if n_instances is not None and not (isinstance(n_instances, int) and n_instances > 0):
         advice = "keep at least 1 instance, or None for all"
         raise TaskError("load_tasks", "n_instances", n_instances, advice)
     files = task_files(dir)
-    names = files if split is None else set(split_names(dir, split, files))
+    names = files if split is None else set(split_names(dir, split, files, track))
     return [read_task(file, n_instances, seed) for name, file in files.items() if name in names]
 
 # %% ../nbs/1_instructions/11_tasks.ipynb #9a9915a5

@@ -35,10 +35,11 @@ def get_tasks(
     split: str = "train",    # "train" or "test"; of "micro" any that `micro_tasks` knows
     n_instances: int = 100,  # Instances per task, at most
     seed: int = 0,           # Of the instances; those of a "test" in files are the first
+    track: str = "default",  # See `load_tasks`; "micro" has no other
 ) -> list[Task]:  # In a fixed order
     "The tasks of a split, from the micro-world or from files."
-    if data == "micro": return micro_tasks(split, n_instances, seed)
-    return load_tasks(data, split, n_instances, seed if split == "train" else None)
+    if data == "micro" and track == "default": return micro_tasks(split, n_instances, seed)
+    return load_tasks(data, split, n_instances, seed if split == "train" else None, track)
 
 # %% ../nbs/2_model/26_tuning.ipynb #5f405654
 def check_disjoint(

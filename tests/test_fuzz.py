@@ -724,7 +724,8 @@ TOO_SMALL = {"WHOLE": ["0"], "SHARE": ["1", "2"]}
 TRAINING = {
     "--steps": WHOLE + ["0"], "--batch-size": WHOLE + ["0"], "--seed": WHOLE,
     "--threads": WHOLE + ["0"], "--data": PLACE, "--recipe": PLACE,
-    "--set": [*WORD, "steps", "steps=x", "steps=-1", "=1", "nothing=1", "arguments=1", "K=\x1b"],
+    "--set": [*WORD, "steps", "steps=x", "steps=-1", "=1", "nothing=1", "arguments=1", "K=\x1b",
+              "format=x", "track=../x"],
     "--out": [p for p in PLACE if p not in ("missing", "empty", "\udcff", "\x1b[2J")],
 }
 ASKING = {
@@ -736,7 +737,7 @@ TUNING = {**ASKING, "--learning-rate": RATE, "--bias-rate": RATE, "--n-instances
 ROWS_OF = ("encode", "--format", "flan", "--cluster", "nli", "--rows", "rows.jsonl")
 # The words of a command that would do something -> option -> values that nobody can mean
 OPTIONS = {
-    ("ask", "Write.", "fox"): {"--model": PLACE}, ("doctor",): {"--tasks": PLACE},
+    ("ask", "Write.", "fox"): {"--model": PLACE, "--format": WORD}, ("doctor",): {"--tasks": PLACE},
     ("tasks",): {None: PLACE}, ("score",): {None: PLACE},
     ("score", "predictions.jsonl", "--xlingual"): {"--tokenizer": PLACE},
     ("encode",): {

@@ -2,6 +2,7 @@
 there, and leave nothing out."""
 import inspect
 import re
+import shlex
 from functools import lru_cache
 from pathlib import Path
 from pydoc import locate
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import readme
+import typer
 from test_anatomy import LESSONS, MACHINE_PATH, cells_of, output_texts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -320,6 +322,28 @@ def test_each_study_is_listed_and_each_command_exists():
     }
     assert named[PAPERS] == listed, "each study has a row at its place in the paper"
     assert named[NOTATION] | named[SLIDES] <= listed
+
+
+def test_each_command_of_the_systems_can_be_typed():
+    "All that can be seen to be wrong without running it: options, recipes, fields, studies."
+    from instop_nb.cli import all_studies, app
+    from instop_nb.instructions import INSTRUCTIONS
+    from instop_nb.settings import change_recipe
+    known = typer.main.get_command(app).commands
+    table = "\n".join(map(str, rows_of(PAPERS, ["system", "what it is"])))
+    readme_text = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme_table = readme_text.partition("| system |")[2].partition("\n\n")[0]
+    found, short = (set(re.findall(r"`instop ([^`]+)`", text)) for text in (table, readme_table))
+    assert len(found) > 30 and len(short) > 9
+    assert {"natinst", "mtk-instruct", "tk-instruct", "t0", "flan", "paper"} <= {
+        word for text in found for word in text.split()
+    }
+    for text in found | short:
+        name, *words = shlex.split(text)
+        given = known[name].make_context(name, words).params
+        if name == "reproduce": assert given["name"] in all_studies(), text
+        elif given.get("recipe"): change_recipe(given["recipe"], given["sets"], given)
+        assert given.get("instruction", "embedder-dp") in INSTRUCTIONS, text
 
 
 def test_files_of_this_repository_exist():

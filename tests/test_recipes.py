@@ -42,7 +42,11 @@ FACTS = {
                   n_pos=0, eval_batch_size=200, balanced=True),
     "tk-instruct": dict(epochs=2, learning_rate=5e-5, max_source=1024, max_target=128, n_pos=2,
                         n_instances=100, n_test=100, rows_a_step=16, balanced=False),
-    "natinst": dict(epochs=3, learning_rate=5e-5),
+    "natinst": dict(epochs=3, learning_rate=5e-5, format="ni-v1", n_pos=2, n_neg=2,
+                    explanations=True, max_source=1024, max_target=128),
+    "mtk-instruct": dict(epochs=2, learning_rate=5e-5, max_source=1024, max_target=128, n_pos=2,
+                         n_instances=100, n_test=100, rows_a_step=16, track="xlingual",
+                         rouge_tokenizer="gpt2"),
     "t0": dict(steps=12_200, learning_rate=1e-3, rows_a_step=1024, max_source=1024, max_target=256),
     "flan": dict(steps=30_000, learning_rate=3e-5, max_source=1024, max_target=256),
     "paper": dict(steps=107_250, learning_rate=1e-5, batch_size=2, l=64, n_candidates=32),
@@ -66,7 +70,7 @@ def test_its_arguments_make_the_optimizer_and_the_schedule_it_names(name, tmp_pa
     assert kind == ("Adafactor" if name in ("t0", "flan") else "AdamW")
     rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
     assert rates == ({5e-4, 30 * 5e-4} if name == "micro" else {how.learning_rate})
-    if name in ("tk-instruct", "t0", "flan"):
+    if name in ("tk-instruct", "mtk-instruct", "t0", "flan"):
         for _ in range(9):
             trainer.optimizer.step(); trainer.lr_scheduler.step()
         assert trainer.lr_scheduler.get_last_lr() == [how.learning_rate] * len(
