@@ -11,17 +11,17 @@ import matplotlib.pyplot as plt, torch
 from torch import Tensor
 from .causal import check_encoder
 from .core import COLOURS, Part, TaskError
-from .natinst import Encoding, complete, instruction
+from .natinst import Encoding
 from .tasks import Instance, Task
 from .tuning import DEFINITION, answers
 
 # %% ../nbs/2_model/27_attention.ipynb #b9538809
 def _source_parts(task, instance, encoding):
     "A source as parts, the input told apart from its frame."
-    frame, text = complete(instance.input), instance.input.strip()
-    start = frame.index("Input: ") + len("Input: ")
+    frame, text = encoding.question(instance.input), instance.input.strip()
+    start = frame.index(text, frame.lower().index("input: ") + len("input: "))
     return [
-        *instruction(task, encoding), Part("frame", frame[:start]), Part("input", text),
+        *encoding.parts(task), Part("frame", frame[:start]), Part("input", text),
         Part("frame", frame[start + len(text) :]),
     ]
 

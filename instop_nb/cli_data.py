@@ -65,7 +65,7 @@ def ask_once(
     text: str = typer.Argument("", metavar="INPUT", help=f"What to do it with: {_NOUNS}"),
     model: str = typer.Option("micro-tuned", help="'micro-tuned', 'micro', a folder, or the hub's"),
     layout: Annotated[
-        str, typer.Option("--format", help="Layout of the text, that of the tuning; or ni-v1")
+        str, typer.Option("--format", help="tk-instruct or ni-v1, as the model was tuned")
     ] = "tk-instruct",
 ):
     "One answer of a model."

@@ -117,7 +117,7 @@ def _compared(rows, tasks, counter=None):
         said["copy an example"] = [r for t in tasks for r in copy_example(t)]
     if not all(t.name in tiers_of() for t in tasks):
         return {name: score(given, counter)["overall"] for name, given in said.items()}
-    groups = {name: group_scores(given) for name, given in said.items()}
+    groups = {name: group_scores(given, counter=counter) for name, given in said.items()}
     return {f"{tier}: {name}": scores[tier]
             for tier in groups["this model"] for name, scores in groups.items()}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from .causal import check_encoder
 from .core import TaskError
-from .natinst import Encoding, instruction
+from .natinst import Encoding
 from .tasks import Task
 
 # %% ../nbs/4_learned/42_embedder.ipynb #79cd82bf
@@ -154,7 +154,7 @@ def instruction_start(
     faithful: bool = False,  # As the paper's code: `</s>`, padded behind, the padding counts
 ) -> tuple[Tensor, Tensor]:  # weight [n_tasks, l, d], mask [n_tasks, l], for `DirectEmbedder`
     "Start values that are the words of each task's own instruction; TaskError if a task has none."
-    texts = ["".join(part.text for part in instruction(t, encoding)) for t in tasks]
+    texts = ["".join(part.text for part in encoding.parts(t)) for t in tasks]
     for task, text in zip(tasks, texts):
         if not text:
             raise TaskError(

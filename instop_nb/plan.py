@@ -35,10 +35,10 @@ def sized_config(
 ) -> T5Config:  # Of a first T5, of version 1.1, or of an mT5
     "The configuration of a T5 of a well-known size."
     d_model, d_ff, layers, heads, width = T5_SIZES[name]
-    many = name.startswith("mt5")
-    second = many or "v1_1" in name
+    multilingual = name.startswith("mt5")
+    second = multilingual or "v1_1" in name
     config = T5Config(
-        vocab_size=250112 if many else 32128, d_model=d_model, d_ff=d_ff, d_kv=width,
+        vocab_size=250112 if multilingual else 32128, d_model=d_model, d_ff=d_ff, d_kv=width,
         num_layers=layers, num_heads=heads, feed_forward_proj="gated-gelu" if second else "relu",
         tie_word_embeddings=not second, decoder_start_token_id=0,
     )
@@ -57,7 +57,7 @@ def planned_config(
     except OSError as error:
         if error.errno is not None: raise  # The system's own words
         raise OSError(f"{error}; or give a size: {', '.join(T5_SIZES)}") from error
-    config.own_head = config.model_type == "mt5"
+    config.own_head = config.model_type in ("mt5", "umt5")
     return config
 
 # %% ../nbs/5_beyond/51b_plan.ipynb #plan-peaks

@@ -249,11 +249,12 @@ def evaluate(
 def group_scores(
     rows: list[dict],     # From `evaluate`
     by: str = "novelty",  # "novelty" (micro-world only) or "category"
+    counter=None,         # Whose tokens ROUGE counts, see `score`
 ) -> dict[str, dict]:  # Group -> exact_match, rouge1, rougeL in percent, n
     "Scores of groups of predictions."
     groups = defaultdict(list)
     for r in rows: groups[novelty(r["task"]) if by == "novelty" else r[by]].append(r)
-    return {name: score(group)["overall"] for name, group in sorted(groups.items())}
+    return {name: score(group, counter)["overall"] for name, group in sorted(groups.items())}
 
 # %% ../nbs/2_model/26_tuning.ipynb #6de5d61f
 def group_table(
