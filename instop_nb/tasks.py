@@ -224,9 +224,10 @@ def split_names(
     path = collection(folder)/"splits"/track/f"{split}_tasks.txt"
     if not path.exists():
         there = sorted(p.name.removesuffix("_tasks.txt") for p in path.parent.glob("*_tasks.txt"))
+        known = f"choose from {there}, or None for all tasks; " if there else ""
         raise TaskError(
             path, "split", NOTHING,
-            f"choose from {there}, or None for all tasks; to split a folder of your own, write "
+            f"{known}to split a folder of your own, write "
             f"train_tasks.txt and test_tasks.txt into splits/{track}, a line with the name of each "
             "task",
         )
