@@ -147,7 +147,7 @@ def lora_split(
             *([replace(t, instances=t.instances[:EACH]) for t in tasks] for tasks in (train, test)))
 
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x
-STEPS, BATCH, RATE = 24, 8, 1e-3
+STEPS, BATCH, RATE = 12, 8, 1e-3
 
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x1
 def _lora_tuned(model, tokenizer, tasks, told, folder, seed, steps):

@@ -207,6 +207,14 @@ def _know_control(model, tokenizer):
     if own.pad_token_id is None: own.pad_token_id = tokenizer.pad_token_id
     if own.eos_token_id is None: own.eos_token_id = tokenizer.eos_token_id
 
+# %% ../nbs/2_model/23_models.ipynb #models-unpacked-x
+def _unpacked(model):
+    "A model whose file is packed and whose weights are not any more: it may be trained."
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer and all(p.is_floating_point() for p in model.parameters()):
+        quantizer.remove_quantization_config(model)
+    return model
+
 # %% ../nbs/2_model/23_models.ipynb #d4fea3d2
 def load_model(
     name: str = "micro",               # A key of `SHIPPED`, "smollm2", a folder, or of the hub
@@ -233,4 +241,4 @@ def load_model(
     except Exception as error: raise _not_loaded(name, error) from error
     _check_fit(name, tokenizer, model, sorted(info["missing_keys"]))
     _know_control(model, tokenizer)
-    return model.to(device).eval(), tokenizer
+    return _unpacked(model).to(device).eval(), tokenizer
