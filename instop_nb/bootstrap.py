@@ -32,6 +32,7 @@ class Making:
     made_shown: int = 2   # Of these, made before
     temperature: float = 0.7  # Of instructions; instances take the likeliest token
     top_p: float = 0.9    # Of instructions; GPT-3's was 0.5
+    presence: float = 1.5  # Of instances, as GPT-3's; see `Asking`
     labels: str = "ask"   # Whether a task has labels: "ask" the writer, or by a "rule"
     room: int = 160       # Tokens of a prompt's instructions, and of its instances
     most: int = 5         # Instances of a task
@@ -108,7 +109,8 @@ def instances_of(
     known = {text for some in shown.values() for s in some for text, _ in s.pairs}
     labelled = _labelled(made, writer, asked if shown[True] else [], how)
     prompts = [instance_prompt(t, kind, shown[kind]) for t, kind in zip(made, labelled)]
-    written = writer.write(prompts, Asking(how.room, ("\n\n", "\nTask:")))
+    asking = Asking(how.room, ("\n\n", "\nTask:"), presence=how.presence)
+    written = writer.write(prompts, asking)
     found = [kept_pairs(parsed_pairs(said, kind), known, how.most)
              for said, kind in zip(written, labelled)]
     return [{"instruction": text, "labelled": kind, "pairs": pairs, "dropped": dropped}

@@ -139,11 +139,11 @@ def run_made(
 def what_was_made(
     record: dict,  # From `reproduce`
     folder,        # Of its runs
-) -> dict:  # "weights", and "made" where the model has made the tasks
+) -> dict:  # "weights", and "digest" where the model has made the tasks
     "What a record of this study says besides its scores."
     home, found = Path(folder)/"made", weights_said(record, folder)
     if not (home/"instances.jsonl").exists(): return found
-    return found | {"made": made_digest(home, get_tasks(record["data"], "train", INSTANCES, 0))}
+    return found | {"digest": made_digest(home, get_tasks(record["data"], "train", INSTANCES, 0))}
 
 # %% ../nbs/5_beyond/54d_made_study.ipynb #ms-studies-xx2
 MADE_ARMS = {"untuned": {}, "tuned on people's tasks": {"source": "people"},

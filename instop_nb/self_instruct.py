@@ -130,14 +130,14 @@ def parsed_pairs(
     written: Written,  # Behind that prompt
     labelled: bool,    # It begins with a label
 ) -> list[tuple[str, str]]:  # Inputs and outputs; "" where one is missing
-    "The instances in a text; the last one is left out where it was cut."
+    "The instances in a text, each with its first output; without the last where that was cut."
     first, second = _ORDER[labelled]
     parts = re.split(rf"(?:^|\n)\s*{first}:", written.text)
     parts = [part for part in parts if part.strip()]
-    halves = [re.split(rf"\n\s*{second}:", part, maxsplit=1) for part in parts]
-    pairs = [(half[0].strip(), "".join(half[1:]).strip()) for half in halves]
-    pairs = [pair[::-1] for pair in pairs] if labelled else pairs
-    return pairs[:-1] if written.cut else pairs
+    pieces = [re.split(rf"\n\s*{second}:", part) for part in parts]
+    if written.cut and pieces and len(pieces[-1]) < 3: pieces.pop()
+    pairs = [(some[0].strip(), "".join(some[1:2]).strip()) for some in pieces]
+    return [pair[::-1] for pair in pairs] if labelled else pairs
 
 # %% ../nbs/5_beyond/54_self_instruct.ipynb #si-pairs-x
 _HEADINGS = r"^(Task|Input|Output|Label):"

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from .causal import check_room, continues, source_ids
 from .core import TaskError
 from .decoder_only import chat_ids, check_chat
@@ -30,10 +30,13 @@ class Asking:
     stops: tuple = ()         # Texts at which it ends; OpenAI's servers take four at most
     temperature: float = 0.0  # 0: always the likeliest token; else they are drawn
     top_p: float = 1.0        # From the likeliest tokens, which have this probability together
+    presence: float = 0.0     # Taken from the logit of each token that was written before
 
     def __post_init__(self):
         positive("Asking", room=self.room, top_p=self.top_p)
         if self.temperature: positive("Asking", temperature=self.temperature)
+        if not -2 <= self.presence <= 2:
+            raise TaskError("Asking", "presence", self.presence, "give a number from -2 to 2")
         if self.top_p > 1: raise TaskError("Asking", "top_p", self.top_p, "give at most 1")
 
 # %% ../nbs/5_beyond/54b_writers.ipynb #wr-written-x
@@ -82,6 +85,14 @@ class Scripted:
         said = (self.reply(text, seed + n) for n, text in enumerate(prompts))
         return [until_stop(text, how.stops, False) for text in said]
 
+# %% ../nbs/5_beyond/54b_writers.ipynb #wr-pres-x
+class _Presence(LogitsProcessor):
+    "OpenAI's presence penalty: tokens behind the prompt become less likely once they are there."
+    def __init__(self, start, penalty): self.start, self.penalty = start, penalty
+    def __call__(self, ids, scores):
+        lower = torch.zeros_like(scores).scatter_(1, ids[:, self.start:], self.penalty)
+        return scores - lower
+
 # %% ../nbs/5_beyond/54b_writers.ipynb #wr-model-x
 def _generation(model, how):
     "What transformers needs to know."
@@ -114,9 +125,13 @@ class ModelWriter:
         return [[*chat_ids(self.tokenizer, [{"role": "user", "content": p}])] for p in prompts]
     def _continued(self, rows, how):
         batch = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self.model.device)
+        start = batch["input_ids"].shape[1]
+        penalty = LogitsProcessorList([_Presence(start, how.presence)] if how.presence else [])
         ids = self.model.generate(
-            **batch, generation_config=_generation(self.model, how), tokenizer=self.tokenizer)
-        new = ids[:, batch["input_ids"].shape[1]:]
+            **batch, generation_config=_generation(self.model, how), tokenizer=self.tokenizer,
+            logits_processor=penalty,
+        )
+        new = ids[:, start:]
         cut = [self.tokenizer.eos_token_id not in row for row in new.tolist()]
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [until_stop(text, how.stops, c) for text, c in zip(texts, cut)]
@@ -168,8 +183,9 @@ class EndpointWriter:
         said = {"messages": [{"role": "user", "content": prompt}]}
         asked = said if self.chat else {"prompt": prompt}
         limits = {"max_tokens": how.room, "temperature": how.temperature, "top_p": how.top_p}
-        stops = {"stop": [*how.stops]} if how.stops else {}
-        return {"model": self.model, "seed": seed, **asked, **limits, **stops}
+        more = {"stop": [*how.stops], "presence_penalty": how.presence}
+        asked |= limits | {name: value for name, value in more.items() if value}
+        return {"model": self.model, "seed": seed, **asked}
     def _read(self, answer):
         try:
             choice = answer["choices"][0]

@@ -2,7 +2,7 @@
 import json
 import random
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,9 +12,9 @@ import torch
 import transformers as hf
 import yaml
 from conftest import check_claims_of_page, check_that_no_run_is_repeated, record_and_page
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from test_cli import call, fail
-from test_decoder_only import ODD, chat_tokenizer
+from test_decoder_only import MODELS, ODD, chat_tokenizer, data  # noqa: F401 (a fixture)
 
 from instop_nb import bootstrap as module, made_study
 from instop_nb.bootstrap import Making, bootstrap, draw_shown, instances_of, one_round
@@ -116,6 +116,12 @@ def test_what_a_prompt_shows_is_read_back(pairs, labelled):
     assert parsed_pairs(Written(said, True), labelled) == pairs[:-1]
 
 
+def test_of_several_outputs_the_first_counts():
+    said = " a\nOutput: b\nOutput: c\nInput: d\nOutput: e"
+    assert parsed_pairs(Written(said, False), False) == [("a", "b"), ("d", "e")]
+    assert parsed_pairs(Written(said, True), False) == [("a", "b")]
+
+
 @given(st.text(max_size=60), st.booleans(), st.booleans())
 def test_any_text_can_be_read(text, cut, labelled):
     written = Written(text, cut)
@@ -195,24 +201,28 @@ def test_a_run_that_is_killed_goes_on_as_if_it_were_not(tmp_path, call_number):
     def mortal(prompt, seed):
         if next(calls) == 3 * call_number: raise Killed
         return script(prompt, seed)
-    try: bootstrap(tmp_path / "a", Scripted(mortal), TASKS, QUICK)
-    except Killed: pass
+    with suppress(Killed): bootstrap(tmp_path / "a", Scripted(mortal), TASKS, QUICK)
     ended = bootstrap(tmp_path / "a", Scripted(script), TASKS, QUICK)
     assert ended == bootstrap(tmp_path / "b", Scripted(script), TASKS, QUICK)
     for name in ("instructions.jsonl", "instances.jsonl", "settings.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@given(st.data())
-def test_a_run_goes_on_from_any_byte(tmp_path_factory, data):
-    folder, whole = tmp_path_factory.mktemp("cut"), getattr(script, "whole", None)
-    if whole is None:
-        place = tmp_path_factory.mktemp("whole")
-        bootstrap(place, Scripted(script), TASKS, QUICK)
-        names = ("instructions.jsonl", "instances.jsonl", "settings.json")
-        whole = script.whole = {name: (place / name).read_bytes() for name in names}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    "The state of a run that nobody has stopped."
+    place = tmp_path_factory.mktemp("whole")
+    bootstrap(place, Scripted(script), TASKS, QUICK)
+    names = ("instructions.jsonl", "instances.jsonl", "settings.json")
+    return {name: (place / name).read_bytes() for name in names}
+
+
+@given(share=st.floats(0, 1))
+@settings(max_examples=25)
+def test_a_run_goes_on_from_any_byte(tmp_path_factory, whole, share):
+    folder = tmp_path_factory.mktemp("cut")
     first, second = whole["instructions.jsonl"], whole["instances.jsonl"]
-    n = data.draw(st.integers(0, len(first) + len(second)))
+    n = round(share * (len(first) + len(second)))
     (folder / "settings.json").write_bytes(whole["settings.json"])
     (folder / "instructions.jsonl").write_bytes(first[:n])
     if n > len(first): (folder / "instances.jsonl").write_bytes(second[:n - len(first)])
@@ -398,6 +408,18 @@ def test_the_likeliest_words_are_the_same_alone_and_in_a_batch(tiny):
     assert alone == together
 
 
+def test_what_was_written_becomes_less_likely_and_the_prompt_does_not(tiny):
+    texts = ["one two", "three"]
+    writer = ModelWriter(*tiny)
+    [[free, _], [bound, _]] = (writer.write(texts, Asking(60, presence=p)) for p in (0, 2))
+    assert len(set(bound.text)) > len(set(free.text)), "it has looped before"
+    seen = []
+    with served(of_model(*tiny, seen)) as url:
+        EndpointWriter(url).write(["one"], Asking(2, presence=1.5))
+        EndpointWriter(url).write(["one"], Asking(2))
+    assert seen[0][1]["presence_penalty"] == 1.5 and "presence_penalty" not in seen[1][1]
+
+
 def test_a_stop_ends_what_a_model_writes(tiny):
     writer = ModelWriter(*tiny)
     [whole] = writer.write(["one two"], Asking(16))
@@ -411,8 +433,8 @@ def test_who_cannot_write_is_refused(tiny):
         ModelWriter(*load_model("micro", device="cpu"))
     for wrong in (dict(room=0), dict(temperature=-1), dict(top_p=0), dict(top_p=1.5)):
         with pytest.raises(TaskError): Asking(**wrong)
-    with pytest.raises(TaskError, match="places"):
-        ModelWriter(*tiny).write(["one"], Asking(10**6))
+    short = ModelWriter(MODELS["GPT-2"]().eval(), tiny[1])
+    with pytest.raises(TaskError, match="256 places"): short.write(["one"], Asking(300))
 
 
 # The study
@@ -432,13 +454,13 @@ def test_digest_and_tables(made):
     assert all(found["rows"][n]["instruction"] in shown_tasks(found, numbers) for n in numbers)
 
 
-def test_the_study_runs_and_repeats_nothing(made, place, tmp_path):
+def test_the_study_runs_and_repeats_nothing(made, place, data, tmp_path):  # noqa: F811
     pytest.importorskip("peft", reason="peft is not installed here: make english")
     study = STUDIES["self-instruct"]
-    options = dict(scale=.05, data="natural", model=place, made=made)
+    options = dict(scale=.05, data=data, model=place, made=made)
     record = reproduce(study, tmp_path, seeds=1, workers=1, quiet=True, **options)
     assert [r["arm"] for r in record["runs"]] == [*study.arms]
-    assert [r["trained_on"] for r in record["runs"]] == [0, 24, 9]
+    assert [r["trained_on"] for r in record["runs"]] == [0, 2, 9]
     check_that_no_run_is_repeated(study, tmp_path, record, **options)
 
 
@@ -457,7 +479,7 @@ def test_the_page_agrees_with_the_record():
     study = STUDIES["self-instruct"]
     record, printed, lines = record_and_page(study, NOTEBOOK)
     check_claims_of_page("self-instruct", record, printed, lines)
-    made = record["made"]
+    made = record["digest"]
     assert len(made["rows"]) == made_study.TARGET
     assert f"| instructions | kept | {len(made['rows'])} |" in lines
     for why, n in made["dropped"].items(): assert f"| instructions | {why} | {n} |" in lines
@@ -468,7 +490,7 @@ def test_the_judged_tasks_are_those_that_are_shown():
     file = Path(made_study.__file__).parent / "records" / "self-instruct-judged.yaml"
     judged = yaml.safe_load(file.read_text())
     assert judged["who"]
-    assert [row["task"] for row in judged["tasks"]] == drawn_numbers(record["made"])
+    assert [row["task"] for row in judged["tasks"]] == drawn_numbers(record["digest"])
 
 
 # The English model
