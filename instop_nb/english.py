@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSTANCES', 'ARMS', 'OPTION_ARMS', 'TRAINED', 'TESTED', 'EACH', 'STEPS', 'BATCH', 'RATE', 'LORA_ARMS', 'STUDIES',
-           'asked_task', 'common_answer', 'run_english', 'category_table', 'add_lora', 'lora_split', 'run_lora',
-           'weights_said']
+           'asked_task', 'common_answer', 'run_english', 'category_table', 'add_lora', 'lora_split', 'lora_tuned',
+           'run_lora', 'weights_said']
 
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-imports
 import random
@@ -150,7 +150,17 @@ def lora_split(
 STEPS, BATCH, RATE = 12, 8, 1e-3
 
 # %% ../nbs/5_beyond/53b_english.ipynb #eng-lora-run-x1
-def _lora_tuned(model, tokenizer, tasks, told, folder, seed, steps):
+def lora_tuned(
+    model,      # Of `load_model`; changed in place
+    tokenizer,  # The model's, with a chat template
+    tasks: list[Task],  # To train on
+    told: Encoding,     # What is said of a task
+    folder,     # Of the run
+    seed: int,  # Of the matrices, of the rows and their order
+    *,
+    steps: int = STEPS,  # Of BATCH rows each, at RATE
+):  # The same model
+    "Tune the narrow matrices on rows drawn from some tasks."
     rows = draw_rows(chat_rows(tokenizer, tasks, told, 512), tasks, steps * BATCH, seed)
     return tune(
         add_lora(model, seed), tokenizer, rows, folder, steps, BATCH, learning_rate=RATE,
@@ -172,7 +182,7 @@ def run_lora(
     if told:
         encoding = {"definition": DEFINITION, "nothing": NO_INSTRUCTION}[told]
         steps = steps_of(scale, STEPS)
-        net = _lora_tuned(net, tokenizer, trained, encoding, folder, seed, steps=steps)
+        net = lora_tuned(net, tokenizer, trained, encoding, folder, seed, steps=steps)
     saved = run.folder/"asked.jsonl"  # No name of what the tuning puts aside
     rows = {tasks: chat_evaluate(net, tokenizer, some, saved=saved)
             for tasks, some in (("unseen", unseen), ("seen", seen))}

@@ -21,7 +21,7 @@ from instop_nb.decoder_only import (
 )
 from instop_nb.english import (
     ARMS, LORA_ARMS, OPTION_ARMS, STUDIES, add_lora, asked_task, category_table, common_answer,
-    lora_split, run_english, run_lora, weights_said,
+    lora_split, lora_tuned, run_english, run_lora, weights_said,
 )
 from instop_nb.models import english_file, load_model
 from instop_nb.natinst import Encoding
@@ -342,7 +342,7 @@ def test_lora_begins_as_the_model_and_learns_nothing_else(data, place, tmp_path)
     assert learned and all("lora_" in name for name in learned)
     train, *_ = lora_split(data, 0)
     again, _ = load_model(place, device="cpu")
-    done = english._lora_tuned(again, tokenizer, train, DEFINITION, tmp_path, 0, steps=2)
+    done = lora_tuned(again, tokenizer, train, DEFINITION, tmp_path, 0, steps=2)
     now = {n.replace(".base_layer", ""): p for n, p in done.named_parameters()}
     assert all(torch.equal(now[name], value) for name, value in was.items())
     assert any(p.abs().max() > 0 for n, p in now.items() if "lora_B" in n)
