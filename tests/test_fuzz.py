@@ -739,6 +739,13 @@ ROWS_OF = ("encode", "--format", "flan", "--cluster", "nli", "--rows", "rows.jso
 OPTIONS = {
     ("ask", "Write.", "fox"): {"--model": PLACE, "--format": WORD}, ("doctor",): {"--tasks": PLACE},
     ("tasks",): {None: PLACE}, ("score",): {None: PLACE},
+    ("self-instruct", "--endpoint", "http://localhost:9/v1"): {
+        "--data": PLACE, "--labels": WORD, "--n": WHOLE + ["0"], "--seed": WHOLE,
+        "--threads": WHOLE + ["0"], "--temperature": [r for r in RATE if r not in ("0", "-0.0")],
+        "--top-p": [r for r in RATE if r not in ("0", "-0.0")], "--endpoint": ["x", "", "ftp://x"],
+        "--out": TRAINING["--out"],
+    },
+    ("self-instruct",): {"--model": PLACE},
     ("score", "predictions.jsonl", "--xlingual"): {"--tokenizer": PLACE},
     ("encode",): {
         "--data": PLACE, "--task": WORD, "--format": WORD, "--n-pos": WHOLE, "--n-neg": WHOLE,
@@ -871,7 +878,7 @@ def test_every_option_is_asked():
     }
     flags = {
         "--definition", "--explanations", "--task-name", "--faithful", "--resume", "--quiet",
-        "--in-place", "--show", "--keep", "--xlingual", "--help",
+        "--in-place", "--show", "--keep", "--xlingual", "--chat", "--help",
     }
     for name, options in known.items():
         assert options - flags <= {
