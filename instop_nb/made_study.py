@@ -13,14 +13,14 @@ from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from filelock import FileLock
-from .bootstrap import Making, bootstrap
+from .bootstrap import Making, bootstrap, known_rounds
 from .core import Table, TaskError, cell
 from .decoder_only import chat_evaluate
 from .english import INSTANCES, STEPS, lora_split, lora_tuned, weights_said
 from .metrics import score
 from .models import load_model
 from .probes import steps_of, two_scores
-from .runs import Run, logged_values
+from .runs import Run
 from .self_instruct import nearest, seed_of
 from .study import Study
 from .tasks import Task, load_tasks
@@ -34,8 +34,8 @@ def made_digest(
 ) -> dict:  # written, dropped, instances_dropped (why -> how many), rounds, cpu_seconds, rows
     "What a run of Self-Instruct has come to."
     home, known = Path(folder), [seed_of(task).instruction for task in seeds]
-    rounds = [line["rows"] for line in logged_values(home/"instructions.jsonl", dict)]
-    rows = [row for line in logged_values(home/"instances.jsonl", dict) for row in line["rows"]]
+    rounds = list(known_rounds(home/"instructions.jsonl"))
+    rows = [row for some in known_rounds(home/"instances.jsonl") for row in some]
     written = [row for some in rounds for row in some]
     lost = Counter()
     for row in rows: lost.update(row["dropped"])
