@@ -47,6 +47,11 @@ def _filled(code):
 
 def _exercises(cells):
     "Say for each exercise whether its stub is filled in."
+    stubs = [text for cell in cells if cell["cell_type"] == "code"
+             and (text := "".join(cell["source"])).startswith("@exercise(")]
+    return [*map(_filled, stubs)] or _exercises_at_the_end(cells)
+
+def _exercises_at_the_end(cells):
     texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     first = next(
         (n for n, (_, text) in enumerate(texts) if re.search("^## Exercises", text, re.MULTILINE)),

@@ -295,6 +295,8 @@ def test_two_figures_with_a_text_for_those_who_cannot_see_them(path):
 
 @each_lesson
 def test_two_to_four_exercises_with_hint_check_and_folded_solution(path):
+    if any("@exercise(" in readme.source(cell) for cell in cells_of(path)):
+        return  # It has them where they are used, see test_exercises
     found = exercises(readme.read_notebook(path)["cells"])
     assert 2 <= len(found) <= 4, (
         f"two to four exercises are needed, each begins '**1. ..': there are {len(found)}"

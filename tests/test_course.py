@@ -42,7 +42,7 @@ def test_every_exercise_of_the_course_is_found_and_open():
             for cell in readme.read_notebook(path)["cells"]
             if cell["cell_type"] == "markdown"
         )
-        exercises = re.findall(
+        exercises = re.findall(r"(?m)^\*\*Exercise \d+\. ", text) or re.findall(
             r"(?m)^\*\*\d+\.", re.search(r"(?ms)^## Exercises(.*?)^## Recap", text)[1]
         )
         assert len(exercises) >= 2 and module._chapter(path, ROOT / "nbs").exercises == [

@@ -96,12 +96,13 @@ def test_readme_fills_the_chapters_and_rewrites_links(project):
     files = {path.name: text for path, text in readme.generated(project).items()}
     badge = readme.colab_badge(SETTINGS, "01_words.ipynb")
     assert (
-        f"| 01 | [Small words](nbs/01_words.ipynb) | `one` | none | 3 | CPU | {badge} |"
+        f"| 01 | [Small words](nbs/01_words.ipynb) | `one` | none | 5 + 3 | CPU | {badge} |"
         in files["README.md"]
     )
     assert "[licence](LICENSE)" in files["README.md"] and "<!-- chapters" not in files["README.md"]
     header = readme.source(json.loads(files["01_words.ipynb"])["cells"][1])
-    assert header == f"{HEADER}\n\n{readme.colab_badge(SETTINGS, '01_words.ipynb')}"
+    timed = HEADER.replace("3 ·", "5 to work through, 3 to run ·")
+    assert header == f"{timed}\n\n{readme.colab_badge(SETTINGS, '01_words.ipynb')}"
 
 
 def test_readme_is_stable_once_written(project):
@@ -129,12 +130,12 @@ def test_minutes_are_the_measured_ones(project):
     record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [100.0, 121.0]}}))
     files = {path.name: text for path, text in readme.generated(project).items()}
     assert (
-        "*Minutes*: 3 ·" in files["01_words.ipynb"] and "| none | 3 | CPU |" in files["README.md"]
+        "through, 3 to run ·" in files["01_words.ipynb"] and "+ 3 | CPU |" in files["README.md"]
     ), "two runs: the longer one, rounded up"
     record.write_text(json.dumps({"cpu_seconds": {"01_words.ipynb": [5.0, 4.0]}}))
     files = {path.name: text for path, text in readme.generated(project).items()}
     assert (
-        "*Minutes*: 1 ·" in files["01_words.ipynb"] and "| none | 1 | CPU |" in files["README.md"]
+        "through, 1 to run ·" in files["01_words.ipynb"] and "+ 1 | CPU |" in files["README.md"]
     )
 
 

@@ -3,8 +3,9 @@
 Sources: settings.ini (the repository's address), the header cell of each chapter, and the saved
 records of the demo and of the chapters' running times.
 Written: the minutes in each chapter's header, the Colab badge below it and the cell after it,
-which installs the package in Colab; the parts of nbs/index.ipynb between `<!-- name -->` and
-`<!-- /name -->`; and README.md, which is the text of nbs/index.ipynb with its links made to fit.
+which installs the package in Colab; the metadata that folds a solution away; the parts of
+nbs/index.ipynb between `<!-- name -->` and `<!-- /name -->`; and README.md, which is the text of
+nbs/index.ipynb with its links made to fit.
 """
 import json
 import re
@@ -22,7 +23,8 @@ INSTALL_CELL = "install-in-colab"  # the cell's id, by which it is found again
 HEADER = re.compile(
     r"# (?P<title>[^\n]+)\n\n?> (?P<says>[^\n]+)\n\n"
     r"\*You will build\*: (?P<builds>[^\n]+?) · \*You need\*: (?P<needs>[^\n]+?) · "
-    r"\*Paper\*: (?P<paper>[^\n]+?) · \*Minutes\*: (?P<minutes>\d+) · "
+    r"\*Paper\*: (?P<paper>[^\n]+?) · \*Minutes\*: (?P<time>(?:\d+ to work through, )?"
+    r"(?P<minutes>\d+)(?: to run)?) · "
     r"\*Device\*: (?P<device>[^\n]+?)"
     r"(?:\n\n(?P<colab>\[!\[Open in Colab\][^\n]*))?\s*"
 )
@@ -97,6 +99,25 @@ def minutes(header, name, seconds):
     return str(ceil(max(seconds[name]) / 60)) if name in seconds else header["minutes"]
 
 
+def minutes_of_reader(cells):
+    """Return about how many minutes a reader needs: 200 words or 20 lines of code in one, and
+    what the exercises say."""
+    texts = {kind: [source(c) for c in cells if c["cell_type"] == kind
+                    and not re.match(r"#\|\s*(hide|code-fold)", source(c))]
+             for kind in ("markdown", "code")}
+    words = sum(len(text.split()) for text in texts["markdown"])
+    lines = sum(len(text.splitlines()) for text in texts["code"])
+    asked = re.findall(r"^@exercise\(.*minutes=(\d+)", "\n".join(texts["code"]), re.MULTILINE)
+    return ceil((words / 200 + lines / 20 + sum(map(int, asked))) / 5) * 5
+
+
+def fold_solutions(cells):
+    "Fold the code of solutions away where notebooks are edited: in JupyterLab and in Colab."
+    for cell in cells:
+        folded = re.match(r"#\|\s*code-fold: true", source(cell))
+        if folded: cell["metadata"] = {"cellView": "form", "jupyter": {"source_hidden": True}}
+
+
 def colab_badge(settings, where):
     "Return the badge that opens a notebook in Colab."
     home = f"{settings['user']}/{settings['repo']}/blob/{settings['branch']}/nbs/{where}"
@@ -154,16 +175,19 @@ def linked(path, root=ROOT):
 def chapter_row(path, settings, seconds, root=ROOT):
     "Return the row of a chapter, made from its header."
     where = place(path, root)
-    header = header_of(read_notebook(path), where)
+    notebook = read_notebook(path)
+    header = header_of(notebook, where)
     return table_row(
         path.stem[:2], linked(path, root), header["builds"], header["paper"],
-        minutes(header, path.name, seconds), header["device"], colab_badge(settings, where),
+        f"{minutes_of_reader(notebook['cells'])} + {minutes(header, path.name, seconds)}",
+        header["device"], colab_badge(settings, where),
     )
 
 
 def chapter_table(settings, root=ROOT):
     "Return the table of chapters, with a line for each part."
-    rows = [table_row("", "chapter", "you will build", "paper", "minutes", "device", ""),
+    rows = [table_row("", "chapter", "you will build", "paper", "minutes: yours + to run",
+                      "device", ""),
             table_row("--:", "---", "---", "---", "--:", "---", "---")]
     seconds, part = measured(root), ""
     for path in (p for p in chapters(root) if re.match(r"\d\d_", p.stem)):
@@ -220,14 +244,16 @@ def fill(text, name, content):
 
 
 def new_chapter(path, settings, seconds, root=ROOT):
-    "Return a chapter's text: minutes and badge in its header, and the cell that installs."
+    "Return a chapter's text: minutes and badge in its header, folds, and the cell that installs."
     notebook, where = read_notebook(path), place(path, root)
     header = header_of(notebook, where)
     text, m = header.string, header
-    text = f"{text[:m.start('minutes')]}{minutes(m, path.name, seconds)}" \
-           f"{text[m.end('minutes'):m.end('device')]}"
+    time = (f"{minutes_of_reader(notebook['cells'])} to work through, "
+            f"{minutes(m, path.name, seconds)} to run")
+    text = f"{text[:m.start('time')]}{time}{text[m.end('time'):m.end('device')]}"
     first = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     set_source(first, f"{text}\n\n{colab_badge(settings, where)}")
+    fold_solutions(notebook["cells"])
     notebook["cells"] = with_install_cell(notebook["cells"], settings)
     return notebook_text(notebook)
 
