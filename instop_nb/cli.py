@@ -64,7 +64,8 @@ def demo_command(
 CHAPTERS = (
     "flan_study", "t0_study", "natinst_study", "superni_study", "xlingual_study",
     "hard_instructions", "told_and_asked", "world_study", "control", "choice",
-    "shortcuts", "paper", "embedder_study", "prompt_tuning", "english", "made_study",
+    "shortcuts", "paper", "embedder_study", "prompt_tuning", "still",
+    "english", "made_study",
 )
 
 def all_studies() -> dict:  # Name -> study
