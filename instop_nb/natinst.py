@@ -14,6 +14,11 @@ from pathlib import Path
 from .core import Highlighted, Part, TaskError, coloured, whole_files
 from .tasks import Instance, Task, need_references
 
+# %% ../nbs/1_instructions/13_natinst.ipynb #9e266fc5
+def _closed(label, text):
+    line = f"{label}: {text.strip()}"
+    return line if line[-1] in string.punctuation else line + "."
+
 # %% ../nbs/1_instructions/13_natinst.ipynb #8285a3f6
 @dataclass(frozen=True)
 class Encoding:
@@ -38,11 +43,6 @@ class Encoding:
     ) -> str:       # See `complete`
         "The end of a source."
         return complete(text)
-
-# %% ../nbs/1_instructions/13_natinst.ipynb #9e266fc5
-def _closed(label, text):
-    line = f"{label}: {text.strip()}"
-    return line if line[-1] in string.punctuation else line + "."
 
 # %% ../nbs/1_instructions/13_natinst.ipynb #9bb01237
 def complete(text: str,  # The input of an instance
