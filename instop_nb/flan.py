@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLUSTERS', 'PATTERNS', 'DATASETS', 'cluster_named', 'columns_of', 'flan_parts', 'render', 'load_flan', 'no_template',
-           'dataset_name', 'round_robin', 'mixing_rates', 'mix', 'prune', 'few_shot', 'hold_out']
+           'dataset_name', 'round_robin', 'hold_out', 'mixing_rates', 'mix', 'prune', 'few_shot']
 
 # %% ../nbs/1_instructions/15_flan.ipynb #b6af7c0c
 import random, re
@@ -179,6 +179,21 @@ def round_robin(rows: Iterable[dict],         # In order
     end = len(rows) // len(templates) * len(templates) if faithful else len(rows)
     for i, row in enumerate(rows[:end]): yield templates[i % len(templates)], row
 
+# %% ../nbs/1_instructions/15_flan.ipynb #a10afd23
+DATASETS = read_yaml(_FLAN_FILES/"flan_datasets.yaml")  # By name: cluster, place, rules
+
+# %% ../nbs/1_instructions/15_flan.ipynb #a58f533c
+_KIN = [{"nli", "paraphrase"}, {"reading_comprehension", "reading_comprehension_with_commonsense"},
+        {"commonsense", "reading_comprehension_with_commonsense"}]
+
+def hold_out(cluster: str,                     # Name of the unseen cluster
+            ) -> tuple[list[str], list[str]]:  # Data sets to tune on and to test on
+    "Hold out a cluster, and keep its next of kin out of training (Wei et al. 2022, section 3)."
+    away = {cluster_named(cluster).name}.union(*(pair for pair in _KIN if cluster in pair))
+    train = [name for name, entry in DATASETS.items()
+             if entry["cluster"] not in away and "train" in entry]
+    return train, [name for name, entry in DATASETS.items() if entry["cluster"] == cluster]
+
 # %% ../nbs/1_instructions/15_flan.ipynb #5f064c3a
 def mixing_rates(sizes: dict[str, int],        # Data set -> examples
                  cap: int | None = 30_000,     # Examples of a data set that are used; None: all
@@ -245,21 +260,6 @@ def few_shot(source: str,                            # The question, rendered
     if tokenizer is not None: shown = prune(source, shown, tokenizer, budget, faithful)
     before = "".join(f"0 {x} X 1 {y} X " if faithful else f"{x}\n{y}\n\n" for x, y in shown)
     return before + (f"0 {source} X 1 FLAN" if faithful else source)
-
-# %% ../nbs/1_instructions/15_flan.ipynb #a10afd23
-DATASETS = read_yaml(_FLAN_FILES/"flan_datasets.yaml")  # By name: cluster, place, rules
-
-# %% ../nbs/1_instructions/15_flan.ipynb #a58f533c
-_KIN = [{"nli", "paraphrase"}, {"reading_comprehension", "reading_comprehension_with_commonsense"},
-        {"commonsense", "reading_comprehension_with_commonsense"}]
-
-def hold_out(cluster: str,                     # Name of the unseen cluster
-            ) -> tuple[list[str], list[str]]:  # Data sets to tune on and to test on
-    "Hold out a cluster, and keep its next of kin out of training (Wei et al. 2022, section 3)."
-    away = {cluster_named(cluster).name}.union(*(pair for pair in _KIN if cluster in pair))
-    train = [name for name, entry in DATASETS.items()
-             if entry["cluster"] not in away and "train" in entry]
-    return train, [name for name, entry in DATASETS.items() if entry["cluster"] == cluster]
 
 # %% ../nbs/1_instructions/15_flan.ipynb #b40d2c54
 def _regex(text, columns):

@@ -304,3 +304,17 @@ def test_the_map_colours_what_was_chosen():
         box.result.axes[0].get_title() == "b: definition"
         and len(box.result.axes[0].collections) == 2
     )
+
+
+def test_an_explorer_leaves_a_picture_of_what_it_shows_now():
+    from instop_nb.explorers import template_explorer, template_view
+    from instop_nb.flan_rows import micro_rows
+    from instop_nb.promptsource import TEMPLATES
+    rows = micro_rows("nli", 3)
+    box = template_explorer(TEMPLATES, {"micro_nli": rows})
+    before = box.still()
+    assert "[in other words]" in before and template_view(TEMPLATES[0], rows[0]).page in before
+    name = box.box._dom_classes[-1]  # By which the rule of style knows that the widget is alive
+    assert f"body:has(.{name}) .{name}-still {{display: none}}" in before
+    box.children[2].value = 2
+    assert template_view(TEMPLATES[0], rows[2]).page in box.still() and "[row: 2]" in box.still()
