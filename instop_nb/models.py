@@ -103,6 +103,16 @@ def _not_loaded(name, error):
         "Check the name and the connection, or use the model that needs neither: 'micro'"
     )
 
+# %% ../nbs/2_model/23_models.ipynb #config-1
+def load_config(
+    name: str = "micro",  # A key of `SHIPPED`, "smollm2", a folder, or a name on the hub
+) -> PreTrainedConfig:  # Of transformers; "bias_rate" is a field of ours alone
+    "The configuration of a model, without its weights; OSError says what to do where that fails."
+    place = _place(name)
+    try: config = AutoConfig.from_pretrained(place, **_which(name))
+    except Exception as error: raise _not_loaded(name, error) from error
+    return config
+
 # %% ../nbs/2_model/23_models.ipynb #14bb5044
 def _cut_controls(tokenizer):
     "Keep a vocabulary that holds control tokens as pieces from finding them in a text."
@@ -134,16 +144,6 @@ def _read_tokenizer(name, config):
         if config.model_type != "umt5": raise
     return T5Tokenizer.from_pretrained(_place(name))
 
-# %% ../nbs/2_model/23_models.ipynb #config-1
-def load_config(
-    name: str = "micro",  # A key of `SHIPPED`, "smollm2", a folder, or a name on the hub
-) -> PreTrainedConfig:  # Of transformers; "bias_rate" is a field of ours alone
-    "The configuration of a model, without its weights; OSError says what to do where that fails."
-    place = _place(name)
-    try: config = AutoConfig.from_pretrained(place, **_which(name))
-    except Exception as error: raise _not_loaded(name, error) from error
-    return config
-
 # %% ../nbs/2_model/23_models.ipynb #tok-of-1
 def _tokenizer_of(name, config):
     "The tokenizer of a model whose configuration is read already."
@@ -164,6 +164,18 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerFast:  # Control tokens in a text are plain signs; the side is the model's
     "Load the tokenizer of a model; OSError says what to do where that fails."
     return _tokenizer_of(name, load_config(name))
+
+# %% ../nbs/2_model/23_models.ipynb #kinds-2
+def _class_of(name, config):
+    "The class that loads a model; OSError for one that cannot write."
+    if config.is_encoder_decoder: return AutoModelForSeq2SeqLM
+    kind, masked = config.model_type, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    writes = kind not in masked or getattr(config, "is_decoder", True)
+    if writes and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES: return AutoModelForCausalLM
+    raise OSError(
+        f"{name}: a {kind} reads and cannot write: give a model that generates text, "
+        "such as a T5, BART, GPT-2 or Llama"
+    )
 
 # %% ../nbs/2_model/23_models.ipynb #0f5e7499
 DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers",
@@ -187,18 +199,6 @@ def _check_fit(name, tokenizer, model, missing):
             f"{name}: its tokenizer has {len(tokenizer)} tokens, its model {size}: "
             "give the tokenizer of this model"
         )
-
-# %% ../nbs/2_model/23_models.ipynb #kinds-2
-def _class_of(name, config):
-    "The class that loads a model; OSError for one that cannot write."
-    if config.is_encoder_decoder: return AutoModelForSeq2SeqLM
-    kind, masked = config.model_type, MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    writes = kind not in masked or getattr(config, "is_decoder", True)
-    if writes and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES: return AutoModelForCausalLM
-    raise OSError(
-        f"{name}: a {kind} reads and cannot write: give a model that generates text, "
-        "such as a T5, BART, GPT-2 or Llama"
-    )
 
 # %% ../nbs/2_model/23_models.ipynb #kinds-4
 def _know_control(model, tokenizer):
