@@ -167,6 +167,7 @@ HARD = {"negation": negated, "two conditions": with_two_conditions, "a decoy": w
 ASKED_ONLY = {"not, in other words": otherwise_negated, "do not just read": reminded,
               "a fact beside it": with_a_fact}
 
+# %% ../nbs/3_studies/36_hard_instructions.ipynb #hd-pairs-x1
 def halves_of_actions(
     seed: int,  # Of the draw
 ) -> tuple[list[str], list[str]]:  # Hard ones may be tuned; hard ones are asked

@@ -65,6 +65,7 @@ def new_operations(
 # %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-cells-x
 CELLS = ("told and asked", "told alone", "asked alone", "neither")
 
+# %% ../nbs/3_studies/37_told_and_asked.ipynb #ta-cells-x1
 def cells_of(
     seed: int,  # Four in a row put each action into each cell
 ) -> dict[str, str]:  # Cell -> name of its action
