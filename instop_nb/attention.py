@@ -93,6 +93,7 @@ def attention_picture(
     for label, kind in zip(ax.get_xticklabels(), attention.kinds):
         label.set_color(COLOURS.get(kind, "#7f7f7f"))
     shares = [f"{100 * share:.0f} % on the {k}" for k, share in attention.shares(layer).items()]
+    ax.set(xlabel="it looks at", ylabel="while it writes")
     number = range(len(attention.weights))[layer]
     ax.set_title(f"layer {number}: " + ", ".join(shares), fontsize=10)
     plt.close(fig)
