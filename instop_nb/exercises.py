@@ -103,7 +103,7 @@ class Exercise:
         self.passed = bool(rows) and all(right for *_, right in rows)
         for yours, expected, right in rows:
             print("right:" if right else "wrong:", "yours", in_brief(yours),
-                  *[] if expected is NOTHING else ["· expected", repr(expected)])
+                  *[] if expected is NOTHING else ["· expected", in_brief(expected)])
         return cases
     def solution(self,
         f: Callable,  # Passes the check
