@@ -261,9 +261,10 @@ def selection_picture(
         way = [row for row in run["selections"] if row[0] <= step]
         if run["arm"] not in arms or not way: continue
         shares, chances = [100 * share for _, share, _ in way], [p for *_, p in way]
-        colour, label = f"C{arms.index(run['arm'])}", run["arm"] if run["seed"] == 0 else None
+        place, label = arms.index(run["arm"]), run["arm"] if run["seed"] == 0 else None
+        colour, sign = f"C{place}", "os^D"[place % 4]
         ax.plot(chances, shares, c=colour, alpha=.35, lw=1)
-        ax.plot(chances[-1], shares[-1], "o", c=colour, label=label)
+        ax.plot(chances[-1], shares[-1], sign, c=colour, label=label)
     ax.axvline(.5, c="k", lw=.6); ax.set(xlim=(0, 1), ylim=(-4, 104), title=f"step {step}")
     ax.set(xlabel="mean probability of the exemplar", ylabel="rows that get it, %")
     fig.legend(loc="outside lower center", ncol=2, frameon=False, fontsize=8)
