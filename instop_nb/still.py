@@ -100,7 +100,8 @@ def run_still(
     "Learn a prompt for a model that stands still, and ask what is new."
     only_micro("control-prompt", data, "its tiers are those of the generated tasks")
     if way not in WAYS: raise TaskError("control-prompt", "way", way, f"choose from {[*WAYS]}")
-    reader, tasks, steps = load_model(model, device="cpu"), single_steps(seed), steps_of(scale, STEPS)
+    reader, tasks = load_model(model, device="cpu"), single_steps(seed)
+    steps = steps_of(scale, STEPS)
     prompt = SharedPrompt(normal_start(reader[0], 1, L, seed=seed))
     if way == "algorithm 1":
         how = replace(OUTER, **outer or {})
