@@ -109,7 +109,7 @@ def answer_ids(
     "The ids of an answer, as they follow a prompt."
     text, before = text.strip(), _cut(tokenizer, _frame(tokenizer, ["user"])[-1])[-1]
     start, both = _text_ids(tokenizer, before), _text_ids(tokenizer, before + text)
-    follows = both[:len(start)] == start  # Else the tokenizer has melted the two
+    follows = both[:len(start)] == start  # Else a token reaches over both
     ids = both[len(start):] if follows else _text_ids(tokenizer, text)
     return (*ids[:max_length - 1], tokenizer.eos_token_id)
 
