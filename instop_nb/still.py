@@ -9,7 +9,6 @@ __all__ = ['L', 'STEPS', 'QUESTIONS', 'RATE', 'STILL', 'OUTER', 'TIERS_ASKED', '
 # %% ../nbs/5_beyond/52b_still.ipynb #st-imports
 from dataclasses import asdict, replace
 import torch
-from torch import Tensor
 from .batches import tokenize_tasks
 from .bilevel import InstructionOptimizer, optimize
 from .control import single_steps
@@ -29,7 +28,7 @@ class SharedPrompt(DirectEmbedder):
     "One matrix in front of whatever is read."
     def forward(self,
         batch: dict,  # With anything that has a row for each text
-    ) -> tuple[Tensor, Tensor]:  # Prefix [B, l, d], and its mask [B, l]
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # Prefix [B, l, d], and its mask [B, l]
         "The same instruction for all."
         n = len(next(iter(batch.values())))
         return super().forward({"task": torch.zeros(n, dtype=torch.long,
@@ -41,7 +40,7 @@ class PromptOptimizer(InstructionOptimizer):
     def outer_loss(self,
         batch: dict,  # As `meta_batch`
         kind: str | None = None,  # One of OUTER_LOSSES; None: that of the outer steps
-    ) -> Tensor:  # A scalar that depends on theta and phi
+    ) -> torch.Tensor:  # A scalar that depends on theta and phi
         "What is to become small, behind the prompt."
         said = self.model(**self.instructed(batch))
         return OUTER_LOSSES[kind or self.outer.loss](said, batch["labels"])
@@ -105,7 +104,7 @@ def run_still(
     prompt = SharedPrompt(normal_start(reader[0], 1, L, seed=seed))
     if way == "algorithm 1":
         how = replace(OUTER, **outer or {})
-        learned_by_algorithm(reader, prompt, tasks, folder, steps, seed, how)
+        learned_by_algorithm(reader, prompt, tasks, folder, steps, seed, outer=how)
     learner = Prompted(reader[0], prompt)
     if way == "directly": learned_directly(learner, reader[1], tasks[1], folder, steps, seed)
     asked = tier_questions(max(4, steps_of(scale, QUESTIONS)), seed=1000 + seed)
