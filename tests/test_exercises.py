@@ -6,12 +6,9 @@ import readme
 
 from instop_nb.exercises import Exercise, between, checked, exercise, is_empty, same
 
-from test_anatomy import FOLDED, LESSONS, NOTEBOOKS, cells_of
+from test_anatomy import FOLDED, NOTEBOOKS, cells_of, each_lesson
 
 STUB = re.compile(r"^@exercise\(\"(easy|medium|hard)\", minutes=\d+\)\ndef (\w+)\(", re.MULTILINE)
-WRITTEN = [path for path in LESSONS  # The others have theirs at their end, see test_anatomy
-           if any(STUB.search(readme.source(cell)) for cell in cells_of(path))]
-each_lesson = pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
 
 
 def parts_of(cells, name):
